@@ -1,0 +1,113 @@
+"""The value objects that every room shares: domains, the clusters of an epoch, a cross-domain matching."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+
+class Domain(IntEnum):
+    """The two imaging conditions. Visible counts as day; infrared and thermal count as night."""
+
+    DAY = 0
+    NIGHT = 1
+
+    @property
+    def other(self) -> Domain:
+        return Domain(1 - self.value)
+
+
+@dataclass(frozen=True)
+class DomainClusters:
+    """Pseudo labels of one domain in one epoch.
+
+    Attributes:
+        labels: ``(N,)`` int64, cluster of each image of this domain in canonical order; -1 = outlier.
+            Clusters are numbered ``0 .. C-1`` without gaps.
+        features: ``(N, D)`` float32 unit rows the labels were made from.
+        centroids: ``(C, D)`` float32 unit rows, the normalised mean feature of each cluster (CIA Eq. 1).
+        indices: ``(N,)`` int64, position of each image in the whole canonical training list.
+    """
+
+    labels: Tensor
+    features: Tensor
+    centroids: Tensor
+    indices: Tensor
+
+    @property
+    def num_clusters(self) -> int:
+        return self.centroids.shape[0]
+
+
+@dataclass(frozen=True)
+class EpochClusters:
+    """What the label phase hands to every loss head once per epoch. ``epoch`` counts from 1."""
+
+    day: DomainClusters
+    night: DomainClusters
+    epoch: int
+    max_epoch: int
+
+    def __getitem__(self, domain: Domain | int) -> DomainClusters:
+        return self.day if int(domain) == Domain.DAY else self.night
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which day cluster goes with which night cluster. Partial coverage is normal; either side may be empty.
+
+    The two maps are inverses of each other for a one-to-one matcher; a many-to-one matcher (PGM) covers
+    the larger side by repetition, so ``day_to_night`` and ``night_to_day`` may then name different pairs.
+
+    Attributes:
+        day_to_night: ``(C_day,)`` int64, night partner of each day cluster; -1 = none.
+        night_to_day: ``(C_night,)`` int64, day partner of each night cluster; -1 = none.
+        day_score: ``(C_day,)`` float32, score of the partner; 0 where there is none.
+        night_score: ``(C_night,)`` float32, the same for night clusters.
+    """
+
+    day_to_night: Tensor
+    night_to_day: Tensor
+    day_score: Tensor
+    night_score: Tensor
+
+    @classmethod
+    def empty(cls, num_day: int, num_night: int) -> Assignment:
+        """No pair at all between ``num_day`` and ``num_night`` clusters."""
+        return cls(
+            torch.full((num_day,), -1, dtype=torch.int64),
+            torch.full((num_night,), -1, dtype=torch.int64),
+            torch.zeros(num_day),
+            torch.zeros(num_night),
+        )
+
+    @classmethod
+    def from_pairs(cls, pairs: Tensor, scores: Tensor, num_day: int, num_night: int) -> Assignment:
+        """One-to-one matching from ``(P, 2)`` int64 (day, night) pairs and their ``(P,)`` scores."""
+        result = cls.empty(num_day, num_night)
+        day, night = pairs[:, 0].cpu(), pairs[:, 1].cpu()
+        score = scores.detach().float().cpu()
+        result.day_to_night[day], result.day_score[day] = night, score
+        result.night_to_day[night], result.night_score[night] = day, score
+        return result
+
+    def partner(self, domain: Domain | int) -> tuple[Tensor, Tensor]:
+        """Map and scores that lead from the clusters of ``domain`` to those of the other one."""
+        if int(domain) == Domain.DAY:
+            return self.day_to_night, self.day_score
+        return self.night_to_day, self.night_score
+
+    def pairs(self) -> Tensor:
+        """``(P, 2)`` int64, every distinct (day, night) pair that either map names, sorted."""
+        day = torch.nonzero(self.day_to_night >= 0).flatten()
+        night = torch.nonzero(self.night_to_day >= 0).flatten()
+        both = torch.cat(
+            [
+                torch.stack([day, self.day_to_night[day]], dim=1),
+                torch.stack([self.night_to_day[night], night], dim=1),
+            ]
+        )
+        return torch.unique(both, dim=0)
