@@ -1,0 +1,87 @@
+"""The only file that knows how old fast-reid is.
+
+fast-reid 1.4.0 was written for Python 3.8, PyTorch 1.13 and CUDA. Each remedy below names the fast-reid
+symbol it mends; ``tests/test_compat.py`` holds one test per remedy that fails when fast-reid no longer needs
+it. Remedies change objects in memory; nothing is written into site-packages.
+"""
+
+from __future__ import annotations
+
+import collections
+import collections.abc
+import importlib
+import importlib.metadata
+import sys
+import types
+from typing import Any
+
+INSTALL_COMMAND = "pip install --no-deps fastreid==1.4.0"
+
+
+def import_fastreid() -> None:
+    """Import every fast-reid room once, with the two names it misses put in place only meanwhile.
+
+    Mends ``fastreid.data.build`` (``torch._six.string_classes``, ``collections.Mapping``) and
+    ``fastreid.evaluation.testing`` (``collections.Mapping``).
+
+    Raises:
+        ImportError: fast-reid is not installed.
+    """
+    try:
+        importlib.metadata.version("fastreid")
+    except importlib.metadata.PackageNotFoundError:
+        raise ImportError(
+            f"dnreid_plugins needs fast-reid 1.4.0, which is not installed; run: {INSTALL_COMMAND}"
+        ) from None
+    six = types.ModuleType("torch._six")
+    six.string_classes = str  # type: ignore[attr-defined]
+    had_mapping = hasattr(collections, "Mapping")
+    previous_six = sys.modules.get("torch._six")
+    sys.modules["torch._six"] = six
+    if not had_mapping:
+        collections.Mapping = collections.abc.Mapping  # type: ignore[attr-defined]
+    try:
+        for name in ("config", "data", "evaluation", "modeling", "solver", "utils", "engine"):
+            importlib.import_module(f"fastreid.{name}")
+    finally:
+        if previous_six is None:
+            del sys.modules["torch._six"]
+        else:
+            sys.modules["torch._six"] = previous_six
+        if not had_mapping:
+            del collections.Mapping  # type: ignore[attr-defined]
+
+
+def _preprocess_image(self: Any, batched_inputs: Any) -> Any:
+    """Normalise out of place and on the model's device; accepts a batch dict or an image tensor (B, 3, H, W)."""
+    images = batched_inputs["images"] if isinstance(batched_inputs, dict) else batched_inputs
+    images = images.to(device=self.pixel_mean.device, dtype=self.pixel_mean.dtype)
+    return (images - self.pixel_mean) / self.pixel_std
+
+
+def mend() -> None:
+    """Replace the fast-reid symbols that cannot work, or work wrongly, on today's machines."""
+    import fastreid.data.build as build
+    import fastreid.evaluation.reid_evaluation as reid_evaluation
+    from fastreid.modeling.meta_arch import baseline, mgn
+
+    from .data.loaders import CpuGpuLoader, collate
+
+    # Baseline/MGN.preprocess_image: normalised the caller's tensor in place (flip test, predictor wrong).
+    baseline.Baseline.preprocess_image = _preprocess_image
+    mgn.MGN.preprocess_image = _preprocess_image
+    # data.build.DataLoaderX: opened a CUDA stream even without CUDA; its thread hung on a data set error.
+    build.DataLoaderX = CpuGpuLoader
+    # data.build.fast_batch_collator: turned unknown types into None.
+    build.fast_batch_collator = collate
+    # ReidEvaluator._compile_dependencies: ran make inside site-packages.
+    reid_evaluation.ReidEvaluator._compile_dependencies = lambda self: None
+
+
+def use_trainer(trainer: type) -> None:
+    """Let scripts that say ``from fastreid.engine import DefaultTrainer`` get ``trainer``."""
+    import fastreid.engine
+    import fastreid.engine.defaults
+
+    fastreid.engine.DefaultTrainer = trainer
+    fastreid.engine.defaults.DefaultTrainer = trainer

@@ -1,0 +1,96 @@
+"""Every key that we add to fast-reid's config, each with its default and a sentence.
+
+A loss head's keys live under ``MODEL.LOSSES.<NAME IN CAPITALS>``; its weight is piecewise constant in the
+epoch: ``WEIGHT: ((1, 0.5), (51, 0.3))`` means 0.5 from epoch 1 on and 0.3 from epoch 51 on (epochs count
+from 1). Keys marked "paper silent" are our choice, not the authors'.
+"""
+
+from __future__ import annotations
+
+from fastreid.config import CfgNode
+
+
+def extend_defaults() -> None:
+    """Add our keys to the defaults that ``fastreid.config.get_cfg()`` hands out. Calling it twice is harmless."""
+    from fastreid.config.defaults import _C
+
+    if "CLUSTER" not in _C:
+        add_config(_C)
+
+
+def add_config(cfg: CfgNode) -> None:
+    """Add our keys with their defaults to ``cfg``."""
+    # One seed for weights, sampling and augmentation. The same seed, machine and thread count give the same bits.
+    cfg.SEED = 0
+    _add_model_config(cfg)
+    _add_loss_config(cfg)
+    _add_cluster_config(cfg)
+    _add_run_config(cfg)
+
+
+def _add_model_config(cfg: CfgNode) -> None:
+    cfg.MODEL.DUAL_STREAM = CfgNode()
+    # Sub-modules of the backbone that each domain gets its own copy of, e.g. ("conv1", "bn1", "layer1", "layer2").
+    # Empty: both domains share the whole backbone.
+    cfg.MODEL.DUAL_STREAM.MODULES = ()
+    # How batch norm of the shared part sees the two domains: "joint" (one concatenated pass), "separate" (one pass
+    # per domain, running statistics mixed) or "frozen" (the running statistics of the start are used and kept).
+    cfg.MODEL.DUAL_STREAM.SHARED_BN = "joint"
+
+    cfg.MODEL.MEMORY = CfgNode()
+    # Share of the old row that an update keeps (0.1: the row follows the newest images).
+    cfg.MODEL.MEMORY.MOMENTUM = 0.1
+    # Which images of a cluster update its row: "sequential" (each, in batch order), "mean" or "hardest".
+    cfg.MODEL.MEMORY.UPDATE = "sequential"
+    # Features of outliers become rows of their own that are never updated (Bridging Day and Night, as released).
+    cfg.MODEL.MEMORY.OUTLIER_ROWS = False
+
+
+def _add_loss_config(cfg: CfgNode) -> None:
+    losses = cfg.MODEL.LOSSES
+    # ClusterNCE: contrast of a feature with the cluster rows of its own domain (CIA Eq. 2-3).
+    losses.CLUSTERNCE = CfgNode({"WEIGHT": ((1, 1.0),)})
+    losses.CLUSTERNCE.TEMPERATURE = 0.05
+
+
+def _add_cluster_config(cfg: CfgNode) -> None:
+    cfg.CLUSTER = CfgNode()
+    # Neighbours of the k-reciprocal encoding; keep K1 below the images per identity and domain.
+    cfg.CLUSTER.K1 = 30
+    # Neighbours of the local query expansion.
+    cfg.CLUSTER.K2 = 6
+    # Largest Jaccard distance between neighbours of one cluster.
+    cfg.CLUSTER.EPS = 0.6
+    # Neighbours (the image itself included) that make an image a core of a cluster.
+    cfg.CLUSTER.MIN_SAMPLES = 4
+    # Cluster on the mean of an image's feature and its mirror image's.
+    cfg.CLUSTER.FLIP = True
+    # A domain without any cluster: "widen" raises EPS by 0.05 at a time up to 0.9 and then skips the domain for the
+    # epoch, "skip" leaves the domain out at once, "stop" ends the run with a sentence.
+    cfg.CLUSTER.ON_EMPTY = "widen"
+
+
+def _add_run_config(cfg: CfgNode) -> None:
+    # Optimizer steps per epoch; 0 = training images // IMS_PER_BATCH, as in fast-reid.
+    cfg.DATALOADER.ITERS_PER_EPOCH = 0
+    # Draw matched day and night clusters into the same batch once a matching exists (CIA, paper silent).
+    cfg.DATALOADER.PAIRED = False
+    # Which of RegDB's ten train/test splits is used.
+    cfg.DATASETS.REGDB_TRIAL = 1
+    # Seed of the rendered data set DNMini; 0 is the published one.
+    cfg.DATASETS.DNMINI_SEED = 0
+    # Epochs (counted from 1) at which optimizer and learning-rate schedule start afresh; () = one schedule.
+    cfg.SOLVER.STAGES = ()
+    # Newest periodic checkpoints that are kept.
+    cfg.SOLVER.CHECKPOINT_KEEP = 2
+    # Write a checkpoint at least every so many minutes, inside an epoch too; 0 = at epoch ends only.
+    cfg.SOLVER.CHECKPOINT_MINUTES = 0.0
+    # Number format of automatic mixed precision: "float16" (with loss scaling) or "bfloat16".
+    cfg.SOLVER.AMP.DTYPE = "float16"
+    # Also report day-in-day and night-in-night retrieval (the image itself removed).
+    cfg.TEST.WITHIN_DOMAIN = False
+    # Evaluate the start before the first epoch.
+    cfg.TEST.EVAL_START = True
+    cfg.AUDIT = CfgNode()
+    # Every so many iterations log each loss head's gradient norm at the features; 0 = never.
+    cfg.AUDIT.PERIOD = 50
