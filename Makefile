@@ -1,0 +1,56 @@
+# Two commands for a newcomer: `make demo` and `make test`. Only python3 (3.10 or newer) and make are needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+FASTREID := fastreid==1.4.0
+COVERAGE_MIN ?= 0
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: help demo test check format bench stress clean
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(VENV)/.python:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.10 or newer, or run make PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "Python 3.10 or newer is needed, this is `$(PYTHON) --version`: run make PYTHON=/path/to/newer/python"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# fast-reid's own metadata pins torch 1.13.1; setup.py lists what it really imports.
+$(VENV)/.installed: setup.py $(VENV)/.python
+	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --no-deps $(FASTREID)
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed  ## train Base on the embedded data, evaluate before and after, day->night and night->day
+	$(BIN)/python tools/train_net.py --config-file configs/DNMini/base.yml OUTPUT_DIR logs/demo $(DEMO_ARGS)
+
+test: $(VENV)/.installed-dev  ## all tests but the stress runs, with line coverage
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=$(COVERAGE_MIN) $(PYTEST_ARGS)
+
+check: $(VENV)/.installed-dev  ## style, types, import directions, sizes
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python tools/longest.py
+
+format: $(VENV)/.installed-dev  ## let ruff rewrite what it can
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+bench: $(VENV)/.installed-dev  ## every benchmark side by side with fast-reid's own function
+	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+stress: $(VENV)/.installed-dev  ## kill, fuzz and soak runs (long)
+	$(BIN)/python -m pytest -m stress $(PYTEST_ARGS)
+
+clean:  ## forget the environment and all caches
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*

@@ -1,0 +1,55 @@
+"""Packaging.
+
+``fastreid`` is missing from the requirements on purpose: its metadata pins torch 1.13.1, so it is installed with
+``pip install --no-deps fastreid==1.4.0`` (the Makefile does that) and what it really imports is listed here.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+REQUIRED = [
+    "faiss-cpu>=1.9",
+    "matplotlib>=3.9",
+    "numba>=0.61",
+    "numpy>=2.0",
+    "open_clip_torch>=2.30",
+    "pillow>=10.3",
+    "pyyaml>=6.0",
+    "safetensors>=0.4.3",
+    "scikit-learn>=1.5",
+    "scipy>=1.13.1",
+    "tabulate>=0.9",
+    "tensorboard>=2.18",
+    "termcolor>=2.4",
+    "torch>=2.6",
+    "torchvision>=0.21",
+    "tqdm>=4.66",
+    "yacs>=0.1.8",
+]
+DEV = [
+    "hypothesis>=6.100",
+    "import-linter>=2.5",
+    "mypy>=1.15",
+    "pytest>=8.0",
+    "pytest-cov>=6.0",
+    "ruff>=0.12",
+]
+
+readme = HERE / "README.md"
+
+setup(
+    name="dnreid_plugins",
+    version="0.1.0",
+    description="Unsupervised day/night re-identification as plug-ins for fast-reid",
+    long_description=readme.read_text(encoding="utf-8") if readme.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["dnreid_plugins", "dnreid_plugins.*"]),
+    package_data={"dnreid_plugins": ["py.typed", "**/*.safetensors", "**/*.yml", "**/*.html", "**/*.css"]},
+    install_requires=REQUIRED,
+    extras_require={"dev": DEV},
+)
