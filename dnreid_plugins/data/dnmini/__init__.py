@@ -1,0 +1,9 @@
+"""DNMini: the day/night vehicle set that the package renders itself (``docs/dnmini.md``)."""
+
+from __future__ import annotations
+
+from dnreid_plugins.data.dnmini.identity import Identity, caption, sample_identities
+from dnreid_plugins.data.dnmini.render import render
+from dnreid_plugins.data.dnmini.write import ensure_dnmini, write_dnmini
+
+__all__ = ["Identity", "caption", "ensure_dnmini", "render", "sample_identities", "write_dnmini"]
