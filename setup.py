@@ -1,6 +1,6 @@
 """Packaging.
 
-``fastreid`` is missing from the requirements on purpose: its metadata pins torch 1.13.1, so it is installed with
+``fastreid`` is missing from the requirements on purpose: its metadata pins torch 1.13.1, so it comes in with
 ``pip install --no-deps fastreid==1.4.0`` (the Makefile does that) and what it really imports is listed here.
 """
 
