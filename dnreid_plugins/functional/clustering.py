@@ -1,0 +1,130 @@
+"""Pseudo labels: DBSCAN on k-reciprocal Jaccard distances, without ever building an N x N matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from ._jit import jit
+from .jaccard import jaccard_graph
+from .knn import Neighbours, Progress
+
+TIE_TOLERANCE = 1e-6
+"""Two images that share j of their k2 expansion rows and nothing else are exactly (k2-j)/(k2+j).. apart."""
+
+Labels = NDArray[np.int64]
+
+
+@overload
+def jaccard_dbscan(
+    features: NDArray[np.floating] | Tensor,
+    *,
+    k1: int = ...,
+    k2: int = ...,
+    eps: float = ...,
+    min_samples: int = ...,
+    knn: Neighbours | NDArray[np.integer] | None = ...,
+    progress: Progress | None = ...,
+) -> Labels: ...
+@overload
+def jaccard_dbscan(
+    features: NDArray[np.floating] | Tensor,
+    *,
+    k1: int = ...,
+    k2: int = ...,
+    eps: Sequence[float],
+    min_samples: int = ...,
+    knn: Neighbours | NDArray[np.integer] | None = ...,
+    progress: Progress | None = ...,
+) -> list[Labels]: ...
+def jaccard_dbscan(
+    features: NDArray[np.floating] | Tensor,
+    *,
+    k1: int = 30,
+    k2: int = 6,
+    eps: float | Sequence[float] = 0.6,
+    min_samples: int = 4,
+    knn: Neighbours | NDArray[np.integer] | None = None,
+    progress: Progress | None = None,
+) -> Labels | list[Labels]:
+    """Pseudo labels of ``(N, D)`` features: ``(N,)`` int64, clusters ``0 .. C-1``, -1 = outlier.
+
+    The labels are those of fast-reid's ``compute_jaccard_distance`` followed by scikit-learn's
+    ``DBSCAN(metric="precomputed")``, with one stated rule: a pair counts as within ``eps`` when its distance
+    is at most ``eps + 1e-6``, because some values of ``eps`` fall on distances that many pairs have exactly.
+
+    Args:
+        features: NumPy or torch, used as given.
+        k1, k2, knn, progress: see :func:`jaccard_graph`.
+        eps: radius in (0, 1); a sequence gives one label array each from one graph.
+        min_samples: images within ``eps``, itself included, that make an image a core of a cluster.
+    """
+    wanted = [eps] if isinstance(eps, (int, float)) else list(eps)
+    if not wanted or min(wanted) <= 0 or max(wanted) + TIE_TOLERANCE >= 1:
+        raise ValueError(f"eps must be in (0, 1), got {eps}; common values are 0.3 to 0.7.")
+    graph = jaccard_graph(
+        features, k1=k1, k2=k2, radius=max(wanted) + TIE_TOLERANCE, knn=knn, progress=progress
+    )
+    labels = [dbscan_graph(graph, eps=value + TIE_TOLERANCE, min_samples=min_samples) for value in wanted]
+    return labels[0] if isinstance(eps, (int, float)) else labels
+
+
+def dbscan_graph(graph: sparse.csr_array, *, eps: float, min_samples: int) -> Labels:
+    """DBSCAN on the upper triangle of a sparse distance matrix; absent pairs are farther than ``eps``.
+
+    Clusters are numbered by their smallest core index, and a border image joins the lowest-numbered
+    cluster that reaches it: element by element what scikit-learn returns.
+    """
+    labels: Labels = _dbscan(graph.indptr, graph.indices, graph.data, np.float32(eps), min_samples)
+    return labels
+
+
+@jit
+def _root(parent, i):  # type: ignore[no-untyped-def]
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+@jit
+def _dbscan(indptr, columns, distances, eps, min_samples):  # type: ignore[no-untyped-def]
+    num = indptr.shape[0] - 1
+    degree = np.ones(num, dtype=np.int64)
+    for i in range(num):
+        for e in range(indptr[i], indptr[i + 1]):
+            if distances[e] <= eps:
+                degree[i] += 1
+                degree[columns[e]] += 1
+    parent = np.arange(num)
+    for i in range(num):
+        if degree[i] < min_samples:
+            continue
+        for e in range(indptr[i], indptr[i + 1]):
+            j = columns[e]
+            if distances[e] <= eps and degree[j] >= min_samples:
+                a, b = _root(parent, i), _root(parent, j)
+                parent[max(a, b)] = min(a, b)  # the root is the smallest core of its cluster
+    labels = np.full(num, -1, dtype=np.int64)
+    clusters = 0
+    for i in range(num):
+        if degree[i] >= min_samples:
+            root = _root(parent, i)
+            if root == i:
+                labels[i] = clusters
+                clusters += 1
+            else:
+                labels[i] = labels[root]
+    for i in range(num):
+        for e in range(indptr[i], indptr[i + 1]):
+            j = columns[e]
+            if distances[e] <= eps and (degree[i] >= min_samples) != (degree[j] >= min_samples):
+                core, border = (i, j) if degree[i] >= min_samples else (j, i)
+                if labels[border] < 0 or labels[core] < labels[border]:
+                    labels[border] = labels[core]
+    return labels
