@@ -14,6 +14,18 @@ def zero_with_graph(features: Tensor) -> Tensor:
     return features.float().sum() * 0.0 if features.dtype != torch.float64 else features.sum() * 0.0
 
 
+def mapped_targets(targets: Tensor, partner: Tensor) -> Tensor:
+    """``(B,)`` int64: the other domain's cluster that each sample's cluster goes with; -1 = none.
+
+    Args:
+        targets: ``(B,)`` int64 in ``-1 .. C-1``, clusters of the own domain.
+        partner: ``(C,)`` int64 map to clusters of the other domain, -1 = none; any device.
+    """
+    if partner.shape[0] == 0:
+        return torch.full_like(targets, -1)
+    return torch.where(targets >= 0, partner.to(targets.device)[targets.clamp(min=0)], -1)
+
+
 @in_full_precision
 def cluster_nce(
     features: Tensor, targets: Tensor, prototypes: Tensor, *, temperature: float = 0.05
@@ -81,9 +93,8 @@ def mutual_mapping_loss(
         )
     if partner.shape[0] == 0 or other_prototypes.shape[0] == 0:
         return zero_with_graph(features)
-    cluster = targets.clamp(min=0)
-    matched = torch.where(targets >= 0, partner.to(targets.device)[cluster], -1)
-    pair_weight = weight.detach().to(features)[cluster]
+    matched = mapped_targets(targets, partner)
+    pair_weight = weight.detach().to(features)[targets.clamp(min=0)]
     logits = features @ other_prototypes.to(features.dtype).T / temperature
     per_sample = F.cross_entropy(logits, matched, ignore_index=-1, reduction="none")
     return (pair_weight * per_sample).sum() / (matched >= 0).sum().clamp(min=1)
