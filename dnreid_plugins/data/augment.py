@@ -1,0 +1,99 @@
+"""Augmentations that fast-reid lacks, or has in a form that does not run or does not repeat.
+
+All draw from the global generators, which the data set seeds per image (``seeding.py``).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torchvision.transforms as T
+from fastreid.data.transforms.transforms import RandomPatch
+from PIL import Image
+from torch import Tensor
+
+
+class ToPixels:
+    """RGB image or ``(H, W, 3)`` array to ``(3, H, W)`` float32 in 0..255.
+
+    fast-reid's ``ToTensor`` without the storage type that torch is about to drop.
+    """
+
+    def __call__(self, image: Image.Image | np.ndarray) -> Tensor:
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float()
+
+    def __repr__(self) -> str:
+        return "ToPixels()"
+
+
+class ChannelAugmentation:
+    """With probability ``p`` replace an RGB image by one of its channels, or by its grey value.
+
+    One of red, green, blue, grey at equal odds, in all three channels: it makes colour unreliable, as it is
+    at night (channel exchangeable augmentation, Ye et al., ICCV 2021).
+    """
+
+    def __init__(self, p: float) -> None:
+        self.p = p
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        if torch.rand(()).item() >= self.p:
+            return image
+        choice = int(torch.randint(4, ()).item())
+        plane = image.convert("L") if choice == 3 else image.getchannel(choice)
+        return Image.merge("RGB", (plane, plane, plane))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(p={self.p})"
+
+
+class NoiseErasing(T.RandomErasing):
+    """Random erasing whose rectangle is filled with normal noise per pixel and channel.
+
+    The noise has the mean and spread of the normalised image, so ``mean + std * normal`` in 0..255 (timm's
+    "pixel" mode, used by CLIP-ReID and the methods built on it).
+    """
+
+    def __init__(self, p: float, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__(p=p)
+        self._mean = torch.tensor(mean).view(-1, 1, 1)
+        self._std = torch.tensor(std).view(-1, 1, 1)
+
+    def forward(self, img: Tensor) -> Tensor:
+        if torch.rand(1).item() >= self.p:
+            return img
+        top, left, height, width, _ = self.get_params(img, scale=self.scale, ratio=self.ratio, value=[0.0])
+        noise = torch.randn(img.shape[-3], height, width)
+        return T.functional.erase(img, top, left, height, width, self._mean + self._std * noise)
+
+
+class SmallPoolPatch(RandomPatch):
+    """fast-reid's random patch with a small pool of copies.
+
+    fast-reid keeps up to 50 000 views of whole images per worker (18 GiB at 256 x 128). The data set empties
+    the pool before each batch, so that the bits do not depend on what a worker saw earlier.
+    """
+
+    def __init__(self, p: float, *, capacity: int = 64, min_sample_size: int = 4) -> None:
+        super().__init__(prob_happen=p, pool_capacity=capacity, min_sample_size=min_sample_size)
+
+    def reset(self) -> None:
+        self.patchpool: deque[Tensor] = deque(maxlen=self.patchpool.maxlen)
+
+    def __call__(self, img: Tensor) -> Tensor:
+        height, width = img.shape[-2:]
+        w, h = self.generate_wh(width, height)
+        if w is not None and h is not None:
+            left, top = random.randint(0, width - w), random.randint(0, height - h)
+            self.patchpool.append(img[..., top : top + h, left : left + w].clone())
+        if len(self.patchpool) < self.min_sample_size or random.random() > self.prob_happen:
+            return img
+        patch = self.transform_patch(random.choice(self.patchpool))
+        left = random.randint(0, width - patch.shape[-1])
+        top = random.randint(0, height - patch.shape[-2])
+        img[..., top : top + patch.shape[-2], left : left + patch.shape[-1]] = patch
+        return img

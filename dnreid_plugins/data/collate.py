@@ -1,0 +1,68 @@
+"""Join samples to a batch. What cannot be joined is refused, never replaced by None."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LoadFailure:
+    """Stands for a sample that could not be loaded; the loader raises it as one sentence."""
+
+    message: str
+    traceback: str = ""
+
+
+def collate(samples: Sequence[Any]) -> Any:
+    """Batch of samples: tensors and arrays are stacked, numbers become a tensor, texts a list, dicts a dict.
+
+    A :class:`LoadFailure` among the samples is the result.
+
+    Raises:
+        TypeError: samples of a type that fits none of these, or of different types.
+        ValueError: shapes or keys differ.
+    """
+    first = samples[0]
+    for sample in samples:
+        if isinstance(sample, LoadFailure):
+            return sample
+    if isinstance(first, Mapping):
+        return {key: collate([_value(sample, key, first) for sample in samples]) for key in first}
+    different = {type(sample).__name__ for sample in samples if type(sample) is not type(first)}
+    if different:
+        raise TypeError(f"a batch mixes {type(first).__name__} and {sorted(different)}; give one type")
+    if isinstance(first, str):
+        return list(samples)
+    if isinstance(first, np.ndarray):
+        return _stack([torch.from_numpy(sample) for sample in samples])
+    if isinstance(first, Tensor):
+        return _stack(list(samples))
+    if isinstance(first, (bool, np.bool_)):
+        return torch.tensor(samples, dtype=torch.bool)
+    if isinstance(first, (int, np.integer)):
+        return torch.tensor(samples, dtype=torch.int64)
+    if isinstance(first, (float, np.floating)):
+        return torch.tensor(samples, dtype=torch.float64)
+    raise TypeError(
+        f"a sample holds a {type(first).__name__}, which cannot be joined to a batch; "
+        "give a number, text, tensor, array or dict"
+    )
+
+
+def _value(sample: Any, key: str, first: Mapping[str, Any]) -> Any:
+    if not isinstance(sample, Mapping) or sample.keys() != first.keys():
+        raise ValueError(f"samples of one batch must have the same keys; the first has {', '.join(first)}")
+    return sample[key]
+
+
+def _stack(tensors: list[Tensor]) -> Tensor:
+    shapes = sorted({tuple(tensor.shape) for tensor in tensors})
+    if len(shapes) > 1:
+        raise ValueError(f"tensors of one batch have shapes {shapes[:3]}; give images one INPUT.SIZE")
+    return torch.stack(tensors)

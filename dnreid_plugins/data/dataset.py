@@ -1,0 +1,99 @@
+"""The data set behind every loader: items on disk become samples, each under a seed of its own."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset, get_worker_info
+
+from .collate import LoadFailure
+from .errors import DataError
+from .images import read_image
+from .items import domain_of
+from .samplers import SeededIndex
+from .seeding import generators_kept, seed_generators
+from .transforms import DomainTransform
+
+
+class DomainDataset(Dataset[dict[str, Any]]):
+    """Images as fast-reid's sample dict plus ``domains`` and ``indices`` (place in ``items``).
+
+    A key is a place, or ``(place, seed)``: then all random draws of the transform come from that seed. The
+    process's own generators stay as they are either way.
+
+    Args:
+        items: ``(path, pid, camid)`` in canonical order, :class:`DomainItem` where domains matter.
+        transform: ``(image, domain) -> (3, H, W)`` float32 in 0..255.
+        reveal_ids: ``targets`` are the true identities as ``0 .. num_classes-1``; otherwise -1, so that
+            unsupervised training cannot use them by mistake.
+    """
+
+    def __init__(
+        self, items: Sequence[tuple[Any, ...]], transform: DomainTransform, *, reveal_ids: bool = True
+    ) -> None:
+        self.items = list(items)
+        self.transform = transform
+        self.pids = sorted({item[1] for item in self.items})
+        self.cams = sorted({item[2] for item in self.items})
+        relabel = {pid: i for i, pid in enumerate(self.pids)}
+        recam = {cam: i for i, cam in enumerate(self.cams)}
+        #: True identity, camera and domain of every item, ``(N,)`` int64 each.
+        self.true_ids = np.array([relabel[item[1]] for item in self.items], dtype=np.int64)
+        self.camids = np.array([recam[item[2]] for item in self.items], dtype=np.int64)
+        self.domains = np.array([domain_of(item) for item in self.items], dtype=np.int64)
+        self._targets = self.true_ids if reveal_ids else np.full_like(self.true_ids, -1)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.pids)
+
+    @property
+    def num_cameras(self) -> int:
+        return len(self.cams)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, key: int | SeededIndex) -> dict[str, Any]:
+        """One sample.
+
+        Raises:
+            DataError: the image cannot be read, or its transform fails.
+        """
+        sample = self.__getitems__([key])[0]
+        if isinstance(sample, LoadFailure):
+            raise DataError(sample.message)
+        return sample
+
+    def __getitems__(self, keys: Sequence[int | SeededIndex]) -> list[dict[str, Any] | LoadFailure]:
+        """The samples of one batch; a failure stands in its place (torch's workers call this)."""
+        begin_batch = getattr(self.transform, "begin_batch", None)
+        if begin_batch is not None:
+            begin_batch()
+        # a worker's generators serve nobody else
+        with nullcontext() if get_worker_info() is not None else generators_kept():
+            return [self._load(*key) if isinstance(key, tuple) else self._load(key) for key in keys]
+
+    def _load(self, index: int, seed: int | None = None) -> dict[str, Any] | LoadFailure:
+        path = self.items[index][0]
+        try:
+            if seed is not None:
+                seed_generators(seed)
+            image = self.transform(read_image(path), domain_of(self.items[index]))
+        except DataError as error:
+            return LoadFailure(str(error))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            return LoadFailure(f"image {path!r} cannot be transformed ({reason})", traceback.format_exc())
+        return {
+            "images": image,
+            "targets": int(self._targets[index]),
+            "camids": int(self.camids[index]),
+            "img_paths": path,
+            "domains": int(self.domains[index]),
+            "indices": int(index),
+        }

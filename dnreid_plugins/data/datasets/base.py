@@ -1,0 +1,160 @@
+"""What every day/night reader shares: lazy halves, canonical order, checks, fast-reid's interface."""
+
+from __future__ import annotations
+
+import logging
+import os
+from abc import abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from fastreid.data.datasets.bases import ImageDataset
+
+from ...evaluation.protocols import Protocol
+from ..domains import Domain
+from ..errors import DataError
+from ..items import DomainItem
+from .files import datasets_root
+
+logger = logging.getLogger(__name__)
+
+
+class CrossDomainDataset(ImageDataset):
+    """A data set with two domains, in fast-reid's registry and interface.
+
+    ``train``, and ``test`` with its ``protocol``, are read on first use, so that a copy of the test half is
+    enough to evaluate. Order is canonical: day before night, each sorted by path; it depends neither on the
+    file system nor on the order of the lists. ``query`` and ``gallery`` are the D2N direction with camera 0
+    and 1, on which fast-reid's own evaluator applies the right rule; ``test`` holds every distinct test image
+    once and ``protocol`` indexes it for both directions.
+
+    Args:
+        root: folder that holds the data sets; None, or fast-reid's default, reads ``$FASTREID_DATASETS``.
+        mode: which half ``len()`` counts (fast-reid's argument).
+        combineall: train on the test half as well (fast-reid's argument).
+
+    Raises:
+        DataError: something on disk is missing or malformed.
+    """
+
+    dataset_name = "unnamed"
+    #: False when the images carry no identity; such a set can only be trained on.
+    has_ids = True
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        *,
+        mode: str = "train",
+        combineall: bool = False,
+        transform: Any = None,
+        verbose: bool = True,
+    ) -> None:
+        if mode not in ("train", "query", "gallery"):
+            raise ValueError(f"mode is {mode!r}; choose 'train', 'query' or 'gallery'")
+        self.transform, self.mode, self.combineall, self.verbose = transform, mode, combineall, verbose
+        self._train: list[DomainItem] | None = None
+        self._test: tuple[list[DomainItem], Protocol | None] | None = None
+        self.root = self.find_root(datasets_root(root))
+
+    @abstractmethod
+    def find_root(self, root: Path) -> Path:
+        """The data set's own folder below the folder of all data sets."""
+
+    @abstractmethod
+    def load_train(self) -> list[DomainItem]:
+        """The training images in canonical order."""
+
+    def load_test(self) -> tuple[list[DomainItem], Protocol | None]:
+        """The distinct test images in canonical order, and the protocol over them; none by default."""
+        return [], None
+
+    @property
+    def train(self) -> list[DomainItem]:
+        if self._train is None:
+            self._train = self.load_train()
+            self._warn_of_shared_ids()
+            if self.combineall:
+                self.combine_all()
+        return self._train
+
+    @property
+    def test(self) -> list[DomainItem]:
+        return self._load_test()[0]
+
+    @property
+    def protocol(self) -> Protocol | None:
+        return self._load_test()[1]
+
+    @property
+    def query(self) -> list[DomainItem]:
+        return self._half("query")
+
+    @property
+    def gallery(self) -> list[DomainItem]:
+        return self._half("gallery")
+
+    @property
+    def data(self) -> list[DomainItem]:
+        return getattr(self, self.mode)
+
+    def combine_all(self) -> None:
+        """Add the test images to ``train`` under identities of their own (fast-reid's COMBINEALL)."""
+        extra = [
+            DomainItem(
+                item.path,
+                f"{self.dataset_name}_test_{item.pid}",
+                f"{self.dataset_name}_{item.camid}",
+                item.domain,
+            )
+            for item in self.test
+        ]
+        self._train = canonical([*(self._train or []), *extra])
+
+    def train_item(self, path: str, identity: int | str, domain: Domain) -> DomainItem:
+        """A training item: identity and camera carry the data set's name, as in fast-reid."""
+        return DomainItem(
+            path, f"{self.dataset_name}_{identity}", f"{self.dataset_name}_{int(domain)}", domain
+        )
+
+    def _half(self, part: str) -> list[DomainItem]:
+        test, protocol = self._load_test()
+        if protocol is None:
+            return []
+        return [test[i] for i in getattr(protocol.directions[0], part)]
+
+    def _load_test(self) -> tuple[list[DomainItem], Protocol | None]:
+        if self._test is None:
+            self._test = self.load_test()
+            self._warn_of_shared_ids()
+        return self._test
+
+    def _warn_of_shared_ids(self) -> None:
+        """Train and test identities must be disjoint. RegDB numbers both from 0: it overrides this."""
+        if self._train is None or self._test is None or self.combineall:
+            return
+        shared = {item.pid for item in self._train} & {
+            f"{self.dataset_name}_{item.pid}" for item in self._test[0]
+        }
+        if shared:
+            logger.warning(
+                "%s: %d identities are in the training and the test list (one is %s); results are too good",
+                type(self).__name__,
+                len(shared),
+                min(shared),
+            )
+
+
+def canonical(items: Iterable[DomainItem]) -> list[DomainItem]:
+    """Day before night, each sorted by path, each path once."""
+    unique = {(item.domain, item.path): item for item in items}
+    return [unique[key] for key in sorted(unique)]
+
+
+def refuse_empty(name: str, domain: Domain, count: int, where: Path) -> None:
+    """Raise :class:`DataError` when a domain has no image."""
+    if count == 0:
+        raise DataError(
+            f"{name}: {str(where)!r} names no {domain.name.lower()} image; both domains need at least one"
+        )

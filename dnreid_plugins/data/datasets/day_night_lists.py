@@ -1,0 +1,168 @@
+"""Readers of the DN-348 layout: ``day/<id>/<image>``, ``night/<id>/<image>`` and list files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from fastreid.data.datasets import DATASET_REGISTRY
+
+from ...evaluation.protocols import Protocol, dn348_protocol, dnwild_protocol
+from ..domains import Domain
+from ..errors import DataError
+from ..items import DomainItem
+from . import files
+from .base import CrossDomainDataset, canonical, refuse_empty
+from .settings import SETTINGS
+
+_FOLDER_OF_LISTS = "train_test_split"
+
+
+class DayNightListDataset(CrossDomainDataset):
+    """Lists of paths relative to the domain's folder; the first part of a path is the identity.
+
+    Both released layouts and list names are understood; the first that exists is taken and logged. Only
+    field 0 of a line counts, blank lines are skipped. Test identities stay raw integers.
+    """
+
+    folders: tuple[str, ...] = ()
+    #: Published numbers: "<split> <domain>" images and "<split> ids".
+    expected: dict[str, int] = {}
+    has_query_list = False
+
+    def find_root(self, root: Path) -> Path:
+        return files.find_folder(type(self).__name__, root, self.folders, (_FOLDER_OF_LISTS,))
+
+    def load_train(self) -> list[DomainItem]:
+        images = {domain: self._read("train", domain) for domain in Domain}
+        self._check_counts("train", images)
+        return canonical(
+            self.train_item(path, identity, domain)
+            for domain, found in images.items()
+            for path, identity in found.items()
+        )
+
+    def load_test(self) -> tuple[list[DomainItem], Protocol | None]:
+        gallery = {domain: self._read("test", domain) for domain in Domain}
+        query = {domain: self._read_query(domain, gallery[domain]) for domain in Domain}
+        self._check_counts("test", gallery)
+        if self.has_query_list:
+            self._check_counts("query", query)
+        items = canonical(
+            DomainItem(path, identity, int(domain), domain)
+            for domain in Domain
+            for path, identity in {**gallery[domain], **query[domain]}.items()
+        )
+        return items, self._protocol(items, query, gallery)
+
+    def _protocol(
+        self,
+        items: list[DomainItem],
+        query: dict[Domain, dict[str, int]],
+        gallery: dict[Domain, dict[str, int]],
+    ) -> Protocol:
+        return dn348_protocol([item.domain for item in items], name=type(self).__name__)
+
+    def _read_query(self, domain: Domain, gallery: dict[str, int]) -> dict[str, int]:
+        return self._read("query", domain) if self.has_query_list else gallery
+
+    def _read(self, split: str, domain: Domain) -> dict[str, int]:
+        """Full path -> identity of one list."""
+        name, word = type(self).__name__, domain.name.lower()
+        candidates = (f"{split}_list_{word}.txt", f"{word}_{split}.txt", f"{split}_{word}.txt")
+        list_path = files.find_list(
+            name, f"{word} {split}", (self.root / _FOLDER_OF_LISTS, self.root), candidates
+        )
+        identities = files.unique_paths(
+            list_path,
+            ((fields[0], _identity(list_path, n, fields[0])) for n, fields in files.read_lines(list_path)),
+        )
+        refuse_empty(name, domain, len(identities), list_path)
+        bases = [self.root / word, self.root / f"{split}_{word}"]
+        if split == "query":
+            bases.append(self.root / f"test_{word}")
+        base = files.locate_images(name, list_path, bases, list(identities))
+        return {os.path.join(base, path): identity for path, identity in identities.items()}
+
+    def _check_counts(self, split: str, images: dict[Domain, dict[str, int]]) -> None:
+        counts = {f"{split} {domain.name.lower()} images": len(found) for domain, found in images.items()}
+        counts[f"{split} identities"] = len({pid for found in images.values() for pid in found.values()})
+        expected = {what: number for what, number in self.expected.items() if what in counts}
+        files.warn_if_unexpected(type(self).__name__, counts, expected)
+
+
+def _identity(list_path: Path, line: int, path: str) -> int:
+    identity, slash, image = path.partition("/")
+    if not slash or not image:
+        raise DataError(
+            f"list {str(list_path)!r}, line {line}: {path!r} is not '<identity>/<image>'; correct the line"
+        )
+    return files.parse_identity(list_path, line, identity)
+
+
+@DATASET_REGISTRY.register()
+class DN348(DayNightListDataset):
+    """DN-348: 200 training and 148 test identities, 34 077 vehicle images by day and night."""
+
+    dataset_name = "dn348"
+    folders = ("dn348", "DN348", "DN-348")
+    expected = {
+        "train day images": 9962,
+        "train night images": 10022,
+        "train identities": 200,
+        "test day images": 10121,
+        "test night images": 3972,
+        "test identities": 148,
+    }
+
+
+@DATASET_REGISTRY.register()
+class DNWild(DayNightListDataset):
+    """DN-Wild: 1 574 training and 712 test identities, 140 897 images; queries have their own lists."""
+
+    dataset_name = "dnwild"
+    folders = ("dnwild", "DNWild", "DN-Wild")
+    has_query_list = True
+    expected = {
+        "train day images": 70981,
+        "train night images": 35384,
+        "train identities": 1574,
+        "test day images": 14964,
+        "test night images": 19568,
+        "test identities": 712,
+        "query day images": 2617,
+        "query night images": 2610,
+    }
+
+    def _protocol(
+        self,
+        items: list[DomainItem],
+        query: dict[Domain, dict[str, int]],
+        gallery: dict[Domain, dict[str, int]],
+    ) -> Protocol:
+        return dnwild_protocol(
+            [item.domain for item in items],
+            is_query=[item.path in query[item.domain] for item in items],
+            is_gallery=[item.path in gallery[item.domain] for item in items],
+        )
+
+
+@DATASET_REGISTRY.register()
+class DNMini(DayNightListDataset):
+    """DNMini, the rendered data set in DN-348's layout; written on first use.
+
+    Args:
+        seed: seed of the renderer; None takes ``DATASETS.DNMINI_SEED``. 0 is the published set.
+    """
+
+    dataset_name = "dnmini"
+
+    def __init__(self, root: str | os.PathLike[str] | None = None, *, seed: int | None = None, **kwargs: Any):
+        self.seed = SETTINGS.dnmini_seed if seed is None else seed
+        super().__init__(root, **kwargs)
+
+    def find_root(self, root: Path) -> Path:
+        from ..dnmini import ensure_dnmini
+
+        return Path(ensure_dnmini(root, seed=self.seed))

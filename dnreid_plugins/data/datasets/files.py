@@ -1,0 +1,170 @@
+"""Find a data set on disk: its root, its lists, its images. Everything missing is one sentence."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from ..errors import DataError
+
+logger = logging.getLogger(__name__)
+
+ENVIRONMENT = "FASTREID_DATASETS"
+
+
+def datasets_root(root: str | os.PathLike[str] | None) -> Path:
+    """Folder that holds the data sets: ``root``, or ``$FASTREID_DATASETS`` as it is now.
+
+    fast-reid reads the variable at import and passes that stale value as ``root``; it is looked up again.
+    """
+    from fastreid.data import build
+
+    if root is None or str(root) == str(build._root):
+        root = os.environ.get(ENVIRONMENT, "datasets")
+    return Path(root).expanduser()
+
+
+def find_folder(name: str, root: Path, folders: Sequence[str], markers: Sequence[str]) -> Path:
+    """First of ``root/<folder>`` that exists; ``root`` itself when it holds one of ``markers``.
+
+    Raises:
+        DataError: neither does.
+    """
+    for folder in folders:
+        if (root / folder).is_dir():
+            return root / folder
+    if any((root / marker).exists() for marker in markers):
+        return root
+    found = "has none of " + ", ".join(folders) if root.is_dir() else "does not exist"
+    raise DataError(
+        f"{name}: the data root {str(root)!r} {found}; "
+        f"set ${ENVIRONMENT} to the folder that holds {folders[0]!r}"
+    )
+
+
+def find_list(name: str, role: str, folders: Sequence[Path], names: Sequence[str]) -> Path:
+    """First existing list among ``names`` in ``folders``; the choice is logged.
+
+    Raises:
+        DataError: none exists.
+    """
+    path = find_optional_list(folders, names)
+    if path is None:
+        raise DataError(
+            f"{name}: no {role} list in {str(folders[0])!r} (looked for {', '.join(names)}); "
+            f"put it there or set ${ENVIRONMENT} to another copy of the data"
+        )
+    logger.info("%s: %s list is %s", name, role, path)
+    return path
+
+
+def find_optional_list(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
+    """First existing list among ``names`` in ``folders``, or None."""
+    for folder in folders:
+        for candidate in names:
+            if (folder / candidate).is_file():
+                return folder / candidate
+    return None
+
+
+def read_lines(path: Path) -> list[tuple[int, list[str]]]:
+    """``(line number, fields)`` of each non-blank line of a list; ``\\`` becomes ``/``.
+
+    Raises:
+        DataError: the file is no text, or a path leaves the data set's folder.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise DataError(f"list {str(path)!r} cannot be read: {reason}; copy it again") from None
+    lines = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        fields = line.replace("\\", "/").split()
+        if not fields:
+            continue
+        if fields[0].startswith("/") or "\0" in fields[0] or ".." in fields[0].split("/"):
+            raise DataError(
+                f"list {str(path)!r}, line {number}: {fields[0]!r} leaves the data folder; make it relative"
+            )
+        lines.append((number, fields))
+    return lines
+
+
+def parse_identity(list_path: Path, line: int, text: str) -> int:
+    """A non-negative integer that fits 64 bits.
+
+    Raises:
+        DataError: ``text`` is none; the message names list and line.
+    """
+    if text.isascii() and text.isdigit() and len(text) <= 18:
+        return int(text)
+    raise DataError(
+        f"list {str(list_path)!r}, line {line}: {text[:40]!r} is no integer identity; correct the line"
+    )
+
+
+def unique_paths(list_path: Path, pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Path -> identity; a repeated line counts once, with a warning.
+
+    Raises:
+        DataError: one path stands there with two identities.
+    """
+    identities: dict[str, int] = {}
+    repeated = 0
+    for path, identity in pairs:
+        repeated += path in identities
+        if identities.setdefault(path, identity) != identity:
+            raise DataError(
+                f"list {str(list_path)!r} gives {path!r} identity {identities[path]} and {identity}; keep one"
+            )
+    if repeated:
+        logger.warning("list %s: %d repeated lines count once", list_path, repeated)
+    return identities
+
+
+def missing_images(base: Path, paths: Iterable[str]) -> list[str]:
+    """Those of the relative ``paths`` that do not exist below ``base``. One directory scan per folder."""
+    by_folder: dict[str, list[str]] = {}
+    for path in paths:
+        by_folder.setdefault(path.rpartition("/")[0], []).append(path)
+    missing = []
+    for folder, members in by_folder.items():
+        try:
+            with os.scandir(base / folder) as entries:
+                present = {entry.name for entry in entries}
+        except OSError:
+            present = set()
+        missing += [path for path in members if path.rpartition("/")[2] not in present]
+    return missing
+
+
+def locate_images(name: str, list_path: Path, bases: Sequence[Path], paths: Sequence[str]) -> Path:
+    """The one of ``bases`` below which all ``paths`` exist.
+
+    Raises:
+        DataError: every candidate lacks some; the message counts them and names the first five.
+    """
+    candidates = [base for base in bases if base.is_dir()] or list(bases[:1])
+    lacking = {base: missing_images(base, paths) for base in candidates}
+    best = min(candidates, key=lambda base: len(lacking[base]))
+    if not lacking[best]:
+        return best
+    first = ", ".join(lacking[best][:5])
+    raise DataError(
+        f"{name}: {len(lacking[best])} of the {len(paths)} images of {str(list_path)!r} are missing below "
+        f"{str(best)!r}, the first: {first}; copy them there or take them out of the list"
+    )
+
+
+def warn_if_unexpected(name: str, counts: Mapping[str, int], expected: Mapping[str, int]) -> None:
+    """One warning that names every count that differs from the published one."""
+    different = [
+        f"{what} {counts[what]} (published: {expected[what]}, difference {counts[what] - expected[what]:+d})"
+        for what in expected
+        if counts[what] != expected[what]
+    ]
+    if different:
+        logger.warning("%s differs from the published data set: %s", name, "; ".join(different))

@@ -1,0 +1,57 @@
+"""Read any image file as 8-bit RGB."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from .errors import DataError
+
+# 16-bit grey is scaled by 255 / 65535, the same for every image, so that brightness stays comparable.
+_SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+_SIXTEEN_TO_EIGHT = 257
+
+
+def read_image(path: str) -> Image.Image:
+    """8-bit RGB image of a file, turned upright by its EXIF orientation as fast-reid does.
+
+    Palette images give their colours (fast-reid: their indices); transparency is dropped, the colour beneath
+    it stays; CMYK and 1-bit are converted; 16-bit grey is scaled to 8 bit (Pillow alone would clip it to
+    white).
+
+    Raises:
+        DataError: the file is missing, damaged, no image, or holds 32-bit floats (their range is unknown).
+    """
+    try:
+        with open(path, "rb") as file:
+            image = Image.open(file)
+            image.load()
+            return _to_rgb(_upright(image))
+    except FileNotFoundError:
+        raise DataError(f"image {path!r} does not exist; restore it or take it out of the list") from None
+    except Exception as error:  # Pillow's plug-ins raise nearly every type on damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"image {path!r} cannot be read ({reason}); replace it or take it out of the list"
+        ) from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    with contextlib.suppress(Exception):  # a broken EXIF block does not make the pixels unreadable
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode in _SIXTEEN_BIT_MODES:
+        grey = np.asarray(image).astype(np.int64).clip(0, 65535) // _SIXTEEN_TO_EIGHT
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("its 32-bit floats have no known range")
+    if image.mode in ("P", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")

@@ -1,0 +1,127 @@
+"""From items on disk to batches: the data set, loaders for training and inference, fast-reid's loader."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from fastreid.config import CfgNode
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from .collate import LoadFailure, collate
+from .dataset import DomainDataset
+from .errors import DataError
+from .samplers import SeededIndex
+from .transforms import DomainTransform, build_domain_transform
+
+logger = logging.getLogger(__name__)
+
+__all__ = [
+    "CpuGpuLoader",
+    "DomainDataset",
+    "InferenceSlice",
+    "SentenceLoader",
+    "build_inference_loader",
+    "build_train_loader",
+    "collate",
+]
+
+
+class SentenceLoader(DataLoader[Any]):
+    """torch's loader; what goes wrong in a worker is raised here as one :class:`DataError` sentence.
+
+    ``persistent_workers`` is on whenever there are workers: a new epoch costs no new processes. The batch
+    sampler is asked afresh by every iterator, so labels that changed meanwhile count.
+    """
+
+    def __init__(self, dataset: Dataset[Any], *, num_workers: int = 0, **kwargs: Any) -> None:
+        kwargs.setdefault("collate_fn", collate)
+        kwargs.setdefault("persistent_workers", num_workers > 0)
+        kwargs["pin_memory"] = torch.cuda.is_available()
+        super().__init__(dataset, num_workers=num_workers, **kwargs)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, LoadFailure):
+                if batch.traceback:
+                    logger.error("%s\n%s", batch.message, batch.traceback)
+                raise DataError(batch.message)
+            yield batch
+
+
+class CpuGpuLoader(SentenceLoader):
+    """Takes the place of fast-reid's ``DataLoaderX``: same arguments, CUDA or not, no thread of its own.
+
+    Batches come on the process's CUDA device where there is one, as fast-reid's models expect.
+    """
+
+    def __init__(self, local_rank: int, **kwargs: Any) -> None:
+        kwargs.pop("pin_memory", None)
+        super().__init__(**kwargs)
+        self.device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch in super().__iter__():
+            yield {key: _move(value, self.device) for key, value in batch.items()}
+
+
+class InferenceSlice(Sampler[list[int]]):
+    """Batches of places ``begin .. end-1``: one process's part of a canonical list."""
+
+    def __init__(self, size: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
+        share = -(-size // world_size)
+        self.begin, self.end = min(rank * share, size), min((rank + 1) * share, size)
+        self.batch_size = max(batch_size, 1)
+
+    def __len__(self) -> int:
+        return -(-(self.end - self.begin) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in range(self.begin, self.end, self.batch_size):
+            yield list(range(start, min(start + self.batch_size, self.end)))
+
+
+def build_train_loader(
+    cfg: CfgNode,
+    items: Sequence[tuple[Any, ...]],
+    batch_sampler: Sampler[list[SeededIndex]],
+    *,
+    transform: DomainTransform | None = None,
+    reveal_ids: bool = False,
+) -> SentenceLoader:
+    """Loader that asks ``batch_sampler`` afresh each epoch; ``targets`` are -1 unless ``reveal_ids``."""
+    transform = transform or build_domain_transform(cfg, is_train=True)
+    return SentenceLoader(
+        DomainDataset(items, transform, reveal_ids=reveal_ids),
+        batch_sampler=batch_sampler,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+
+
+def build_inference_loader(
+    cfg: CfgNode,
+    items: Sequence[tuple[Any, ...]],
+    transform: DomainTransform | None = None,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+) -> SentenceLoader:
+    """Loader over ``items`` in canonical order with test transforms; each process gets its consecutive share.
+
+    ``TEST.IMS_PER_BATCH`` counts the images of all processes together, as in fast-reid.
+    """
+    transform = transform or build_domain_transform(cfg, is_train=False)
+    batch_size = cfg.TEST.IMS_PER_BATCH // world_size
+    return SentenceLoader(
+        DomainDataset(items, transform),
+        batch_sampler=InferenceSlice(len(items), batch_size, rank=rank, world_size=world_size),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        persistent_workers=False,
+    )
+
+
+def _move(value: Any, device: torch.device) -> Any:
+    return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value

@@ -1,0 +1,136 @@
+"""The rules of a comparison as a value object: queries, gallery, what is removed, how CMC counts.
+
+Sources: datasets-and-protocols of the field; DN-348 and DN-Wild (DN-ReID), RegDB (ten trials).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+IndexArray = npt.NDArray[np.int64]
+Removal = Literal["none", "same_id_same_camera"]
+Cmc = Literal["image", "identity"]
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """One search direction.
+
+    Attributes:
+        name: ``"D2N"`` (day queries in a night gallery) or ``"N2D"``.
+        query: ``(Q,)`` int64, positions of the queries in the data set's ``test`` list.
+        gallery: ``(G,)`` int64, positions of the gallery images.
+    """
+
+    name: str
+    query: IndexArray
+    gallery: IndexArray
+
+    def __post_init__(self) -> None:
+        for part in ("query", "gallery"):
+            index = np.asarray(getattr(self, part), dtype=np.int64)
+            if index.ndim != 1 or index.size == 0:
+                raise ValueError(
+                    f"the {part} of direction {self.name} has shape {index.shape}; give at least one position"
+                )
+            object.__setattr__(self, part, index)
+
+
+@dataclass(frozen=True, eq=False)
+class Protocol:
+    """How a data set is scored.
+
+    Attributes:
+        name: data set, and trial where there are several.
+        directions: one or two search directions over the same ``test`` list.
+        removal: gallery entries that a query does not see: ``"none"``, or those of its own identity and
+            camera (LLCM, and fast-reid's person data sets).
+        cmc: rank of the first correct image, or of the first correct *identity* (SYSU-MM01, LLCM).
+        topk: ranks that are reported.
+        repetitions: number of splits or galleries whose mean the field reports.
+    """
+
+    name: str
+    directions: tuple[Direction, ...]
+    removal: Removal = "none"
+    cmc: Cmc = "image"
+    topk: tuple[int, ...] = (1, 5, 10)
+    repetitions: int = 1
+
+    def __post_init__(self) -> None:
+        if self.removal not in ("none", "same_id_same_camera"):
+            raise ValueError(f"removal is {self.removal!r}; choose 'none' or 'same_id_same_camera'")
+        if self.cmc not in ("image", "identity"):
+            raise ValueError(f"cmc is {self.cmc!r}; choose 'image' or 'identity'")
+        if not self.directions:
+            raise ValueError(f"protocol {self.name} has no direction; give D2N, N2D or both")
+
+    def __str__(self) -> str:
+        sizes = ", ".join(
+            f"{one.name} {one.query.size} queries, {one.gallery.size} in the gallery"
+            for one in self.directions
+        )
+        removed = "nothing removed" if self.removal == "none" else "same identity and camera removed"
+        text = f"{self.name}: {sizes}; {removed}; {self.cmc}-level CMC at {', '.join(map(str, self.topk))}"
+        return text + (f"; one of {self.repetitions} repetitions" if self.repetitions > 1 else "")
+
+    def __getitem__(self, name: str) -> Direction:
+        for direction in self.directions:
+            if direction.name == name:
+                return direction
+        known = ", ".join(one.name for one in self.directions)
+        raise KeyError(f"protocol {self.name} has no direction {name!r}; it has {known}")
+
+
+def both_directions(
+    name: str,
+    domains: Iterable[int],
+    *,
+    is_query: Iterable[bool] | None = None,
+    is_gallery: Iterable[bool] | None = None,
+    topk: tuple[int, ...] = (1, 5, 10),
+    repetitions: int = 1,
+) -> Protocol:
+    """D2N and N2D over one ``test`` list.
+
+    Args:
+        name: for the printed protocol.
+        domains: ``(N,)`` domain of each test image.
+        is_query: ``(N,)`` which images may be queries (DN-Wild's query list); None = all.
+        is_gallery: ``(N,)`` which images stand in the gallery; None = all.
+        topk: ranks that are reported.
+        repetitions: number of splits whose mean the field reports.
+
+    Raises:
+        ValueError: a direction would have no query or no gallery image.
+    """
+    domain = np.asarray(list(domains), dtype=np.int64)
+    everything = np.ones(domain.shape, dtype=bool)
+    query = everything if is_query is None else np.asarray(list(is_query), dtype=bool)
+    gallery = everything if is_gallery is None else np.asarray(list(is_gallery), dtype=bool)
+    day, night = domain == 0, domain == 1
+    directions = (
+        Direction("D2N", np.flatnonzero(day & query), np.flatnonzero(night & gallery)),
+        Direction("N2D", np.flatnonzero(night & query), np.flatnonzero(day & gallery)),
+    )
+    return Protocol(name, directions, topk=topk, repetitions=repetitions)
+
+
+def dn348_protocol(domains: Iterable[int], name: str = "DN-348") -> Protocol:
+    """DN-348: every test image is a query of its domain, every test image of the other domain is gallery."""
+    return both_directions(name, domains)
+
+
+def dnwild_protocol(domains: Iterable[int], is_query: Iterable[bool], is_gallery: Iterable[bool]) -> Protocol:
+    """DN-Wild: the query list asks, the whole test list of the other domain answers."""
+    return both_directions("DN-Wild", domains, is_query=is_query, is_gallery=is_gallery)
+
+
+def regdb_protocol(domains: Iterable[int], trial: int) -> Protocol:
+    """RegDB: all against all in both directions; the field reports the mean of ten trials, one model each."""
+    return both_directions(f"RegDB trial {trial}", domains, topk=(1, 5, 10, 20), repetitions=10)
