@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -103,7 +104,7 @@ def test_state_survives_saving() -> None:
 
     step(0, [0, 1, 4])
     tables[1].load_state_dict(tables[0].state_dict())
-    optimizers[1].load_state_dict(optimizers[0].state_dict())
+    optimizers[1].load_state_dict(copy.deepcopy(optimizers[0].state_dict()))
     for i in (0, 1):
         step(i, [1, 2])
     assert torch.equal(tables[0].weight, tables[1].weight)
