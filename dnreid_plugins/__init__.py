@@ -10,10 +10,7 @@ compat.import_fastreid()
 
 from . import config, data, evaluation, modeling  # noqa: E402
 
-import importlib.util  # noqa: E402
-
-if importlib.util.find_spec("dnreid_plugins.data.loaders"):
-    compat.mend()
+compat.mend()
 config.extend_defaults()
 
 __version__ = "0.1.0"

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import collections
 import collections.abc
+import copy
 import importlib
 import importlib.metadata
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 INSTALL_COMMAND = "pip install --no-deps fastreid==1.4.0"
@@ -59,6 +61,24 @@ def _preprocess_image(self: Any, batched_inputs: Any) -> Any:
     return (images - self.pixel_mean) / self.pixel_std
 
 
+class _PackageConfig:
+    """RegNet's and EffNet's global config: yaml files are found beside fast-reid's code wherever the working
+    directory is, and each build starts from the defaults (a RegNetY left its switches on for every RegNetX)."""
+
+    def __init__(self, cfg: Any, home: Path) -> None:
+        self._cfg = cfg
+        self._home = home
+        self._defaults = copy.deepcopy(dict(cfg))
+
+    def merge_from_file(self, cfg_filename: str) -> None:
+        for key, value in self._defaults.items():
+            self._cfg[key] = copy.deepcopy(value)
+        self._cfg.merge_from_file(str(self._home / cfg_filename))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cfg, name)
+
+
 def mend() -> None:
     """Replace the fast-reid symbols that cannot work, or work wrongly, on today's machines."""
     import fastreid.data.build as build
@@ -66,6 +86,9 @@ def mend() -> None:
     from fastreid.modeling.meta_arch import baseline, mgn
 
     from .data.loaders import CpuGpuLoader, collate
+
+    effnet = sys.modules["fastreid.modeling.backbones.regnet.effnet"]
+    regnet = sys.modules["fastreid.modeling.backbones.regnet.regnet"]
 
     # Baseline/MGN.preprocess_image: normalised the caller's tensor in place (flip test, predictor wrong).
     baseline.Baseline.preprocess_image = _preprocess_image
@@ -76,12 +99,7 @@ def mend() -> None:
     build.fast_batch_collator = collate
     # ReidEvaluator._compile_dependencies: ran make inside site-packages.
     reid_evaluation.ReidEvaluator._compile_dependencies = lambda self: None
-
-
-def use_trainer(trainer: type) -> None:
-    """Let scripts that say ``from fastreid.engine import DefaultTrainer`` get ``trainer``."""
-    import fastreid.engine
-    import fastreid.engine.defaults
-
-    fastreid.engine.DefaultTrainer = trainer
-    fastreid.engine.defaults.DefaultTrainer = trainer
+    # regnet.build_regnet_backbone, effnet.build_effnet_backbone: worked inside the source tree only.
+    home = Path(build.__file__).parents[2]
+    regnet.regnet_cfg = _PackageConfig(regnet.regnet_cfg, home)
+    effnet.effnet_cfg = _PackageConfig(effnet.effnet_cfg, home)

@@ -26,6 +26,13 @@ def add_config(cfg: CfgNode) -> None:
     _add_loss_config(cfg)
     _add_cluster_config(cfg)
     _add_run_config(cfg)
+    # Rooms with many keys of their own keep them beside their code.
+    from .data.transforms import add_input_config
+    from .modeling.clip import add_clip_config
+    from .modeling.prompts import add_prompt_config
+
+    for add in (add_input_config, add_clip_config, add_prompt_config):
+        add(cfg)
 
 
 def _add_model_config(cfg: CfgNode) -> None:
@@ -50,7 +57,68 @@ def _add_loss_config(cfg: CfgNode) -> None:
     losses = cfg.MODEL.LOSSES
     # ClusterNCE: contrast of a feature with the cluster rows of its own domain (CIA Eq. 2-3).
     losses.CLUSTERNCE = CfgNode({"WEIGHT": ((1, 1.0),)})
+    # Softmax temperature; CIA silent (U3), 0.05 is ADCA's and ClusterContrast's.
     losses.CLUSTERNCE.TEMPERATURE = 0.05
+    _add_cia_config(losses)
+
+
+def _add_cia_config(losses: CfgNode) -> None:
+    """CIA (paper-cia numbering U1-U29 for the points on which the paper is silent) and its rivals."""
+    # DGM: dictionary-guided graph matching, L_d2n + L_n2d (Eq. 4-9); 0.3 from epoch 51 on in the paper.
+    losses.DGM = CfgNode({"WEIGHT": ((51, 0.3),)})
+    # Temperature of Eq. 8; paper silent (U3).
+    losses.DGM.TEMPERATURE = 0.05
+    # How the dictionary scores a pair of clusters (Table 4): continuous, discrete, fixed or direct.
+    losses.DGM.SCORING = "continuous"
+    # alpha and S_tau of Eq. 5.
+    losses.DGM.ALPHA = 0.2
+    losses.DGM.SIMILARITY_THRESHOLD = 0.5
+    # T_0 and final value of the ramp, Eq. 6.
+    losses.DGM.THRESHOLD_START = 0.7
+    losses.DGM.THRESHOLD_FINAL = 1.15
+    # T_epo over the whole run ("global") or inside DGM's stage ("stage"); paper ambiguous (U2).
+    losses.DGM.PROGRESS = "global"
+    # Cost of a pair below the threshold, G_p of Eq. 7; paper silent (U8).
+    losses.DGM.PENALTY = 1.0
+    # When no pair reaches the threshold: "skip" the loss, "keep_last" matching or "cap" the threshold; paper silent.
+    losses.DGM.ON_EMPTY = "skip"
+    # Let matched features move the other domain's rows as PGM's code does; paper silent (U6).
+    losses.DGM.UPDATE_OTHER = False
+
+    # MAA: multi-factor adaptive alignment (Eq. 10-14); 0.5, then 0.3 from epoch 51 on in the paper.
+    losses.MAA = CfgNode({"WEIGHT": ((1, 0.5), (51, 0.3))})
+    # alpha_0 of Eq. 12-13; paper silent (U12). Above 1 the loss rewards collapse, see the reference.
+    losses.MAA.ALPHA_0 = 1.0
+    # S_0 of Eq. 12; paper silent (U13).
+    losses.MAA.S_0 = 0.1
+    # w_1 of Eq. 11 and the class factor of Eq. 13, from the paper.
+    losses.MAA.INTRA_DAY = 0.30
+    losses.MAA.INTRA_NIGHT = 0.35
+    losses.MAA.CLASS_FACTOR = 1.1
+    # "neck": the unit feature of Eq. 2; "pooled": before the batch-norm neck; paper silent (U18).
+    losses.MAA.FEATURE = "neck"
+
+    # CMA: ADCA's memory aggregation; a weight above 0 switches it on, it adds no loss.
+    losses.CMA = CfgNode({"WEIGHT": ((51, 1.0),)})
+    losses.CMA.SIMILARITY_THRESHOLD = 0.5
+    losses.CMA.MOMENTUM = 0.1
+    # As released: only the day rows change and they are not renormalised.
+    losses.CMA.ONE_SIDED = False
+
+    # PGM: progressive graph matching with alternating cross contrast.
+    losses.PGM = CfgNode({"WEIGHT": ((51, 0.25),)})
+    losses.PGM.TEMPERATURE = 0.05
+    # Rounds of Hungarian matching; 0 = until every cluster of the larger side has a partner (released: 2).
+    losses.PGM.MAX_ROUNDS = 0
+    losses.PGM.ALTERNATE = True
+
+    # MMD and Margin-MMD of MMD-ReID as plug-ins; weights as MAA's.
+    losses.MMD = CfgNode({"WEIGHT": ((1, 0.5), (51, 0.3)), "FEATURE": "neck"})
+    losses.MARGINMMD = CfgNode({"WEIGHT": ((1, 0.5), (51, 0.3)), "FEATURE": "neck"})
+    # Margin per matched pair of clusters, as released per identity.
+    losses.MARGINMMD.MARGIN = 1.4
+    # Margin while nothing is matched and the whole batch is one group; MMD-ReID has no such case.
+    losses.MARGINMMD.BATCH_MARGIN = 0.0
 
 
 def _add_cluster_config(cfg: CfgNode) -> None:

@@ -1,1 +1,5 @@
-"""See the submodules."""
+"""Data sets, samplers, transforms and loaders; importing this registers the data sets with fast-reid."""
+
+from . import datasets
+
+__all__ = ["datasets"]

@@ -100,6 +100,11 @@ class Assignment:
             return self.day_to_night, self.day_score
         return self.night_to_day, self.night_score
 
+    def with_unit_scores(self) -> Assignment:
+        """The same pairs, each with score 1."""
+        ones = ((self.day_to_night >= 0).float(), (self.night_to_day >= 0).float())
+        return Assignment(self.day_to_night, self.night_to_day, *ones)
+
     def pairs(self) -> Tensor:
         """``(P, 2)`` int64, every distinct (day, night) pair that either map names, sorted."""
         day = torch.nonzero(self.day_to_night >= 0).flatten()

@@ -1,0 +1,159 @@
+"""When checkpoints are written, what they hold, and how a run goes on from one."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from typing import Any
+
+from fastreid.engine.train_loop import HookBase
+from fastreid.utils import comm
+
+from .checkpoint import AtomicCheckpointer
+from .state import clusters_from_state, clusters_to_state, generator_state, set_generator_state
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+# Keys whose change leaves a run the same run.
+FREE_SECTIONS = ("OUTPUT_DIR", "TEST", "DATALOADER.NUM_WORKERS", "AUDIT", "SOLVER.CHECKPOINT")
+
+
+class Checkpoints(HookBase):
+    """Writes a checkpoint every ``SOLVER.CHECKPOINT_PERIOD`` epochs, every ``CHECKPOINT_MINUTES`` and at the end.
+
+    A checkpoint holds weights, optimizer, loss scaler, iteration, generator states and, when it was written
+    inside an epoch, that epoch's clusters and memory: going on from it gives the same bits as not stopping.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        cfg = trainer.cfg
+        self.owner = trainer
+        self.period = cfg.SOLVER.CHECKPOINT_PERIOD
+        self.minutes = cfg.SOLVER.CHECKPOINT_MINUTES
+        self.files = AtomicCheckpointer(
+            trainer.bare_model,
+            cfg.OUTPUT_DIR,
+            save_to_disk=comm.is_main_process() and bool(cfg.OUTPUT_DIR),
+            keep=cfg.SOLVER.CHECKPOINT_KEEP,
+        )
+        self._pending: dict[str, Any] | None = None
+        self._last_time = time.monotonic()
+
+    # ------------------------------------------------------------------ writing
+
+    def after_step(self) -> None:
+        if self.minutes > 0 and time.monotonic() - self._last_time > 60 * self.minutes:
+            done = self.owner.iter + 1
+            if done % self.owner.iters_per_epoch != 0:
+                self.save(f"model_iter{done:08d}", done)
+
+    def after_epoch(self) -> None:
+        done, border = self.owner.epoch + 1, self.owner.iter
+        if done == self.owner.max_epoch:
+            self.save("model_final", border)
+        elif self.period > 0 and done % self.period == 0:
+            self.save(f"model_{done:04d}", border)
+
+    def save(self, name: str, iteration: int) -> None:
+        """Write the state after ``iteration`` steps."""
+        self.files.save(name, **self.capture(iteration))
+        self._last_time = time.monotonic()
+
+    def capture(self, iteration: int) -> dict[str, Any]:
+        """Everything beyond the model's own weights, as plain tensors and numbers."""
+        owner = self.owner
+        scaler = owner.step_trainer.grad_scaler
+        state: dict[str, Any] = {
+            "format": FORMAT,
+            "iteration": iteration,
+            "epoch": iteration // owner.iters_per_epoch,
+            "iters_per_epoch": owner.iters_per_epoch,
+            "optimizer": owner.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else {},
+            "generators": generator_state(),
+            "config": config_items(owner.cfg),
+        }
+        if owner.train_data is not None:
+            heads = owner.bare_model.loss_heads.items()
+            state["carry_over"] = {name: head.carry_over() for name, head in heads}
+            if iteration % owner.iters_per_epoch != 0:
+                state["clusters"] = clusters_to_state(owner.label_phase.clusters)
+                state["memory"] = owner.bare_model.memory.state_dict()
+        return state
+
+    # ------------------------------------------------------------------ reading
+
+    def resume(self) -> bool:
+        """Take up the newest readable checkpoint of the output folder; False if there is none."""
+        if not self.files.has_checkpoint():
+            return False
+        state = self.files.load_newest()
+        owner = self.owner
+        if state["iters_per_epoch"] != owner.iters_per_epoch:
+            raise ValueError(
+                f"The checkpoint counts {state['iters_per_epoch']} iterations per epoch, this config "
+                f"{owner.iters_per_epoch}; resume with the config of the run or start in another OUTPUT_DIR."
+            )
+        self._check_config(state["config"])
+        owner.iter = owner.start_iter = state["iteration"]
+        owner.start_epoch = owner.iter // owner.iters_per_epoch
+        self._load(state)
+        if "clusters" in state:
+            owner.label_phase.clusters = clusters_from_state(state["clusters"])
+            self._pending = state
+        logger.info("Resumed at iteration %d, epoch %d.", owner.iter, owner.start_epoch + 1)
+        return True
+
+    def epoch_begun(self) -> None:
+        """After the label phase replayed the epoch of a checkpoint: put its state back on top."""
+        if self._pending is not None:
+            state, self._pending = self._pending, None
+            self._load(state)
+            self.owner.bare_model.memory.load_state_dict(state["memory"], self.owner.bare_model.device)
+
+    def load_weights(self, path: str) -> None:
+        """Start from the weights in ``path`` (nothing to do for an empty name)."""
+        if path:
+            self.files.load(path)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        owner = self.owner
+        self.files.load_model(state["model"])
+        owner.optimizer.load_state_dict(state["optimizer"])
+        if owner.step_trainer.grad_scaler is not None and state["scaler"]:
+            owner.step_trainer.grad_scaler.load_state_dict(state["scaler"])
+        for name, carried in state.get("carry_over", {}).items():
+            owner.bare_model.loss_heads[name].load_carry_over(carried)
+        set_generator_state(state["generators"])
+
+    def _check_config(self, old: dict[str, str]) -> None:
+        new = config_items(self.owner.cfg)
+        changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+        for key in changed:
+            logger.warning("resume: %s was %s and is now %s", key, old.get(key), new.get(key))
+        binding = [key for key in changed if not key.startswith(FREE_SECTIONS)]
+        if binding:
+            key = binding[0]
+            raise ValueError(
+                f"The config changed since the checkpoint: {key} was {old.get(key)} and is now {new.get(key)}"
+                f"{f' ({len(binding) - 1} more)' if len(binding) > 1 else ''}; resume with the old value or "
+                "start in another OUTPUT_DIR with MODEL.WEIGHTS."
+            )
+
+
+def config_items(cfg: Any, prefix: str = "") -> dict[str, str]:
+    """The config as ``{dotted key: printed value}``."""
+    items: dict[str, str] = {}
+    for key, value in cfg.items():
+        if hasattr(value, "items"):
+            items.update(config_items(value, f"{prefix}{key}."))
+        else:
+            items[f"{prefix}{key}"] = repr(tuple(value)) if isinstance(value, (list, tuple)) else repr(value)
+    return items
+
+
+def config_hash(cfg: Any) -> str:
+    """Twelve hex digits that name a config."""
+    return hashlib.sha256(repr(sorted(config_items(cfg).items())).encode()).hexdigest()[:12]

@@ -1,0 +1,236 @@
+"""What happens around the steps: labels before an epoch, memory after a step, evaluation, audit, health line."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fastreid.engine.hooks import HookBase
+from fastreid.utils import comm
+from fastreid.utils.events import EventWriter
+from torch import Tensor
+
+from ..functional.matching import majority_identity, matching_precision
+from ..functional.types import Domain, EpochClusters
+from ..modeling.batch import BatchFeatures
+from .label_phase import Clusterer, describe
+
+logger = logging.getLogger(__name__)
+
+
+class LabelPhase(HookBase):
+    """Before each epoch: extract, cluster, rebuild memory and loss heads, give the sampler its labels.
+
+    Args:
+        extract: returns the features ``(N, D)`` of all training images in canonical order.
+        clusterer: features -> `EpochClusters`.
+        domains: ``(N,)`` int64.
+        true_ids: ``(N,)`` int64 where known; used for figures marked ``true/`` only.
+        paired: the sampler draws matched clusters together once a loss head has a matching.
+    """
+
+    def __init__(
+        self,
+        *,
+        extract: Callable[[], Tensor],
+        clusterer: Clusterer,
+        domains: Tensor,
+        true_ids: np.ndarray | None,
+        paired: bool = False,
+    ) -> None:
+        self.extract = extract
+        self.clusterer = clusterer
+        self.domains = domains
+        self.true_ids = true_ids
+        self.paired = paired
+        self.clusters: EpochClusters | None = None
+
+    def before_epoch(self) -> None:
+        """Fresh labels, unless a checkpoint of this very epoch has brought them."""
+        epoch = self.trainer.epoch + 1
+        if self.clusters is None or self.clusters.epoch != epoch:
+            self.clusters = self._cluster(epoch)
+        self.start_epoch(self.clusters)
+
+    def start_epoch(self, clusters: EpochClusters) -> None:
+        """Hand ``clusters`` to memory, loss heads and sampler; deterministic, so a resume can replay it."""
+        trainer = self.trainer
+        model = trainer.bare_model
+        model.epoch = clusters.epoch
+        model.memory.rebuild(clusters, model.device)
+        figures = describe(clusters, self.true_ids)
+        assignment = None
+        for name, head in model.loss_heads.items():
+            if head.weight_at(clusters.epoch) > 0:
+                built = head.begin_epoch(clusters, model.memory)
+                figures.update({f"{name}/{key}": value for key, value in built.items()})
+                figures.update(self._precision(name, head, clusters))
+                assignment = head.assignment or assignment
+        for head in model.loss_heads.values():
+            head.matching = assignment
+        labels = torch.full((len(self.domains),), -1, dtype=torch.int64)
+        for domain in Domain:
+            labels[clusters[domain].indices] = clusters[domain].labels
+        trainer.use_labels(labels, assignment if self.paired else None)
+        self._report(figures, clusters)
+
+    def _cluster(self, epoch: int) -> EpochClusters:
+        features = self.extract()
+        if not bool(torch.isfinite(features).all()):
+            raise FloatingPointError(
+                f"The encoder gives NaN or infinite features at epoch {epoch}; lower SOLVER.BASE_LR."
+            )
+        return self.clusterer(features, self.domains, epoch=epoch, max_epoch=self.trainer.max_epoch)
+
+    def _precision(self, name: str, head: Any, clusters: EpochClusters) -> dict[str, float]:
+        if head.assignment is None:
+            return {}
+        figures = {f"{name}/pairs": float(len(head.assignment.pairs()))}
+        if self.true_ids is not None:
+            day, night = (
+                majority_identity(
+                    clusters[d].labels,
+                    torch.from_numpy(self.true_ids[clusters[d].indices.numpy()]),
+                    clusters[d].num_clusters,
+                )
+                for d in Domain
+            )
+            figures[f"true/{name}/matching_precision"] = 100.0 * matching_precision(
+                head.assignment, day, night
+            )
+        return figures
+
+    def _report(self, figures: dict[str, float], clusters: EpochClusters) -> None:
+        known = {k: v for k, v in figures.items() if not k.startswith("true/")}
+        line = ", ".join(f"{key} {value:.4g}" for key, value in known.items())
+        true = ", ".join(f"{k[5:]} {v:.3g}" for k, v in figures.items() if k.startswith("true/"))
+        logger.info("epoch %d/%d health: %s", clusters.epoch, clusters.max_epoch, line)
+        if true:
+            logger.info("epoch %d/%d true labels (not used): %s", clusters.epoch, clusters.max_epoch, true)
+        storage = self.trainer.storage
+        storage.iter = self.trainer.iter
+        storage.put_scalars(**{f"health/{k}": v for k, v in figures.items()}, smoothing_hint=False)
+        if comm.is_main_process() and self.trainer.cfg.OUTPUT_DIR:
+            path = Path(self.trainer.cfg.OUTPUT_DIR) / "health.jsonl"
+            with path.open("a") as file:
+                file.write(json.dumps({"epoch": clusters.epoch, **figures}) + "\n")
+
+
+class MemoryUpdate(HookBase):
+    """After the optimizer step: move the prototypes by the features of the whole batch."""
+
+    def after_step(self) -> None:
+        model = self.trainer.bare_model
+        batch = model.last_batch
+        if comm.get_world_size() > 1:
+            batch = BatchFeatures(*(torch.cat(_all_gather(part)) for part in batch.tensors()))
+        model.memory.update(batch.unit, batch.targets, batch.domains)
+        for head in model.loss_heads.values():
+            if head.weight_at(model.epoch) > 0:
+                head.after_step(batch, model.memory)
+
+
+def _all_gather(tensor: Tensor) -> list[Tensor]:
+    gathered = [torch.empty_like(tensor) for _ in range(comm.get_world_size())]
+    torch.distributed.all_gather(gathered, tensor.contiguous())
+    return gathered
+
+
+class Evaluate(HookBase):
+    """Evaluate every ``period`` epochs (0: only at the end) and after the last epoch.
+
+    Unlike fast-reid's hook it stamps the scalars with the current iteration, so that the writers keep them.
+    """
+
+    def __init__(self, period: int, evaluate: Callable[[], dict[str, Any]]) -> None:
+        self.period = period
+        self.evaluate = evaluate
+
+    def after_epoch(self) -> None:
+        done = self.trainer.epoch + 1
+        if done == self.trainer.max_epoch or (self.period > 0 and done % self.period == 0):
+            results = self.evaluate()
+            self.trainer.storage.iter = self.trainer.iter
+            self.trainer.storage.put_scalars(**flatten(results), smoothing_hint=False)
+
+
+class Writers(HookBase):
+    """Run the event writers every ``period`` iterations and at each epoch's end."""
+
+    def __init__(self, writers: list[EventWriter], period: int = 200) -> None:
+        self.writers = writers
+        self.period = period
+
+    def after_step(self) -> None:
+        if (self.trainer.iter + 1) % self.period == 0:
+            self._write()
+
+    def after_epoch(self) -> None:
+        self._write()
+
+    def after_train(self) -> None:
+        for writer in self.writers:
+            writer.close()
+
+    def _write(self) -> None:
+        for writer in self.writers:
+            writer.write()
+
+
+class LossAudit(HookBase):
+    """Every ``period`` iterations: the norm of each loss head's gradient at the features, and its share.
+
+    A head that has a weight but whose gradient is exactly zero trains nothing: that is a warning.
+    """
+
+    def __init__(self, period: int) -> None:
+        self.period = period
+        self._features: Tensor | None = None
+
+    def before_train(self) -> None:
+        self.trainer.step_trainer.before_backward.append(self.inspect)
+
+    def inspect(self, losses: dict[str, Tensor]) -> None:
+        if self.trainer.iter % self.period != 0:
+            return
+        features = self.trainer.bare_model.last_features
+        norms = {name: gradient_norm(loss, features) for name, loss in losses.items()}
+        total = sum(norms.values())
+        scalars = {f"audit/{name}": norm for name, norm in norms.items()}
+        scalars.update(
+            {f"audit/{name}_share": 100 * norm / total for name, norm in norms.items() if total > 0}
+        )
+        self.trainer.storage.put_scalars(**scalars, smoothing_hint=False)
+        for name, norm in norms.items():
+            if norm == 0.0:
+                logger.warning(
+                    "%s has gradient exactly 0 at the encoder at iteration %d although its weight is not 0.",
+                    name,
+                    self.trainer.iter,
+                )
+        line = ", ".join(f"{k} {v:.3g} ({100 * v / max(total, 1e-30):.0f} %)" for k, v in norms.items())
+        logger.info("iteration %d audit, gradient norm at the features: %s", self.trainer.iter, line)
+
+
+def gradient_norm(loss: Tensor, features: Tensor) -> float:
+    """Norm of d loss / d features; 0 where the loss does not reach them."""
+    if not loss.requires_grad:
+        return 0.0
+    (gradient,) = torch.autograd.grad(loss, features, retain_graph=True, allow_unused=True)
+    return 0.0 if gradient is None else float(gradient.float().norm())
+
+
+def flatten(results: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """``{"D2N": {"mAP": 1.0}}`` -> ``{"D2N/mAP": 1.0}``; what is not a number is left out."""
+    flat: dict[str, float] = {}
+    for key, value in results.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}/"))
+        elif isinstance(value, (int, float)):
+            flat[f"{prefix}{key}"] = float(value)
+    return flat

@@ -1,0 +1,55 @@
+"""Everything a run needs to go on bit for bit: what a checkpoint holds beyond weights and optimizer."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..functional.types import Domain, DomainClusters, EpochClusters
+
+FIELDS = ("labels", "features", "centroids", "indices")
+
+
+def generator_state() -> dict[str, Any]:
+    """The states of Python's, NumPy's and torch's global generators as tensors and plain values."""
+    version, internal, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state()
+    state = {
+        "python": [version, list(internal), gauss],
+        "numpy": [
+            torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached),
+        ],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_generator_state(state: dict[str, Any]) -> None:
+    """Counterpart of `generator_state`."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def clusters_to_state(clusters: EpochClusters) -> dict[str, Any]:
+    """Plain tensors and numbers, loadable with ``weights_only=True``."""
+    parts = {d.name: {f: getattr(clusters[d], f).contiguous() for f in FIELDS} for d in Domain}
+    return {**parts, "epoch": clusters.epoch, "max_epoch": clusters.max_epoch}
+
+
+def clusters_from_state(state: dict[str, Any]) -> EpochClusters:
+    """Counterpart of `clusters_to_state`."""
+    day, night = (DomainClusters(**state[d.name]) for d in Domain)
+    return EpochClusters(day, night, state["epoch"], state["max_epoch"])

@@ -1,0 +1,96 @@
+"""One optimizer step: forward, losses, backward, with mixed precision where asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+import torch
+from fastreid.engine.train_loop import SimpleTrainer
+from torch import Tensor, nn
+
+AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class NonFiniteLoss(FloatingPointError):
+    """A loss became NaN or infinite."""
+
+
+class StepTrainer(SimpleTrainer):
+    """fast-reid's SimpleTrainer on any device, with pseudo labels filled in and `torch.amp`.
+
+    Attributes:
+        pseudo_labels: ``(N,)`` int64 by canonical index, or None when the batch brings its own targets.
+        last_losses: the weighted losses of the last step with their graph released.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Any,
+        optimizer: torch.optim.Optimizer,
+        *,
+        amp_dtype: str | None = None,
+    ) -> None:
+        model.train()
+        # SimpleTrainer.__init__ would start an iterator now; the label phase does, once there are labels.
+        super(SimpleTrainer, self).__init__()
+        self.model = model
+        self.data_loader = data_loader
+        self.optimizer = optimizer
+        self.param_wrapper = None
+        self.pseudo_labels: Tensor | None = None
+        self.last_paths: list[str] = []
+        self._data_loader_iter: Any = None
+        self.amp_dtype = None if amp_dtype is None else AMP_DTYPES[amp_dtype]
+        self.device_type = next(model.parameters()).device.type
+        # Loss scaling is for float16 on CUDA; bfloat16 has the range of float32.
+        scaled = self.amp_dtype is torch.float16 and self.device_type == "cuda"
+        self.grad_scaler = torch.amp.GradScaler("cuda") if scaled else None
+        self.before_backward: list[Any] = []
+
+    def start_iterator(self) -> None:
+        """Start reading batches afresh, e.g. after the sampler got new labels."""
+        self._data_loader_iter = iter(self.data_loader)
+
+    def run_step(self) -> None:
+        if not self.model.training:
+            raise RuntimeError("The model was left in eval mode; a training step needs model.train().")
+        if self._data_loader_iter is None:
+            self.start_iterator()
+        start = time.perf_counter()
+        batch = next(self._data_loader_iter)
+        if self.pseudo_labels is not None:
+            batch["targets"] = self.pseudo_labels[batch["indices"]]
+        data_time = time.perf_counter() - start
+        self.last_paths = list(batch.get("img_paths", ()))
+        with self._autocast():
+            losses = self.model(batch)
+        for inspect in self.before_backward:
+            inspect(losses)
+        self._check_finite(losses)
+        total = sum(losses.values())
+        self.optimizer.zero_grad()
+        if self.grad_scaler is None:
+            total.backward()
+            self.optimizer.step()
+        else:
+            self.grad_scaler.scale(total).backward()
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+        self._write_metrics(losses, data_time)
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        if self.amp_dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device_type, dtype=self.amp_dtype)
+
+    def _check_finite(self, losses: dict[str, Tensor]) -> None:
+        for name, value in losses.items():
+            if not torch.isfinite(value):
+                rate = self.optimizer.param_groups[0]["lr"]
+                raise NonFiniteLoss(
+                    f"{name} is {float(value)} at iteration {self.iter} (learning rate {rate:g}); lower "
+                    f"SOLVER.BASE_LR or look at the batch, whose first images are {self.last_paths[:3]}."
+                )

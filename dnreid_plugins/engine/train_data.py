@@ -1,0 +1,102 @@
+"""The unlabelled training images of both domains and what reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from fastreid.data.datasets import DATASET_REGISTRY
+from fastreid.utils import comm
+from torch import Tensor
+
+from ..data.items import DomainItem, domain_of
+from ..data.loaders import build_inference_loader, build_train_loader
+from ..data.samplers import CrossDomainIdentitySampler
+from ..functional.types import Domain
+
+
+@dataclass
+class TrainData:
+    """Training images in canonical (sorted) order.
+
+    Attributes:
+        items: the images.
+        domains: ``(N,)`` int64.
+        true_ids: ``(N,)`` int64 identity numbers where every image has one, else None; for diagnosis only.
+        sampler: draws the batches once it has labels.
+        loader: reads them.
+        inference_loader: all images in canonical order with the test transform.
+    """
+
+    items: list[DomainItem]
+    domains: Tensor
+    true_ids: np.ndarray | None
+    sampler: CrossDomainIdentitySampler
+    loader: Any
+    inference_loader: Any
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+def build_train_data(cfg: Any) -> TrainData:
+    """Read the sets of ``DATASETS.NAMES`` and build sampler and loaders.
+
+    Raises:
+        ValueError: a domain has no image or the batch shape does not fit.
+    """
+    items = sorted(item for name in cfg.DATASETS.NAMES for item in read_dataset(name).train)
+    domains = torch.tensor([int(domain_of(item)) for item in items], dtype=torch.int64)
+    for domain in Domain:
+        if not bool((domains == domain).any()):
+            raise ValueError(
+                f"DATASETS.NAMES {tuple(cfg.DATASETS.NAMES)} has no {domain.name.lower()} image for training; "
+                "both domains are needed."
+            )
+    per_domain = cfg.SOLVER.IMS_PER_BATCH // len(Domain)
+    num_instances = cfg.DATALOADER.NUM_INSTANCE
+    if cfg.SOLVER.IMS_PER_BATCH % (len(Domain) * num_instances) != 0:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}; it must be a multiple of 2 domains x "
+            f"DATALOADER.NUM_INSTANCE ({num_instances})."
+        )
+    iterations = cfg.DATALOADER.ITERS_PER_EPOCH or max(len(items) // cfg.SOLVER.IMS_PER_BATCH, 1)
+    sampler = CrossDomainIdentitySampler(
+        # Until the first label phase each domain is one cluster.
+        np.zeros(len(items)),
+        domains.numpy(),
+        num_clusters=per_domain // num_instances,
+        num_instances=num_instances,
+        iterations=iterations,
+        seed=cfg.SEED,
+        rank=comm.get_rank(),
+        world_size=comm.get_world_size(),
+    )
+    return TrainData(
+        items,
+        domains,
+        _true_ids(items),
+        sampler,
+        build_train_loader(cfg, items, sampler),
+        build_inference_loader(cfg, items, rank=comm.get_rank(), world_size=comm.get_world_size()),
+    )
+
+
+def read_dataset(name: str) -> Any:
+    """One registered data set.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    known = sorted(DATASET_REGISTRY._obj_map)
+    if name not in known:
+        raise ValueError(f"DATASETS names {name!r}, which is not registered; known sets: {known}.")
+    return DATASET_REGISTRY.get(name)()
+
+
+def _true_ids(items: list[DomainItem]) -> np.ndarray | None:
+    if any(item.pid == -1 or str(item.pid).endswith("_-1") for item in items):
+        return None
+    return np.unique([str(item.pid) for item in items], return_inverse=True)[1].astype(np.int64)

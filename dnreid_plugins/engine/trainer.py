@@ -1,0 +1,220 @@
+"""The trainer: fast-reid's DefaultTrainer on today's machines, with a label phase before each epoch."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from fastreid.data import build_reid_train_loader
+from fastreid.engine import hooks as fastreid_hooks
+from fastreid.engine.defaults import DefaultTrainer
+from fastreid.engine.train_loop import HookBase, TrainerBase
+from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
+from fastreid.utils import comm
+from fastreid.utils.env import seed_all_rng
+from fastreid.utils.events import CommonMetricPrinter, EventStorage, JSONWriter, TensorboardXWriter
+from fastreid.utils.logger import setup_logger
+from torch import Tensor, nn
+
+from ..data.datasets import configure as configure_datasets
+from ..evaluation.evaluator import evaluate
+from ..evaluation.extraction import extract_features
+from ..functional.types import Assignment
+from . import preflight
+from .checkpointing import Checkpoints
+from .distributed import wrap_model
+from .hooks import Evaluate, LabelPhase, LossAudit, MemoryUpdate, Writers
+from .label_phase import Clusterer
+from .results import read_results, update_results
+from .solver import build_lr_scheduler, build_optimizer
+from .step import StepTrainer
+from .train_data import TrainData, build_train_data, read_dataset
+
+logger = logging.getLogger(__name__)
+
+
+class CrossDomainTrainer(DefaultTrainer):
+    """Trains any meta-architecture of fast-reid's registry; those with ``needs_clusters`` get a label phase.
+
+    The life cycle is fast-reid's: construct, `resume_or_load`, `train`. What differs: one `SEED` decides all
+    randomness, learning rates are a function of the iteration, checkpoints hold everything a bit-exact resume
+    needs, ``results.json`` in ``OUTPUT_DIR`` holds the metrics before and after training.
+    """
+
+    def __init__(self, cfg: Any) -> None:
+        TrainerBase.__init__(self)
+        for name in ("fastreid", "dnreid_plugins"):
+            setup_logger(cfg.OUTPUT_DIR or None, distributed_rank=comm.get_rank(), name=name)
+        preflight.check(cfg)
+        configure_datasets(cfg)
+        seed_all_rng(cfg.SEED)
+        self.needs_clusters = getattr(
+            META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE), "needs_clusters", False
+        )
+        self.train_data: TrainData | None = None
+        if self.needs_clusters:
+            self.train_data = build_train_data(cfg)
+            loader, self.iters_per_epoch = self.train_data.loader, self.train_data.sampler.iterations
+        else:
+            loader = self.build_train_loader(cfg)
+            cfg = self.auto_scale_hyperparams(cfg, loader.dataset.num_classes)
+            self.iters_per_epoch = cfg.DATALOADER.ITERS_PER_EPOCH or max(
+                len(loader.dataset) // cfg.SOLVER.IMS_PER_BATCH, 1
+            )
+        seed_all_rng(cfg.SEED)
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        self.bare_model = model
+        amp = cfg.SOLVER.AMP.DTYPE if cfg.SOLVER.AMP.ENABLED else None
+        self.step_trainer = self._trainer = StepTrainer(wrap_model(model), loader, optimizer, amp_dtype=amp)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer, self.iters_per_epoch)
+        self.start_epoch = 0
+        self.start_iter = self.iter = 0
+        self.max_epoch = cfg.SOLVER.MAX_EPOCH
+        self.max_iter = self.max_epoch * self.iters_per_epoch
+        self.cfg = cfg
+        self.checkpoints = Checkpoints(self)
+        self.register_hooks(self.build_hooks())
+
+    # ------------------------------------------------------------------ builders
+
+    @classmethod
+    def build_model(cls, cfg: Any) -> nn.Module:
+        model = super().build_model(cfg)
+        parameters = sum(p.numel() for p in model.parameters())
+        logger.info("%s with %.2f M parameters", type(model).__name__, parameters / 1e6)
+        return model
+
+    @classmethod
+    def build_optimizer(cls, cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: Any, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> Any:
+        return build_lr_scheduler(cfg, optimizer, iters_per_epoch)
+
+    @classmethod
+    def build_train_loader(cls, cfg: Any) -> Any:
+        return build_reid_train_loader(cfg, combineall=cfg.DATASETS.COMBINEALL)
+
+    def build_hooks(self) -> list[HookBase]:
+        cfg = self.cfg
+        result: list[HookBase] = [fastreid_hooks.IterationTimer()]
+        if self.train_data is not None:
+            self.label_phase = self.build_label_phase()
+            result += [self.label_phase, MemoryUpdate()]
+            if cfg.AUDIT.PERIOD > 0:
+                result.append(LossAudit(cfg.AUDIT.PERIOD))
+        result += [self.scheduler.hook(), Evaluate(cfg.TEST.EVAL_PERIOD, self._evaluate)]
+        result.append(self.checkpoints)
+        if comm.is_main_process():
+            result.append(Writers(self.build_writers()))
+        return result
+
+    def build_label_phase(self) -> LabelPhase:
+        cluster, data = self.cfg.CLUSTER, self.train_data
+        assert data is not None
+
+        def extract() -> Tensor:
+            return extract_features(self.bare_model, data.inference_loader, flip=cluster.FLIP)
+
+        return LabelPhase(
+            extract=extract,
+            clusterer=Clusterer(
+                k1=cluster.K1,
+                k2=cluster.K2,
+                eps=cluster.EPS,
+                min_samples=cluster.MIN_SAMPLES,
+                on_empty=cluster.ON_EMPTY,
+            ),
+            domains=data.domains,
+            true_ids=data.true_ids,
+            paired=self.cfg.DATALOADER.PAIRED,
+        )
+
+    def build_writers(self) -> list[Any]:
+        if not self.cfg.OUTPUT_DIR:
+            return [CommonMetricPrinter(self.max_iter)]
+        return [
+            CommonMetricPrinter(self.max_iter),
+            JSONWriter(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")),
+            TensorboardXWriter(self.cfg.OUTPUT_DIR),
+        ]
+
+    # ------------------------------------------------------------------ training
+
+    def use_labels(self, labels: Tensor, assignment: Assignment | None) -> None:
+        """Train on these pseudo labels ``(N,)`` from the next batch on."""
+        assert self.train_data is not None
+        sampler = self.train_data.sampler
+        sampler.set_epoch(self.epoch)
+        sampler.set_labels(labels.numpy(), partners=assignment)
+        sampler.start = self.iter - self.epoch * self.iters_per_epoch
+        self.step_trainer.pseudo_labels = labels
+        self.step_trainer.start_iterator()
+
+    def resume_or_load(self, resume: bool = False) -> None:
+        """Go on from the newest checkpoint of ``OUTPUT_DIR``, or load ``MODEL.WEIGHTS`` if there is none."""
+        if not (resume and self.checkpoints.resume()):
+            self.checkpoints.load_weights(self.cfg.MODEL.WEIGHTS)
+
+    def train(self) -> dict[str, Any]:
+        """Run the remaining epochs; returns the last evaluation."""
+        logger.info(
+            "%d epochs of %d iterations, starting at iteration %d",
+            self.max_epoch,
+            self.iters_per_epoch,
+            self.iter,
+        )
+        self.start_iter = self.iter
+        with EventStorage(self.start_iter) as self.storage:
+            self._evaluate_start()
+            self.before_train()
+            try:
+                for self.epoch in range(self.iter // self.iters_per_epoch, self.max_epoch):
+                    self._train_epoch()
+            finally:
+                self.after_train()
+        return self._last_eval_results
+
+    def _train_epoch(self) -> None:
+        self.before_epoch()
+        self.checkpoints.epoch_begun()
+        for _ in range(self.iter - self.epoch * self.iters_per_epoch, self.iters_per_epoch):
+            self.before_step()
+            self.run_step()
+            self.after_step()
+            self.iter += 1
+        self.after_epoch()
+
+    # ------------------------------------------------------------------ evaluation
+
+    def _evaluate_start(self) -> None:
+        results = read_results(self.cfg.OUTPUT_DIR)
+        self._last_eval_results = {k: v for k, v in results.items() if k in self.cfg.DATASETS.TESTS}
+        if self.iter == 0 and self.cfg.TEST.EVAL_START and self.cfg.DATASETS.TESTS:
+            logger.info("Evaluating the start")
+            start = evaluate_all(self.cfg, self.bare_model)
+            update_results(self.cfg.OUTPUT_DIR, start=start, seed=self.cfg.SEED, epochs=0)
+
+    def _evaluate(self) -> dict[str, Any]:
+        self._last_eval_results = self.test(self.cfg, self.bare_model)
+        update_results(self.cfg.OUTPUT_DIR, seed=self.cfg.SEED, epochs=self.epoch + 1)
+        return self._last_eval_results
+
+    @classmethod
+    def test(cls, cfg: Any, model: nn.Module) -> dict[str, Any]:
+        """Evaluate on every set of ``DATASETS.TESTS`` and write ``results.json``."""
+        results = evaluate_all(cfg, model)
+        if comm.is_main_process():
+            update_results(cfg.OUTPUT_DIR, **results)
+        return results
+
+
+def evaluate_all(cfg: Any, model: nn.Module) -> OrderedDict[str, Any]:
+    """``{data set: {direction: {metric: percent}}}`` for every set of ``DATASETS.TESTS``."""
+    configure_datasets(cfg)
+    return OrderedDict((name, evaluate(model, read_dataset(name), cfg)) for name in cfg.DATASETS.TESTS)

@@ -1,0 +1,114 @@
+"""Domain-specific shallow layers around any backbone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
+
+
+class _Split:
+    """How many leading images of the running batch are day images; shared by a `DualStream` and its parts."""
+
+    num_day: int = 0
+
+
+class PerDomain(nn.Module):
+    """Two copies of one module: the leading day images go through ``day``, the rest through ``night``."""
+
+    def __init__(self, module: nn.Module, split: _Split) -> None:
+        super().__init__()
+        self.day = module
+        self.night = copy.deepcopy(module)
+        self._split = split
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``: (B, ...) with the day images first; returns the two parts' outputs in the same order."""
+        num_day = self._split.num_day
+        if num_day == 0:
+            return self.night(x)
+        if num_day == len(x):
+            return self.day(x)
+        return torch.cat([self.day(x[:num_day]), self.night(x[num_day:])])
+
+
+class DualStream(nn.Module):
+    """A backbone with its own copy of the named sub-modules per domain; everything else is shared.
+
+    The copies start equal, so that right after construction (in eval mode) the result is the plain
+    backbone's. The batch runs through the shared part concatenated.
+
+    Args:
+        backbone: any module that maps images ``(B, 3, H, W)`` to a feature map.
+        modules: names of sub-modules as in ``backbone.named_modules()``, e.g. ``("conv1", "layer1")``.
+            Children of a named ``nn.Sequential`` are copied one by one, since some backbones index it.
+        freeze_shared_statistics: shared batch-norm layers keep using the running statistics they have
+            (their scale and shift still train).
+
+    Raises:
+        ValueError: a name is not a sub-module, is named twice or lies inside another named one.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, modules: Sequence[str] = (), *, freeze_shared_statistics: bool = False
+    ) -> None:
+        super().__init__()
+        _check_names(backbone, modules)
+        self._split = _Split()
+        for name in modules:
+            _copy_per_domain(backbone, name, self._split)
+        self.backbone = backbone
+        self.freeze_shared_statistics = freeze_shared_statistics
+
+    def forward(self, images: Tensor, domains: Tensor) -> Tensor:
+        """``images`` (B, 3, H, W), ``domains`` (B,) int64 (0 day, 1 night); returns the map (B, C, h, w)."""
+        order = torch.argsort(domains, stable=True)
+        self._split.num_day = int((domains == 0).sum())
+        in_order = bool((order[1:] > order[:-1]).all())
+        if in_order:
+            return self.backbone(images)
+        return self.backbone(images[order])[torch.argsort(order)]
+
+    def train(self, mode: bool = True) -> DualStream:
+        super().train(mode)
+        if mode and self.freeze_shared_statistics:
+            for module in self.shared_batch_norms():
+                module.eval()
+        return self
+
+    def shared_batch_norms(self) -> Iterator[nn.Module]:
+        """The batch-norm layers that both domains pass through."""
+        own = {id(m) for part in self.modules() if isinstance(part, PerDomain) for m in part.modules()}
+        return (m for m in self.modules() if isinstance(m, BATCH_NORMS) and id(m) not in own)
+
+
+def _check_names(backbone: nn.Module, names: Sequence[str]) -> None:
+    known = dict(backbone.named_modules())
+    for name in names:
+        if not name or name not in known:
+            top = [child for child, _ in backbone.named_children()]
+            raise ValueError(
+                f"MODEL.DUAL_STREAM.MODULES names {name!r}, which the backbone {type(backbone).__name__} does "
+                f"not have; its parts are {top}."
+            )
+        if list(names).count(name) > 1 or any(name.startswith(other + ".") for other in names):
+            raise ValueError(
+                f"MODEL.DUAL_STREAM.MODULES names {name!r} twice or inside another named part; name it once."
+            )
+
+
+def _copy_per_domain(backbone: nn.Module, name: str, split: _Split) -> None:
+    parent_name, _, child = name.rpartition(".")
+    parent = backbone.get_submodule(parent_name)
+    module = getattr(parent, child)
+    if isinstance(module, nn.Sequential):
+        for key, block in list(module.named_children()):
+            # Layers without state need no copy, and an in-place ReLU must not work on two views of one tensor.
+            if block.state_dict():
+                setattr(module, key, PerDomain(block, split))
+    else:
+        setattr(parent, child, PerDomain(module, split))

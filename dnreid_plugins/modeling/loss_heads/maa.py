@@ -1,0 +1,71 @@
+"""Multi-factor adaptive alignment of the two domains' batch features (CIA Eq. 10-14)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ...functional.adaptive_alignment import maa_loss
+from ...functional.types import Domain
+from ..batch import BatchFeatures
+from ..memory import PrototypeMemory
+from .base import LOSS_HEAD_REGISTRY, LossHead
+
+FEATURES = ("neck", "pooled")
+
+
+def aligned_features(
+    batch: BatchFeatures, feature: str
+) -> tuple[Tensor, Tensor, BatchFeatures, BatchFeatures]:
+    """Day and night features to align, and the two parts of the batch."""
+    day, night = batch.of(Domain.DAY), batch.of(Domain.NIGHT)
+    if feature == "neck":
+        return day.unit, night.unit, day, night
+    return day.pooled.float(), night.pooled.float(), day, night
+
+
+def check_feature(name: str, feature: str) -> str:
+    if feature not in FEATURES:
+        raise ValueError(f"MODEL.LOSSES.{name}.FEATURE is {feature!r}; it is one of {FEATURES}.")
+    return feature
+
+
+@LOSS_HEAD_REGISTRY.register()
+class MAA(LossHead):
+    """Weighted multi-kernel MMD; "same cluster across domains" means matched by another head (U22).
+
+    Args:
+        weight: see `LossHead`; paper: 0.5 in epochs 1-50, 0.3 from 51 on.
+        alpha_0, s_0: of Eq. 12-13, paper silent (U12, U13).
+        intra_day, intra_night, class_factor: of Eq. 11 and 13, from the paper.
+        feature: ``"neck"``, the unit feature that is compared with prototypes, or ``"pooled"`` (U18).
+    """
+
+    def __init__(
+        self,
+        *,
+        weight: Sequence[Sequence[float]] = ((1, 0.5), (51, 0.3)),
+        alpha_0: float = 1.0,
+        s_0: float = 0.1,
+        intra_day: float = 0.30,
+        intra_night: float = 0.35,
+        class_factor: float = 1.1,
+        feature: str = "neck",
+    ) -> None:
+        super().__init__(weight=weight)
+        self.feature = check_feature("MAA", feature)
+        self.factors = {
+            "alpha_0": alpha_0,
+            "s_0": s_0,
+            "intra_day": intra_day,
+            "intra_night": intra_night,
+            "class_factor": class_factor,
+        }
+
+    def forward(self, batch: BatchFeatures, memory: PrototypeMemory) -> Tensor:
+        x, y, day, night = aligned_features(batch, self.feature)
+        matched = None if self.matching is None else self.matching.day_to_night.to(day.targets)
+        result = maa_loss(x, y, day.targets, night.targets, matched, **self.factors)
+        self.statistics = {"cross_to_intra": result.cross_to_intra}
+        return result.loss

@@ -1,0 +1,135 @@
+"""The encoder and loss heads of unsupervised cross-domain re-identification."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from fastreid.config import configurable
+from fastreid.modeling.backbones import build_backbone
+from fastreid.modeling.heads import build_heads
+from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
+from torch import Tensor, nn
+
+from ..batch import BatchFeatures
+from ..dual_stream import DualStream
+from ..loss_heads import build_loss_heads
+from ..memory import PrototypeMemory
+
+SHARED_BN_MODES = ("joint", "separate", "frozen")
+
+
+@META_ARCH_REGISTRY.register()
+class CrossDomainBaseline(nn.Module):
+    """Any fast-reid backbone behind `DualStream`, a neck, a prototype memory and a list of loss heads.
+
+    In eval mode ``model(batch)`` returns features ``(B, D)`` as fast-reid's own architectures do; a batch
+    without ``domains`` counts as day. In train mode it returns ``{"loss_<head>": scalar}``, each already
+    weighted, and keeps the batch's detached features in `last_batch` for the memory update and the
+    features themselves in `last_features` for the loss audit.
+
+    Args:
+        backbone, heads: as fast-reid builds them.
+        loss_heads: name -> `LossHead`.
+        memory: prototypes of the running epoch.
+        pixel_mean, pixel_std: 3 values each, in 0..255.
+        stream_modules: ``MODEL.DUAL_STREAM.MODULES``.
+        shared_bn: ``MODEL.DUAL_STREAM.SHARED_BN``.
+    """
+
+    # The trainer runs a label phase before each epoch for architectures that say so.
+    needs_clusters = True
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        heads: nn.Module,
+        loss_heads: nn.ModuleDict,
+        memory: PrototypeMemory,
+        pixel_mean: list[float],
+        pixel_std: list[float],
+        stream_modules: tuple[str, ...] = (),
+        shared_bn: str = "joint",
+    ) -> None:
+        super().__init__()
+        if shared_bn not in SHARED_BN_MODES:
+            raise ValueError(f"MODEL.DUAL_STREAM.SHARED_BN is {shared_bn!r}; it is one of {SHARED_BN_MODES}.")
+        self.backbone = DualStream(backbone, stream_modules, freeze_shared_statistics=shared_bn == "frozen")
+        self.heads = heads
+        self.loss_heads = loss_heads
+        self.memory = memory
+        self.shared_bn = shared_bn
+        self.epoch = 1
+        self.last_batch: BatchFeatures | None = None
+        self.last_features: Tensor | None = None
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(1, -1, 1, 1), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        memory = cfg.MODEL.MEMORY
+        return {
+            "backbone": build_backbone(cfg),
+            "heads": build_heads(cfg),
+            "loss_heads": build_loss_heads(cfg),
+            "memory": PrototypeMemory(
+                momentum=memory.MOMENTUM, policy=memory.UPDATE, outlier_rows=memory.OUTLIER_ROWS
+            ),
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "stream_modules": tuple(cfg.MODEL.DUAL_STREAM.MODULES),
+            "shared_bn": cfg.MODEL.DUAL_STREAM.SHARED_BN,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def forward(self, batch: dict[str, Any] | Tensor) -> Tensor | dict[str, Tensor]:
+        if not isinstance(batch, dict):
+            batch = {"images": batch}
+        images, domains = self.preprocess_image(batch), self._domains(batch)
+        outputs = self._encode(images, domains)
+        if not self.training:
+            return outputs
+        features = BatchFeatures(
+            features=outputs.pop("features"),
+            pooled=outputs.pop("pooled"),
+            targets=batch["targets"].to(self.device),
+            domains=domains,
+            indices=batch["indices"].to(self.device),
+            extra=outputs,
+        )
+        self.last_features = features.features
+        self.last_batch = features.detach()
+        return self.losses(features)
+
+    def losses(self, batch: BatchFeatures) -> dict[str, Tensor]:
+        """The weighted losses of the heads whose weight in the running epoch is above 0."""
+        result = {}
+        for name, head in self.loss_heads.items():
+            weight = head.weight_at(self.epoch)
+            if weight > 0 and head.has_loss:
+                result[f"loss_{name.lower()}"] = weight * head(batch, self.memory)
+        return result
+
+    def preprocess_image(self, batch: dict[str, Any]) -> Tensor:
+        """``(B, 3, H, W)`` images in 0..255 -> normalised, on the model's device; the input is left alone."""
+        images = batch["images"].to(device=self.device, dtype=torch.float32)
+        return (images - self.pixel_mean) / self.pixel_std
+
+    def _domains(self, batch: dict[str, Any]) -> Tensor:
+        if "domains" not in batch:
+            return torch.zeros(len(batch["images"]), dtype=torch.int64, device=self.device)
+        return torch.as_tensor(batch["domains"]).to(self.device)
+
+    def _encode(self, images: Tensor, domains: Tensor) -> Any:
+        if self.shared_bn != "separate" or not self.training:
+            return self.heads(self.backbone(images, domains))
+        # One pass per domain: batch norm, the neck's too, normalises each domain by its own statistics.
+        parts = [(domains == d).nonzero().flatten() for d in (0, 1)]
+        outputs = [self.heads(self.backbone(images[part], domains[part])) for part in parts if len(part) > 0]
+        back = torch.argsort(torch.cat(parts))
+        return {key: torch.cat([output[key] for output in outputs])[back] for key in outputs[0]}
