@@ -43,6 +43,7 @@ class CrossDomainIdentitySampler(Sampler[list[SeededIndex]]):
 
     Args:
         labels: ``(N,)`` cluster of each image of the canonical list, numbered per domain; -1 = outlier.
+            None: none are known yet, ``set_labels`` comes before the first batch.
         domains: ``(N,)`` domain of each image.
         num_clusters: clusters per domain in a global batch.
         num_instances: images per cluster.
@@ -58,7 +59,7 @@ class CrossDomainIdentitySampler(Sampler[list[SeededIndex]]):
 
     def __init__(
         self,
-        labels: torch.Tensor | npt.ArrayLike,
+        labels: torch.Tensor | npt.ArrayLike | None,
         domains: torch.Tensor | npt.ArrayLike,
         *,
         num_clusters: int,
@@ -92,7 +93,10 @@ class CrossDomainIdentitySampler(Sampler[list[SeededIndex]]):
         self.epoch = 0
         #: Batches of this epoch that were already used before a resume; they are drawn and dropped.
         self.start = 0
-        self.set_labels(labels, partners)
+        self._members: dict[Domain, Sequence[npt.NDArray[np.int64]]] = {}
+        self._partners: Assignment | None = None
+        if labels is not None:
+            self.set_labels(labels, partners)
 
     def set_labels(self, labels: torch.Tensor | npt.ArrayLike, partners: Assignment | None = None) -> None:
         """Take the pseudo labels ``(N,)`` of a new epoch; the next iterator draws from them."""
@@ -138,6 +142,8 @@ class CrossDomainIdentitySampler(Sampler[list[SeededIndex]]):
         return max(self.iterations - self.start, 0)
 
     def __iter__(self) -> Iterator[list[SeededIndex]]:
+        if not self._members:
+            raise ValueError("the sampler has no labels yet; call set_labels before the first batch")
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, self.epoch)))
         stream = self._stream(rng)
         share = self.num_clusters // self.world_size

@@ -19,7 +19,7 @@ IMAGE_SUFFIXES = frozenset(
 
 @DATASET_REGISTRY.register()
 class DayNightFolder(CrossDomainDataset):
-    """Every image below ``<root>/day`` and ``<root>/night``, sub-folders included; no identities, no lists.
+    """Every image below ``<root>/day`` and ``<root>/night``, sub-folders included; no identities (-1), no lists.
 
     For training only: without identities nothing can be scored. Point ``$FASTREID_DATASETS`` at the folder
     that holds ``day`` and ``night``.
@@ -39,7 +39,7 @@ class DayNightFolder(CrossDomainDataset):
             folder = self.root / domain.name.lower()
             paths = list_images(folder)
             refuse_empty("DayNightFolder", domain, len(paths), folder)
-            items += [self.train_item(path, "unknown", domain) for path in paths]
+            items += [self.train_item(path, -1, domain) for path in paths]
         return canonical(items)
 
 

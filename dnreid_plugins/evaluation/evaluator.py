@@ -1,0 +1,138 @@
+"""Score a model on a data set: one extraction, every direction of the protocol."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ..data.domains import Domain
+from ..data.items import domain_of
+from ..data.loaders import build_inference_loader
+from .extraction import extract_features
+from .protocols import Direction, Protocol
+from .scoring import ScoreOptions, Side, score
+
+logger = logging.getLogger(__name__)
+
+Results = OrderedDict[str, dict[str, float]]
+
+
+def evaluate(model: nn.Module, dataset: Any, cfg: Any) -> Results:
+    """``{direction: {"Rank-1": ..., "mAP": ..., "mINP": ...}}`` in percent, plain floats, in every process.
+
+    All test images are extracted once, for both directions and for the within-domain figures
+    (``TEST.WITHIN_DOMAIN``: ``D2D`` and ``N2N``, the image itself removed, plain distances). One of fast-reid's own data sets
+    has the single direction ``Q2G`` under fast-reid's camera rule.
+
+    Args:
+        model: ``model(batch) -> (B, D)`` in eval mode.
+        dataset: a reader with ``test`` and ``protocol``, or one of fast-reid's with ``query`` and ``gallery``.
+        cfg: ``TEST`` and ``INPUT`` are used.
+
+    Raises:
+        ValueError: the data set has no identities, or the features cannot be ranked.
+    """
+    items, protocol = evaluation_set(dataset)
+    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    features = extract_features(
+        model,
+        build_inference_loader(cfg, items, rank=rank, world_size=world_size),
+        flip=cfg.TEST.FLIP.ENABLED,
+        normalize=False,
+        progress=f"extract {protocol.name}",
+    )
+    within = getattr(cfg.TEST, "WITHIN_DOMAIN", False)
+    return _on_main_process(
+        lambda: score_protocol(
+            features, items, protocol, options=ScoreOptions.from_config(cfg), within_domain=within
+        )
+    )
+
+
+def score_protocol(
+    features: Tensor,
+    items: Sequence[tuple[Any, ...]],
+    protocol: Protocol,
+    *,
+    options: ScoreOptions | None = None,
+    within_domain: bool = False,
+) -> Results:
+    """Score given features ``(N, D)`` of ``items`` under ``protocol``; no model needed. See :func:`evaluate`."""
+    options = options or ScoreOptions()
+    ids = np.array([item[1] for item in items], dtype=np.int64)
+    cams = np.array([item[2] for item in items], dtype=np.int64)
+    rule = cams if protocol.removal == "same_id_same_camera" else None
+    logger.info("%s", protocol)
+
+    def run(
+        direction: Direction, removal: npt.NDArray[np.int64] | None, options: ScoreOptions
+    ) -> dict[str, float]:
+        query, gallery = (
+            Side(features[index], ids[index], None if removal is None else removal[index])
+            for index in (direction.query, direction.gallery)
+        )
+        return score(query, gallery, options=options, topk=protocol.topk, cmc=protocol.cmc)
+
+    results: Results = OrderedDict((one.name, run(one, rule, options)) for one in protocol.directions)
+    if within_domain:
+        # "same identity and camera" with the place as the camera removes exactly the image itself; re-ranking
+        # and query expansion would see it twice, so they stay off here
+        place, plain = np.arange(len(items)), ScoreOptions(metric=options.metric)
+        for direction in within_domain_directions(items, protocol):
+            results[direction.name] = run(direction, place, plain)
+    return results
+
+
+def within_domain_directions(items: Sequence[tuple[Any, ...]], protocol: Protocol) -> list[Direction]:
+    """D2D and N2N: the queries of each domain among the gallery images of the same domain."""
+    domains = np.array([domain_of(item) for item in items])
+    queries = np.unique(np.concatenate([one.query for one in protocol.directions]))
+    gallery = np.unique(np.concatenate([one.gallery for one in protocol.directions]))
+    return [
+        Direction(name, queries[domains[queries] == domain], gallery[domains[gallery] == domain])
+        for name, domain in (("D2D", Domain.DAY), ("N2N", Domain.NIGHT))
+    ]
+
+
+def evaluation_set(dataset: Any) -> tuple[list[tuple[Any, ...]], Protocol]:
+    """Distinct test images and protocol of a reader, or of one of fast-reid's data sets.
+
+    Raises:
+        ValueError: there is nothing to score.
+    """
+    name = type(dataset).__name__
+    if hasattr(dataset, "protocol"):
+        if dataset.protocol is None:
+            raise ValueError(
+                f"{name} has no identities, so it cannot be scored; leave it out of DATASETS.TESTS"
+            )
+        return list(dataset.test), dataset.protocol
+    query, gallery = list(dataset.query), list(dataset.gallery)
+    direction = Direction("Q2G", np.arange(len(query)), len(query) + np.arange(len(gallery)))
+    return query + gallery, Protocol(name, (direction,), removal="same_id_same_camera")
+
+
+def _on_main_process(work: Callable[[], Results]) -> Results:
+    """Do ``work`` once and tell all processes; an error is raised in all of them."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return work()
+    answer: list[Any] = [None, None]
+    error: Exception | None = None
+    if dist.get_rank() == 0:
+        try:
+            answer[0] = work()
+        except Exception as caught:
+            error, answer[1] = caught, f"{type(caught).__name__}: {caught}"
+    dist.broadcast_object_list(answer, src=0)
+    if error is not None:
+        raise error
+    if answer[1] is not None:
+        raise RuntimeError(f"the evaluation failed in process 0 ({answer[1]})")
+    return answer[0]

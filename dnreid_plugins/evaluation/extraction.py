@@ -1,0 +1,166 @@
+"""Features of a whole list of images in canonical order, by one process or by several together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_ROWS_PER_EXCHANGE = 16384
+
+
+class ImageLoader(Protocol):
+    """A loader of batch dicts over a data set whose places are in ``indices``; see ``build_inference_loader``."""
+
+    dataset: Any
+
+    def __iter__(self) -> Iterator[dict[str, Any]]: ...
+
+    def __len__(self) -> int: ...
+
+
+def extract_features(
+    model: nn.Module,
+    loader: ImageLoader,
+    *,
+    flip: bool = False,
+    normalize: bool = True,
+    progress: str | None = None,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Features ``(N, D)`` float32 on the CPU, row i for item i of ``loader.dataset``.
+
+    The model runs in eval mode without gradients; afterwards every sub-module is in the mode it was in, also
+    after an exception. With several processes each reads its own part of the list and all get the whole.
+
+    Args:
+        model: ``model(batch) -> (B, D)`` in eval mode.
+        loader: gives every item once, over all processes.
+        flip: mean of the unit features of image and mirror image, normalised again (CIA, supplement U29).
+        normalize: unit rows; with ``flip`` they are unit rows anyway.
+        progress: text of a progress bar on a terminal; None = no bar.
+        device: where the images go; None = where the model is.
+
+    Raises:
+        ValueError: an item came twice or not at all.
+        FloatingPointError: a feature is NaN or infinite; the message names the first image.
+    """
+    device = device or _device_of(model)
+    error: Exception | None = None
+    features, seen = torch.empty(0, 0), torch.zeros(len(loader.dataset), dtype=torch.int64)
+    try:
+        with evaluating(model), torch.no_grad():
+            for batch in _with_bar(loader, progress):
+                rows = _encode(model, batch, flip=flip, normalize=normalize, device=device)
+                if features.shape[1] == 0:
+                    features = torch.zeros(len(seen), rows.shape[1])
+                features[batch["indices"]] = rows
+                seen.index_add_(0, batch["indices"], torch.ones_like(batch["indices"]))
+    except Exception as caught:
+        if not _several():
+            raise
+        error = caught
+    if _several():
+        _stop_together(error)
+        features, seen = _joined(features, seen)
+    _check(features, seen, loader.dataset)
+    return features
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards every sub-module is back in its own mode, whatever happened."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _encode(
+    model: nn.Module, batch: dict[str, Any], *, flip: bool, normalize: bool, device: torch.device
+) -> Tensor:
+    moved = {
+        key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for key, value in batch.items()
+    }
+    features = model(moved).float()
+    if flip:
+        mirrored = model({**moved, "images": moved["images"].flip(-1)}).float()
+        features = F.normalize(features, dim=1) + F.normalize(mirrored, dim=1)
+    if flip or normalize:
+        features = F.normalize(features, dim=1)
+    return features.cpu()
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    for tensor in [*model.parameters(), *model.buffers()]:
+        return tensor.device
+    return torch.device("cpu")
+
+
+def _with_bar(loader: ImageLoader, progress: str | None) -> Iterable[dict[str, Any]]:
+    if progress is None or (_several() and dist.get_rank() > 0):
+        return loader
+    from tqdm import tqdm
+
+    # disable=None: a bar on a terminal only, so that log files stay readable
+    return tqdm(loader, desc=progress, unit="batch", leave=False, disable=None)
+
+
+def _check(features: Tensor, seen: Tensor, dataset: Sized) -> None:
+    if not bool((seen == 1).all()):
+        raise ValueError(
+            f"{int((seen == 0).sum())} of {len(seen)} images were not extracted and {int((seen > 1).sum())} more "
+            "than once; use build_inference_loader with the rank and world size of this process"
+        )
+    bad = torch.nonzero(~torch.isfinite(features).all(dim=1)).flatten()
+    if len(bad):
+        items = getattr(dataset, "items", None)
+        name = repr(items[int(bad[0])][0]) if items else f"number {int(bad[0])}"
+        raise FloatingPointError(
+            f"the model gives NaN or infinity for {len(bad)} of {len(seen)} images, the first is {name}; "
+            "load a sound checkpoint or train with a lower SOLVER.BASE_LR"
+        )
+
+
+# ---------------------------------------------------------------------------- several processes
+
+
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _stop_together(error: Exception | None) -> None:
+    """Raise in all processes when one of them failed, so that none waits for it."""
+    messages: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(messages, None if error is None else f"{type(error).__name__}: {error}")
+    if error is not None:
+        raise error
+    for rank, message in enumerate(messages):
+        if message is not None:
+            raise RuntimeError(f"process {rank} could not extract its features ({message})")
+
+
+def _joined(features: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum over processes: each filled its own rows, all others are zero, so the sum is exact."""
+    device = (
+        torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else seen.device
+    )
+    dim = torch.tensor(features.shape[1], device=device)
+    dist.all_reduce(dim, op=dist.ReduceOp.MAX)
+    if features.shape[1] == 0:
+        features = torch.zeros(len(seen), int(dim))
+    for matrix in (features, seen):
+        for start in range(0, len(matrix), _ROWS_PER_EXCHANGE):
+            part = matrix[start : start + _ROWS_PER_EXCHANGE].to(device)
+            dist.all_reduce(part)
+            matrix[start : start + _ROWS_PER_EXCHANGE] = part.cpu()
+    return features, seen

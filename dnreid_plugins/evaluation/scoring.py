@@ -1,0 +1,157 @@
+"""Features in, percentages out: one search direction with fast-reid's test options."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..functional.ranking import rank_distances, rank_metrics, summarize
+from .query_expansion import expand_features
+from .rerank import jaccard_distances
+from .verification import true_positive_rates
+
+logger = logging.getLogger(__name__)
+
+Ids = npt.NDArray[np.int64]
+_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """fast-reid's ``TEST`` keys that change a score. ``rerank`` is (k1, k2, lambda), ``aqe`` (k, alpha, times)."""
+
+    metric: Literal["cosine", "euclidean"] = "cosine"
+    rerank: tuple[int, int, float] | None = None
+    aqe: tuple[int, float, int] | None = None
+    roc: bool = False
+
+    def __post_init__(self) -> None:
+        if self.metric not in ("cosine", "euclidean"):
+            raise ValueError(f"TEST.METRIC is {self.metric!r}; choose 'cosine' or 'euclidean'")
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> ScoreOptions:
+        rerank, aqe = cfg.TEST.RERANK, cfg.TEST.AQE
+        return cls(
+            metric=cfg.TEST.METRIC,
+            rerank=(rerank.K1, rerank.K2, rerank.LAMBDA) if rerank.ENABLED else None,
+            aqe=(aqe.QE_K, aqe.ALPHA, aqe.QE_TIME) if aqe.ENABLED else None,
+            roc=cfg.TEST.ROC.ENABLED,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """Queries or gallery: features ``(N, D)``, identities ``(N,)``, cameras ``(N,)`` or None = no camera rule."""
+
+    features: Tensor
+    ids: Ids
+    cams: Ids | None = None
+
+
+def score(
+    query: Side,
+    gallery: Side,
+    *,
+    options: ScoreOptions,
+    topk: Sequence[int] = (1, 5, 10),
+    cmc: Literal["image", "identity"] = "image",
+) -> dict[str, float]:
+    """Rank-k, mAP, mINP (and ``TPR@FPR``) of one direction in percent, as plain floats.
+
+    Queries without a correct gallery image stand in no average; their number is logged, and returned as
+    ``queries_without_match`` when it is not 0. With re-ranking the features are normalised first, whatever
+    the metric: a Jaccard distance in [0, 1] cannot be mixed with unbounded ones.
+
+    Raises:
+        ValueError: features are all the same or not finite, or no query has a correct image.
+    """
+    check_features(torch.cat([query.features[:_BLOCK], gallery.features[:_BLOCK]]))
+    left, right = _prepared(query.features, gallery.features, options)
+    if options.rerank is None:
+        result = rank_metrics(
+            left,
+            right,
+            query.ids,
+            gallery.ids,
+            query.cams,
+            gallery.cams,
+            topk=topk,
+            metric=options.metric,
+            cmc=cmc,
+        )
+        blocks = _distance_blocks(left, right, options.metric)
+    else:
+        distances = _reranked(left, right, options)
+        ranks = rank_distances(distances, query.ids, gallery.ids, query.cams, gallery.cams, cmc=cmc)
+        result = summarize(ranks, topk=topk)
+        blocks = iter([distances])
+    if options.roc:
+        result.update(true_positive_rates(blocks, query.ids, gallery.ids, query.cams, gallery.cams))
+    return _reported(result)
+
+
+def check_features(features: Tensor) -> None:
+    """Refuse features that are not finite or (nearly) all the same: their ranking would be the list order.
+
+    Raises:
+        ValueError: they are.
+    """
+    if not bool(torch.isfinite(features).all()):
+        raise ValueError("features hold NaN or infinity; load a sound checkpoint")
+    spread = (features - features[:1]).abs().max()
+    if len(features) > 1 and bool(spread <= 1e-6 * features.abs().max()):
+        raise ValueError(
+            f"all {len(features)} features are the same, so every ranking is the order of the list; the model has "
+            "collapsed: load another checkpoint or lower SOLVER.BASE_LR"
+        )
+
+
+def _prepared(query: Tensor, gallery: Tensor, options: ScoreOptions) -> tuple[Tensor, Tensor]:
+    if options.aqe is not None:
+        k, alpha, times = options.aqe
+        both = expand_features(torch.cat([query, gallery]), k=k, alpha=alpha, times=times)
+        query, gallery = both[: len(query)], both[len(query) :]
+    if options.metric == "cosine" or options.rerank is not None:
+        query, gallery = F.normalize(query, dim=1), F.normalize(gallery, dim=1)
+    return query, gallery
+
+
+def _reranked(query: Tensor, gallery: Tensor, options: ScoreOptions) -> npt.NDArray[np.float32]:
+    assert options.rerank is not None
+    k1, k2, share = options.rerank
+    distances = jaccard_distances(query, gallery, k1=k1, k2=k2)
+    distances *= 1.0 - share
+    for number, block in enumerate(_distance_blocks(query, gallery, options.metric)):
+        distances[number * _BLOCK : number * _BLOCK + len(block)] += share * block
+    return distances
+
+
+def _distance_blocks(query: Tensor, gallery: Tensor, metric: str) -> Iterator[npt.NDArray[np.float32]]:
+    """``1 - cosine`` of unit rows, or squared Euclidean distances, for consecutive blocks of queries."""
+    for start in range(0, len(query), _BLOCK):
+        rows = query[start : start + _BLOCK]
+        product = rows @ gallery.t()
+        if metric == "cosine":
+            yield (1.0 - product).numpy()
+        else:
+            squares = rows.square().sum(dim=1, keepdim=True) + gallery.square().sum(dim=1)
+            yield (squares - 2.0 * product).clamp(min=0.0).numpy()
+
+
+def _reported(result: dict[str, float]) -> dict[str, float]:
+    total, unmatched = result.pop("queries"), result.pop("queries_without_match")
+    if unmatched:
+        logger.warning(
+            "%d of %d queries have no correct gallery image and count in no average", unmatched, total
+        )
+        result["queries_without_match"] = unmatched
+    return {name: float(value) for name, value in result.items()}

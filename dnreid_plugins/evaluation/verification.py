@@ -1,0 +1,67 @@
+"""Verification: which share of the true pairs is accepted when few false pairs may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+FALSE_POSITIVE_RATES = (1e-4, 1e-3, 1e-2)
+
+
+def true_positive_rates(
+    blocks: Iterable[npt.NDArray[np.float32]],
+    query_ids: npt.NDArray[np.int64],
+    gallery_ids: npt.NDArray[np.int64],
+    query_cams: npt.NDArray[np.int64] | None = None,
+    gallery_cams: npt.NDArray[np.int64] | None = None,
+    *,
+    rates: Sequence[float] = FALSE_POSITIVE_RATES,
+) -> dict[str, float]:
+    """``TPR@FPR=<rate>`` in percent: true pairs closer than all but ``rate`` of the false pairs.
+
+    A pair is accepted when its distance is below a threshold; the threshold is the lowest at which at most
+    ``floor(rate * false pairs)`` false pairs would pass. Only the closest false pairs are kept in memory.
+
+    Args:
+        blocks: distances of consecutive queries, ``(b, G)`` each, ``Q`` rows in all.
+        query_ids, gallery_ids: ``(Q,)`` and ``(G,)``.
+        query_cams, gallery_cams: with cameras, pairs of the same identity and camera do not count.
+        rates: false positive rates in (0, 1).
+
+    Raises:
+        ValueError: there is no true or no false pair.
+    """
+    total_false = len(query_ids) * len(gallery_ids) - _same_pairs(query_ids, gallery_ids)
+    keep = int(max(rates) * total_false) + 1
+    true_parts: list[npt.NDArray[np.float32]] = []
+    false = np.empty(0, dtype=np.float32)
+    start = 0
+    for distances in blocks:
+        rows = slice(start, start + len(distances))
+        start = rows.stop
+        same = query_ids[rows, None] == gallery_ids[None, :]
+        true = same
+        if query_cams is not None and gallery_cams is not None:
+            true = same & (query_cams[rows, None] != gallery_cams[None, :])
+        true_parts.append(distances[true])
+        false = np.concatenate([false, distances[~same]])
+        if len(false) > keep:
+            false = np.partition(false, keep - 1)[:keep]
+    genuine = np.concatenate(true_parts) if true_parts else np.empty(0, dtype=np.float32)
+    if genuine.size == 0 or total_false == 0:
+        raise ValueError(
+            f"TEST.ROC needs true and false pairs; got {genuine.size} and {total_false}; switch it off for this set"
+        )
+    false = np.sort(false)
+    return {
+        f"TPR@FPR={rate:.0e}": 100.0 * float((genuine < false[int(rate * total_false)]).mean())
+        for rate in rates
+    }
+
+
+def _same_pairs(query_ids: npt.NDArray[np.int64], gallery_ids: npt.NDArray[np.int64]) -> int:
+    names, counts = np.unique(gallery_ids, return_counts=True)
+    place = np.searchsorted(names, query_ids).clip(max=len(names) - 1)
+    return int(counts[place][names[place] == query_ids].sum())
