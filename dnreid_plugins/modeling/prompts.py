@@ -21,7 +21,7 @@ from .text import ClipTextTower
 
 
 def add_prompt_config(cfg: CfgNode) -> None:
-    """Add ``MODEL.PROMPT`` with its defaults to ``cfg``."""
+    """Add ``MODEL.PROMPT`` (what a prompt is) and ``PROMPT_STAGE`` (how stage 1 trains it) to ``cfg``."""
     prompt = cfg.MODEL.PROMPT = CfgNode()
     # Sentence of a day image and of a night image; {} stands for the learned tokens.
     prompt.TEMPLATES = ("A daytime photo of a {} vehicle.", "A nighttime photo of a {} vehicle.")
@@ -34,6 +34,27 @@ def add_prompt_config(cfg: CfgNode) -> None:
     # Sparse token table: only the images of a batch get gradient and optimizer steps. False is the released
     # code's dense table, whose AdamW also moves the tokens of images that are not in the batch.
     prompt.SPARSE = True
+
+    stage = cfg.PROMPT_STAGE = CfgNode()
+    # Passes over the larger domain; 0 = no stage 1 (tokens stay random). Released code 180, paper 150.
+    stage.EPOCHS = 180
+    # Images per domain and step.
+    stage.BATCH_SIZE = 64
+    # "AdamW" (released code) or "Adam" (paper; decay then enters the gradient).
+    stage.OPTIMIZER = "AdamW"
+    # Learning rate after the warm-up, from which a cosine goes down (paper: value lost).
+    stage.LR = 3.5e-4
+    stage.WEIGHT_DECAY = 1e-4
+    # Epochs of linear warm-up from WARMUP_LR to LR; 0 = none.
+    stage.WARMUP_EPOCHS = 5
+    stage.WARMUP_LR = 1e-5
+    # Learning rate in the last epoch.
+    stage.MIN_LR = 1e-6
+    # Divides the similarity of image and text (tau of Eq. 2-3).
+    stage.TEMPERATURE = 1.0
+    # Images of the larger domain that do not fill a batch: "drop" them for this epoch, "merge" them into the
+    # last full batch or "keep" them as a smaller batch.
+    stage.LAST_BATCH = "drop"
 
 
 class DynamicBiasNet(nn.Module):

@@ -1,0 +1,75 @@
+"""How stage 1 of "Bridging Day and Night" trains: options, learning rate, order of the images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+OPTIMIZERS = ("AdamW", "Adam")
+LAST_BATCH = ("drop", "merge", "keep")
+
+
+@dataclass(frozen=True)
+class PromptStageOptions:
+    """How stage 1 trains; the fields are the keys of ``PROMPT_STAGE``, explained in `add_prompt_config`."""
+
+    epochs: int = 180
+    batch_size: int = 64
+    optimizer: str = "AdamW"
+    lr: float = 3.5e-4
+    weight_decay: float = 1e-4
+    warmup_epochs: int = 5
+    warmup_lr: float = 1e-5
+    min_lr: float = 1e-6
+    temperature: float = 1.0
+    last_batch: str = "drop"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"PROMPT_STAGE.OPTIMIZER is {self.optimizer!r}; it is one of {OPTIMIZERS}.")
+        if self.last_batch not in LAST_BATCH:
+            raise ValueError(f"PROMPT_STAGE.LAST_BATCH is {self.last_batch!r}; it is one of {LAST_BATCH}.")
+        if self.batch_size < 1 or self.epochs < 0:
+            raise ValueError(
+                f"PROMPT_STAGE has BATCH_SIZE {self.batch_size} and EPOCHS {self.epochs}; it takes >= 1 and >= 0."
+            )
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> PromptStageOptions:
+        return cls(seed=cfg.SEED, **{key.lower(): value for key, value in cfg.PROMPT_STAGE.items()})
+
+    def learning_rate(self, epoch: int) -> float:
+        """Rate of a whole epoch, counted from 1: linear warm-up, then the cosine over all epochs."""
+        if epoch < self.warmup_epochs:
+            return self.warmup_lr + (self.lr - self.warmup_lr) * epoch / self.warmup_epochs
+        share = min(epoch / max(self.epochs, 1), 1.0)
+        return self.min_lr + 0.5 * (self.lr - self.min_lr) * (1 + math.cos(math.pi * share))
+
+
+def epoch_order(
+    sizes: tuple[int, int], options: PromptStageOptions, epoch: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Batches of an epoch as positions within the day and the night images, a function of (seed, epoch).
+
+    The larger domain is shuffled; the smaller one is shuffled and filled up with random repeats. An epoch has
+    at least one batch and no empty one. A domain without images gives empty tensors throughout.
+    """
+    generator = torch.Generator().manual_seed(options.seed * 1_000_003 + epoch)
+    longest, parts = max(sizes), []
+    for size in sizes:
+        order = torch.randperm(size, generator=generator)
+        extra = torch.randint(max(size, 1), (longest - size if size else 0,), generator=generator)
+        parts.append(torch.cat([order, extra]))
+    starts = list(range(0, longest, options.batch_size))
+    short = longest % options.batch_size
+    if short and len(starts) > 1 and options.last_batch != "keep":
+        starts.pop()
+    ends = [start + options.batch_size for start in starts]
+    if options.last_batch == "merge" and ends:
+        ends[-1] = longest
+    return [(parts[0][start:end], parts[1][start:end]) for start, end in zip(starts, ends, strict=True)]

@@ -1,0 +1,206 @@
+"""Stage 1 of "Bridging Day and Night": learn each training image's prompt from its frozen CLIP feature.
+
+Image features are extracted once by the caller. A step draws as many images of each domain, computes their
+prompts' text features (Eq. 1) and contrasts them with the images in both directions (Eq. 2, 3, 14). The towers
+are frozen; only the token table and the bias net train.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..functional.image_text import instance_contrast
+from ..functional.types import Domain
+from ..modeling.prompts import PromptLearner
+from ..modeling.row_adam import RowAdamW
+from ..modeling.text import ClipTextTower
+from .prompt_options import PromptStageOptions, epoch_order
+
+_log = logging.getLogger(__name__)
+
+
+class PromptStage:
+    """Trains a `PromptLearner`. Interrupt it anywhere, save ``state_dict()``, and go on with the same bits.
+
+    Args:
+        prompts: trained in place; its device is where the work is done.
+        text: the frozen text tower, on the same device.
+        features: ``(N, F)`` image features in canonical order, ``unit_parts`` of the frozen image tower: unit
+            rows whose last P columns are the projection. They may stay on the CPU and in half precision.
+        options: see `PromptStageOptions`.
+        autocast: number format of the text tower on an accelerator (``torch.bfloat16``); None = float32.
+
+    Attributes:
+        epoch: the running epoch from 1; above ``options.epochs`` when finished.
+        step: steps done in it.
+
+    Raises:
+        ValueError: the number of features is not the number of prompts, or there is no image at all.
+    """
+
+    def __init__(
+        self,
+        *,
+        prompts: PromptLearner,
+        text: ClipTextTower,
+        features: Tensor,
+        options: PromptStageOptions,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        if len(features) != prompts.num_images or len(features) == 0:
+            raise ValueError(
+                f"Got {len(features)} features for {prompts.num_images} prompts; it takes one each."
+            )
+        self.prompts, self.text, self.features, self.options = prompts, text, features, options
+        self.autocast = autocast
+        domains = prompts.domains.cpu()
+        self._images = tuple(torch.nonzero(domains == int(domain)).flatten() for domain in Domain)
+        self.optimizers = _build_optimizers(prompts, options)
+        self.epoch, self.step = 1, 0
+        self._sums: dict[str, Tensor] = {}
+        self._batches = self._order()
+
+    @property
+    def device(self) -> torch.device:
+        return self.prompts.frame.device
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self._batches)
+
+    @property
+    def finished(self) -> bool:
+        return self.epoch > self.options.epochs
+
+    def run(self, after_step: Callable[[PromptStage], None] | None = None) -> None:
+        """Train from where it stands to the end; ``after_step`` may save or raise to stop."""
+        while not self.finished:
+            started, epoch = time.monotonic(), self.epoch
+            while self.epoch == epoch:
+                means = self.train_step()
+                if after_step is not None:
+                    after_step(self)
+            text = "  ".join(f"{key} {value:.4g}" for key, value in means.items())
+            _log.info(
+                "stage 1 epoch %d/%d  %s  %.1f s",
+                epoch,
+                self.options.epochs,
+                text,
+                time.monotonic() - started,
+            )
+
+    def train_step(self) -> dict[str, float]:
+        """One optimizer step. Returns the means of the epoch so far if this step ended it, else nothing."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+            for group in optimizer.param_groups:
+                group["lr"] = self.options.learning_rate(self.epoch)
+        for domain in Domain:
+            chosen = self._images[domain][self._batches[self.step][domain]]
+            if len(chosen) > 0:
+                self._backward(domain, chosen)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.step += 1
+        return self._end_epoch() if self.step == self.steps_per_epoch else {}
+
+    def _backward(self, domain: Domain, chosen: Tensor) -> None:
+        """Eq. 2 and 3 of one domain. The domains share no term, so each is freed before the next."""
+        indices = chosen.to(self.device)
+        features = self.features[chosen.to(self.features.device)].to(self.device, torch.float32)
+        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            texts = self.prompts.text_features(self.text, indices, features)
+        texts = texts.float()
+        images = F.normalize(features[:, -texts.shape[1] :])
+        i2t, t2i = instance_contrast(images, texts, indices, temperature=self.options.temperature)
+        (i2t + t2i).backward()
+        name = domain.name.lower()
+        self._add(f"i2t_{name}", i2t.detach())
+        self._add(f"t2i_{name}", t2i.detach())
+        self._add(f"text_norm_{name}", texts.detach().norm(dim=1).mean())
+
+    def _add(self, key: str, value: Tensor) -> None:
+        self._sums[key] = self._sums.get(key, torch.zeros((), device=value.device)) + value
+
+    def _end_epoch(self) -> dict[str, float]:
+        means = {key: float(value) / self.steps_per_epoch for key, value in self._sums.items()}
+        means["lr"] = self.options.learning_rate(self.epoch)
+        self.epoch, self.step, self._sums = self.epoch + 1, 0, {}
+        self._batches = self._order()
+        return means
+
+    def _order(self) -> list[tuple[Tensor, Tensor]]:
+        return epoch_order((len(self._images[0]), len(self._images[1])), self.options, self.epoch)
+
+    @torch.no_grad()
+    def text_features(self, batch_size: int = 512) -> Tensor:
+        """``(N, P)`` float32 text features of every image's prompt as it stands, not normalised, on the CPU."""
+        parts = []
+        for indices in torch.arange(len(self.features)).split(batch_size):
+            features = self.features[indices.to(self.features.device)].to(self.device, torch.float32)
+            parts.append(
+                self.prompts.text_features(self.text, indices.to(self.device), features).float().cpu()
+            )
+        return torch.cat(parts)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Prompts, optimizers, position and options: plain values and tensors. The order of images is not in
+        it, being a function of (seed, epoch)."""
+        return {
+            "prompts": self.prompts.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "epoch": self.epoch,
+            "step": self.step,
+            "sums": dict(self._sums),
+            "options": asdict(self.options),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Counterpart of `state_dict`.
+
+        Raises:
+            ValueError: the state was made with other options.
+        """
+        mine = asdict(self.options)
+        changed = {
+            key: (state["options"].get(key), mine[key])
+            for key in mine
+            if state["options"].get(key) != mine[key]
+        }
+        if changed:
+            raise ValueError(
+                f"Stage 1 was started with other options than it is resumed with (before, now): {changed}; "
+                "put them back or start in a new folder."
+            )
+        self.prompts.load_state_dict(state["prompts"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.epoch, self.step = state["epoch"], state["step"]
+        self._sums = {key: value.to(self.device) for key, value in state["sums"].items()}
+        self._batches = self._order()
+
+
+def _build_optimizers(prompts: PromptLearner, options: PromptStageOptions) -> list[torch.optim.Optimizer]:
+    dense = [p for p in prompts.parameters() if p is not prompts.tokens.weight]
+    optimizers: list[torch.optim.Optimizer] = []
+    if prompts.tokens.sparse:
+        decoupled = options.optimizer == "AdamW"
+        optimizers.append(
+            RowAdamW(
+                [prompts.tokens.weight], lr=options.lr, weight_decay=options.weight_decay, decoupled=decoupled
+            )
+        )
+    else:
+        dense.append(prompts.tokens.weight)
+    if dense:
+        kind = getattr(torch.optim, options.optimizer)
+        optimizers.append(kind(dense, lr=options.lr, weight_decay=options.weight_decay))
+    return optimizers
