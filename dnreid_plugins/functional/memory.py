@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from dnreid_plugins.functional.grouping import cluster_means
 
 UpdatePolicy = Literal["sequential", "mean", "hardest"]
 
@@ -50,7 +51,7 @@ def updated_rows(
     if targets.numel() == 0:
         return result
     if policy == "mean":
-        clusters, means = _cluster_means(features, targets)
+        clusters, means = cluster_means(features, targets)
         return _blend(result, clusters, means, momentum)
     if policy == "hardest":
         similarity = (features * rows[targets].to(features.dtype)).sum(dim=1)
@@ -77,14 +78,6 @@ def _blend(rows: Tensor, clusters: Tensor, instances: Tensor, momentum: float) -
     vanished = length < 1e-6
     rows[clusters] = torch.where(vanished, old, blended / length.masked_fill(vanished, 1.0)).to(rows.dtype)
     return rows
-
-
-def _cluster_means(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Distinct targets ``(U,)`` and the mean feature of each ``(U, D)``."""
-    clusters, inverse, counts = torch.unique(targets, return_inverse=True, return_counts=True)
-    # A product with the (U, B) membership sums in a fixed order; scattered adds on a GPU do not.
-    member = F.one_hot(inverse, len(clusters)).T.to(features.dtype)
-    return clusters, member @ features / counts[:, None]
 
 
 def _first_of_each_cluster(targets: Tensor, key: Tensor) -> Tensor:
