@@ -1,0 +1,89 @@
+"""Reading weight files: no code in a pickle runs, damage is noticed, any wrapping is unwrapped."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WRAPPERS = ("model", "state_dict", "model_state", "model_state_dict", "net", "network")
+
+
+class WeightFileError(ValueError):
+    """A weight file is missing, damaged or unsafe; the message is one sentence with the way out."""
+
+
+def read_weight_file(path: str | Path) -> Any:
+    """Everything a ``.pth`` or ``.safetensors`` file holds, on the CPU, without running a pickle's code.
+
+    PyTorch reads a file with flipped bits without a word, so the checksums of the archive are compared too.
+
+    Raises:
+        WeightFileError: no such file; damaged; or it holds objects other than tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightFileError(f"There is no weight file {path}; correct the path.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(str(path))
+        if zipfile.is_zipfile(path):
+            _check_archive(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except WeightFileError:
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file may raise almost anything
+        raise _explain(path, error) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Compare the checksum of every member. ``zipfile`` reads them as PyTorch's own reader does."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise WeightFileError(f"{path} is damaged: {damaged} has a wrong checksum; use another copy.")
+
+
+def _explain(path: Path, error: Exception) -> WeightFileError:
+    found = re.search(r"GLOBAL:? ([\w.]+)", str(error))
+    if found and not isinstance(error, (zipfile.BadZipFile, zlib.error)):
+        return WeightFileError(
+            f"{path} holds {found.group(1)} beside tensors and is refused, since loading such an object can "
+            f"run code; where you trust it, convert it once with torch.save(model.state_dict(), ...)."
+        )
+    reason = (str(error).splitlines() or [""])[0][:120]
+    return WeightFileError(
+        f"{path} is damaged or not a PyTorch file ({type(error).__name__}: {reason}); use another copy."
+    )
+
+
+def unwrap(content: Any, path: str | Path = "") -> dict[str, Tensor]:
+    """The tensors by name inside a file's content, whatever it was wrapped in.
+
+    Raises:
+        WeightFileError: there are no named tensors.
+    """
+    for _ in range(3):
+        wrapped = [content[key] for key in WRAPPERS if isinstance(content, Mapping) and key in content]
+        inner = [value for value in wrapped if isinstance(value, Mapping)]
+        if not inner:
+            break
+        content = inner[0]
+    if isinstance(content, Mapping):
+        named = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+        if named:
+            return named
+    raise WeightFileError(
+        f"{path} holds no named tensors, neither bare nor under one of {', '.join(WRAPPERS)}; "
+        f"save model.state_dict() instead."
+    )
