@@ -1,0 +1,27 @@
+"""Parameters and multiply-adds per module of "Bridging Day and Night", beside the paper's.
+
+python tools/model_stats.py [--model ViT-B-16] [--size 256 256] [--bias-hidden 80]
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import dnreid_plugins  # noqa: F401
+from dnreid_plugins.report.model_stats import PAPER_BRIDGING, bridging_stats, table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="ViT-B-16", help="as MODEL.BACKBONE.CLIP.MODEL")
+    parser.add_argument("--size", type=int, nargs=2, default=(256, 256), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--bias-hidden", type=int, default=80)
+    args = parser.parse_args()
+    rows = bridging_stats(args.model, input_size=tuple(args.size), bias_hidden=args.bias_hidden)
+    print(table(rows, PAPER_BRIDGING if args.model == "ViT-B-16" else None))
+
+
+if __name__ == "__main__":
+    main()
