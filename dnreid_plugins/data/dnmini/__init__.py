@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dnreid_plugins.data.dnmini.identity import Identity, caption, sample_identities
-from dnreid_plugins.data.dnmini.render import render
-from dnreid_plugins.data.dnmini.write import ensure_dnmini, write_dnmini
+from .identity import Identity, caption, sample_identities
+from .render import render
+from .write import ensure_dnmini, write_dnmini
 
 __all__ = ["Identity", "caption", "ensure_dnmini", "render", "sample_identities", "write_dnmini"]

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image, ImageFilter
 
-from dnreid_plugins.functional.types import Domain
+from ...functional.types import Domain
 
 NIGHT_EXPOSURE = (0.30, 0.65)
 NIGHT_DESATURATION = (0.2, 0.6)

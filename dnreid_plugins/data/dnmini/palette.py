@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dnreid_plugins.data.dnmini.canvas import Colour
-from dnreid_plugins.data.dnmini.identity import NUM_STEPS, Identity
+from .canvas import Colour
+from .identity import NUM_STEPS, Identity
 
 PAINT_COLOURS: dict[str, Colour] = {
     "white": (228, 228, 224),

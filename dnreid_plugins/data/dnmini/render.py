@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from dnreid_plugins.data.dnmini.canvas import Canvas
-from dnreid_plugins.data.dnmini.identity import Identity
-from dnreid_plugins.data.dnmini.imaging import day_picture, night_picture
-from dnreid_plugins.data.dnmini.scene import paint_background, paint_occluder, sample_camera
-from dnreid_plugins.data.dnmini.shape import build_shape
-from dnreid_plugins.data.dnmini.vehicle import VehiclePainter
-from dnreid_plugins.functional.types import Domain
+from ...functional.types import Domain
+from .canvas import Canvas
+from .identity import Identity
+from .imaging import day_picture, night_picture
+from .scene import paint_background, paint_occluder, sample_camera
+from .shape import build_shape
+from .vehicle import VehiclePainter
 
 
 def render(identity: Identity, view_rng: np.random.Generator, domain: Domain | int) -> np.ndarray:

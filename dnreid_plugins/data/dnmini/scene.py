@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from dnreid_plugins.data.dnmini.canvas import HEIGHT, SUPERSAMPLING, WIDTH, Camera, Canvas, Colour
-from dnreid_plugins.data.dnmini.shape import Shape
+from .canvas import HEIGHT, SUPERSAMPLING, WIDTH, Camera, Canvas, Colour
+from .shape import Shape
 
 _WIDE, _HIGH = WIDTH * SUPERSAMPLING, HEIGHT * SUPERSAMPLING
 MAX_YAW = math.radians(32.0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dnreid_plugins.data.dnmini.identity import NUM_STEPS, Identity
+from .identity import NUM_STEPS, Identity
 
 Point = tuple[float, float]
 

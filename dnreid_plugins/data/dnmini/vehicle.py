@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from dnreid_plugins.data.dnmini.canvas import Camera, Canvas, Colour, Point3, box, disc, shade
-from dnreid_plugins.data.dnmini.identity import Identity, Mark
-from dnreid_plugins.data.dnmini.palette import (
+from .canvas import Camera, Canvas, Colour, Point3, box, disc, shade
+from .identity import Identity, Mark
+from .palette import (
     LAMP_GLOWS,
     MARKER_GLOWS,
     TAIL_GLOW,
@@ -15,7 +15,7 @@ from dnreid_plugins.data.dnmini.palette import (
     contrast_tone,
     paint_colour,
 )
-from dnreid_plugins.data.dnmini.shape import CLEARANCE, Edge, Shape, build_shape
+from .shape import CLEARANCE, Edge, Shape, build_shape
 
 
 class VehiclePainter:

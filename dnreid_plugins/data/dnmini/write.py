@@ -5,21 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from dnreid_plugins.data.dnmini.identity import Identity, sample_identities
-from dnreid_plugins.data.dnmini.imaging import jpeg_bytes
-from dnreid_plugins.data.dnmini.render import render
-from dnreid_plugins.functional.types import Domain
+from ...functional.types import Domain
+from .identity import Identity, sample_identities
+from .imaging import jpeg_bytes
+from .parallel import map_in_processes
+from .render import render
 
 RENDERER_VERSION = 1
 MANIFEST = "dnmini.json"
@@ -83,7 +82,7 @@ def write_dnmini(
     logger.info("rendering DNMini (%d identities) into %s", num_train_ids + num_test_ids, root)
     root.parent.mkdir(parents=True, exist_ok=True)
     with _temporary_folder(root) as folder:
-        _write_all(folder, parameters, workers=workers or _usable_cores())
+        _write_all(folder, parameters, workers=workers)
         try:
             folder.rename(root)
         except OSError:  # another process finished first; its set is as good as ours if its manifest says so
@@ -116,10 +115,6 @@ def dnmini_identities(parameters: Parameters) -> dict[int, Identity]:
     return dict(enumerate(identities, start=1))
 
 
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _is_complete(root: Path, parameters: Parameters) -> bool:
     try:
         manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
@@ -139,16 +134,10 @@ def _temporary_folder(root: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_all(folder: Path, parameters: Parameters, *, workers: int) -> None:
+def _write_all(folder: Path, parameters: Parameters, *, workers: int | None) -> None:
     identities = dnmini_identities(parameters)
     tasks = [(folder, parameters, raw_id, identity) for raw_id, identity in identities.items()]
-    if workers == 1:
-        digests = [_write_identity(*task) for task in tasks]
-    else:
-        # Rendering uses NumPy and Pillow only, so forking is safe and saves every worker the import of torch.
-        method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(method)) as pool:
-            digests = list(pool.map(_write_identity, *zip(*tasks, strict=True), chunksize=4))
+    digests = list(map_in_processes(_write_identity, tasks, workers=workers))
     _write_lists(folder, parameters)
     content = hashlib.sha256("".join(digests).encode()).hexdigest()
     manifest = {"parameters": asdict(parameters), "content_sha256": content}

@@ -1,0 +1,35 @@
+"""A process pool for rendering: results in order, the same for any number of workers."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def map_in_processes(
+    function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], *, workers: int | None = None
+) -> Iterator[Result]:
+    """``function(*task)`` for every task, in order. ``workers``: None = one per usable core, 1 = no new process.
+
+    ``function`` must be a pure function of its arguments that touches NumPy and Pillow only: then forking is safe
+    and spares every worker the import of torch.
+    """
+    workers = workers if workers is not None else usable_cores()
+    if workers < 1:
+        raise ValueError(f"workers must be >= 1, got {workers}; leave it out for one per core")
+    if workers == 1 or len(tasks) < 2:
+        yield from (function(*task) for task in tasks)
+        return
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(method)) as pool:
+        yield from pool.map(function, *zip(*tasks, strict=True), chunksize=4)
