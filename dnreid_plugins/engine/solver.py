@@ -1,0 +1,158 @@
+"""The optimizer: fast-reid's ``SOLVER`` keys, few parameter groups, clipping by the norm of all gradients."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.optimizer import Optimizer
+
+from .schedule import EpochSchedule
+
+logger = logging.getLogger(__name__)
+
+OPTIMIZERS = (
+    "SGD",
+    "Adam",
+    "AdamW",
+    "RAdam",
+    "NAdam",
+    "Adamax",
+    "Adagrad",
+    "Adadelta",
+    "Adafactor",
+    "RMSprop",
+    "Lamb",
+)
+NORMS = (
+    nn.modules.batchnorm._NormBase,  # every batch and instance norm
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.LocalResponseNorm,
+)
+
+
+def build_optimizer(cfg: Any, model: nn.Module) -> Optimizer:
+    """``SOLVER.OPT`` over the trainable parameters of ``model``, one group per learning rate and decay.
+
+    Differs from fast-reid's function where that one went wrong: parameters are never copied into flat
+    buffers, equal groups are merged, ``CLIP_GRADIENTS`` with type ``norm`` means the norm over all
+    parameters, ``WEIGHT_DECAY`` 0 means no decay at all, ``HEADS_LR_FACTOR`` also reaches heads called
+    ``*_head``, and ``Lamb`` works.
+
+    Raises:
+        ValueError: an unknown optimizer or clip type, or nothing to train.
+    """
+    solver = cfg.SOLVER
+    groups = parameter_groups(
+        model,
+        lr=solver.BASE_LR,
+        decay=solver.WEIGHT_DECAY,
+        norm_decay=_own_decay(solver, "WEIGHT_DECAY_NORM"),
+        bias_decay=_own_decay(solver, "WEIGHT_DECAY_BIAS"),
+        bias_factor=solver.BIAS_LR_FACTOR,
+        heads_factor=solver.HEADS_LR_FACTOR,
+    )
+    if not groups:
+        raise ValueError(
+            "No parameter of the model is trainable; leave a part out of MODEL.FREEZE_LAYERS or unfreeze it."
+        )
+    extra: dict[str, Any] = {}
+    if solver.OPT == "SGD":
+        extra = {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
+    optimizer = optimizer_class(solver.OPT)(groups, lr=solver.BASE_LR, **extra)
+    if solver.CLIP_GRADIENTS.ENABLED:
+        clip = solver.CLIP_GRADIENTS
+        add_clipping(optimizer, kind=clip.CLIP_TYPE, limit=clip.CLIP_VALUE, norm_type=clip.NORM_TYPE)
+    for group in groups:
+        count = sum(p.numel() for p in group["params"])
+        text = "%s: %d tensors (%.3f M) with learning rate %g and weight decay %g"
+        logger.info(text, solver.OPT, len(group["params"]), count / 1e6, group["lr"], group["weight_decay"])
+    return optimizer
+
+
+def build_lr_scheduler(cfg: Any, optimizer: Optimizer, iters_per_epoch: int) -> EpochSchedule:
+    """The learning rate of every iteration, see `EpochSchedule`."""
+    return EpochSchedule.from_config(cfg, optimizer, iters_per_epoch)
+
+
+def optimizer_class(name: str) -> Callable[..., Optimizer]:
+    """The class for ``SOLVER.OPT``.
+
+    Raises:
+        ValueError: not one of `OPTIMIZERS`.
+    """
+    if name not in OPTIMIZERS:
+        raise ValueError(f"SOLVER.OPT is {name!r}; it is one of {', '.join(OPTIMIZERS)}.")
+    if name == "Lamb":
+        from fastreid.solver.optim import Lamb
+
+        return Lamb
+    return getattr(torch.optim, name)
+
+
+def parameter_groups(
+    model: nn.Module,
+    *,
+    lr: float,
+    decay: float,
+    norm_decay: float,
+    bias_decay: float,
+    bias_factor: float = 1.0,
+    heads_factor: float = 1.0,
+) -> list[dict[str, Any]]:
+    """Trainable parameters, each once, grouped by learning rate and weight decay in order of appearance.
+
+    fast-reid's rules: norm layers have ``norm_decay``; a parameter called ``bias`` has ``bias_decay`` (also in a
+    norm layer) and ``bias_factor``; everything in a head has ``heads_factor`` on top.
+    """
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for parameter, name, module, in_head in _trainable(model):
+        rate, own_decay = lr, norm_decay if isinstance(module, NORMS) else decay
+        if name == "bias":
+            rate, own_decay = lr * bias_factor, bias_decay
+        if in_head:
+            rate *= heads_factor
+        group = groups.setdefault((rate, own_decay), {"params": [], "lr": rate, "weight_decay": own_decay})
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def add_clipping(optimizer: Optimizer, *, kind: str, limit: float, norm_type: float = 2.0) -> None:
+    """Before each step scale all gradients so that their common norm, or each value, is at most ``limit``.
+
+    Raises:
+        ValueError: ``kind`` is neither ``"norm"`` nor ``"value"``.
+    """
+    if kind not in ("norm", "value"):
+        raise ValueError(f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {kind!r}; it is 'norm' or 'value'.")
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def clip(*_: Any) -> None:
+        if kind == "norm":
+            nn.utils.clip_grad_norm_(parameters, limit, norm_type)
+        else:
+            nn.utils.clip_grad_value_(parameters, limit)
+
+    optimizer.register_step_pre_hook(clip)
+
+
+def _trainable(model: nn.Module) -> Iterator[tuple[nn.Parameter, str, nn.Module, bool]]:
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        top = path.split(".")[0]
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield parameter, name, module, top == "heads" or top.endswith("_head")
+
+
+def _own_decay(solver: Any, key: str) -> float:
+    """``WEIGHT_DECAY_NORM`` and ``_BIAS`` are copies in fast-reid, so that ``WEIGHT_DECAY 0`` left both at 5e-4."""
+    if solver.WEIGHT_DECAY == 0 and solver[key] != 0:
+        logger.warning("SOLVER.WEIGHT_DECAY is 0, so SOLVER.%s (%g) counts as 0 too.", key, solver[key])
+        return 0.0
+    return solver[key]
