@@ -10,18 +10,18 @@ from typing import Any
 from fastreid.config import CfgNode, get_cfg
 from fastreid.engine import default_argument_parser, default_setup
 from fastreid.modeling.meta_arch import build_model
-from fastreid.utils.logger import setup_logger
 from tabulate import tabulate
 
 from .checkpoint import AtomicCheckpointer
 from .distributed import launch
-from .label_phase import NothingClustered
+from .label_phase import NothingClusteredError
+from .logs import quiet_screen, setup_logs
 from .preflight import check, merge_with_suggestions
 from .results import read_results
 from .trainer import CrossDomainTrainer
 
 # What a user can cause and mend; anything else is our mistake and keeps its traceback.
-USER_ERRORS = (ValueError, FileNotFoundError, NothingClustered, FloatingPointError)
+USER_ERRORS = (ValueError, FileNotFoundError, NothingClusteredError, FloatingPointError)
 
 
 def main(argv: list[str] | None = None) -> Any:
@@ -64,28 +64,10 @@ def setup(args: Namespace) -> CfgNode:
         cfg.MODEL.BACKBONE.PRETRAIN = False
     cfg.freeze()
     check(cfg)
-    with quiet_console(cfg):
+    setup_logs(cfg.OUTPUT_DIR)
+    with quiet_screen():
         default_setup(cfg, args)
     return cfg
-
-
-class quiet_console:  # noqa: N801
-    """Keep fast-reid's environment and config dump in the log file and off the screen."""
-
-    def __init__(self, cfg: CfgNode) -> None:
-        logger = setup_logger(cfg.OUTPUT_DIR or None)
-        self.handlers = [
-            h for h in logger.handlers if type(h) is logging.StreamHandler and h.stream is sys.stdout
-        ]
-
-    def __enter__(self) -> None:
-        self.levels = [handler.level for handler in self.handlers]
-        for handler in self.handlers:
-            handler.setLevel(logging.WARNING)
-
-    def __exit__(self, *_: Any) -> None:
-        for handler, level in zip(self.handlers, self.levels):
-            handler.setLevel(level)
 
 
 def report(cfg: CfgNode) -> None:

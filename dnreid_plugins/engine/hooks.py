@@ -15,7 +15,7 @@ from fastreid.utils import comm
 from fastreid.utils.events import EventWriter
 from torch import Tensor
 
-from ..functional.matching import majority_identity, matching_precision
+from ..functional.matching_quality import majority_identity, matching_precision
 from ..functional.types import Domain, EpochClusters
 from ..modeling.batch import BatchFeatures
 from .label_phase import Clusterer, describe

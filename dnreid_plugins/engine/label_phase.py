@@ -20,7 +20,7 @@ WIDEN_STEP = 0.05
 WIDEST_EPS = 0.9
 
 
-class NothingClustered(RuntimeError):
+class NothingClusteredError(RuntimeError):
     """Neither domain, or a domain under the policy ``stop``, has a single cluster."""
 
 
@@ -42,11 +42,11 @@ class Clusterer:
         """``features`` (N, D) and ``domains`` (N,) in canonical order; ``epoch`` counts from 1.
 
         Raises:
-            NothingClustered: see `on_empty`; also when both domains come out empty.
+            NothingClusteredError: see `on_empty`; also when both domains come out empty.
         """
         parts = [self._cluster(features, domains, domain) for domain in Domain]
         if all(part.num_clusters == 0 for part in parts):
-            raise NothingClustered(
+            raise NothingClusteredError(
                 f"No cluster in either domain at epoch {epoch}: raise CLUSTER.EPS (now {self.eps}), lower "
                 f"CLUSTER.MIN_SAMPLES (now {self.min_samples}) or start from better weights."
             )
@@ -62,7 +62,7 @@ class Clusterer:
         if labels.max(initial=-1) < 0:
             text = f"{domain.name.lower()}: none of {len(own)} images is in a cluster (eps {eps:.2f})"
             if self.on_empty == "stop":
-                raise NothingClustered(f"{text}; CLUSTER.ON_EMPTY is 'stop'.")
+                raise NothingClusteredError(f"{text}; CLUSTER.ON_EMPTY is 'stop'.")
             logger.warning("%s; the domain is left out of this epoch.", text)
         elif eps > self.eps:
             logger.warning("%s: nothing clustered at eps %.2f, widened to %.2f.", domain.name, self.eps, eps)

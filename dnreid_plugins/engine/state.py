@@ -16,7 +16,7 @@ FIELDS = ("labels", "features", "centroids", "indices")
 def generator_state() -> dict[str, Any]:
     """The states of Python's, NumPy's and torch's global generators as tensors and plain values."""
     version, internal, gauss = random.getstate()
-    _, keys, position, has_gauss, cached = np.random.get_state()
+    _, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
     state = {
         "python": [version, list(internal), gauss],
         "numpy": [
@@ -37,7 +37,7 @@ def set_generator_state(state: dict[str, Any]) -> None:
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-class NonFiniteLoss(FloatingPointError):
+class NonFiniteLossError(FloatingPointError):
     """A loss became NaN or infinite."""
 
 
@@ -90,7 +90,7 @@ class StepTrainer(SimpleTrainer):
         for name, value in losses.items():
             if not torch.isfinite(value):
                 rate = self.optimizer.param_groups[0]["lr"]
-                raise NonFiniteLoss(
+                raise NonFiniteLossError(
                     f"{name} is {float(value)} at iteration {self.iter} (learning rate {rate:g}); lower "
                     f"SOLVER.BASE_LR or look at the batch, whose first images are {self.last_paths[:3]}."
                 )

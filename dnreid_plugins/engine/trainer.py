@@ -16,7 +16,6 @@ from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 from fastreid.utils import comm
 from fastreid.utils.env import seed_all_rng
 from fastreid.utils.events import CommonMetricPrinter, EventStorage, JSONWriter, TensorboardXWriter
-from fastreid.utils.logger import setup_logger
 from torch import Tensor, nn
 
 from ..data.datasets import configure as configure_datasets
@@ -28,6 +27,7 @@ from .checkpointing import Checkpoints
 from .distributed import wrap_model
 from .hooks import Evaluate, LabelPhase, LossAudit, MemoryUpdate, Writers
 from .label_phase import Clusterer
+from .logs import quiet_screen, setup_logs
 from .results import read_results, update_results
 from .solver import build_lr_scheduler, build_optimizer
 from .step import StepTrainer
@@ -46,8 +46,7 @@ class CrossDomainTrainer(DefaultTrainer):
 
     def __init__(self, cfg: Any) -> None:
         TrainerBase.__init__(self)
-        for name in ("fastreid", "dnreid_plugins"):
-            setup_logger(cfg.OUTPUT_DIR or None, distributed_rank=comm.get_rank(), name=name)
+        setup_logs(cfg.OUTPUT_DIR)
         preflight.check(cfg)
         configure_datasets(cfg)
         seed_all_rng(cfg.SEED)
@@ -83,7 +82,8 @@ class CrossDomainTrainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: Any) -> nn.Module:
-        model = super().build_model(cfg)
+        with quiet_screen():
+            model = super().build_model(cfg)
         parameters = sum(p.numel() for p in model.parameters())
         logger.info("%s with %.2f M parameters", type(model).__name__, parameters / 1e6)
         return model
@@ -174,7 +174,8 @@ class CrossDomainTrainer(DefaultTrainer):
             self._evaluate_start()
             self.before_train()
             try:
-                for self.epoch in range(self.iter // self.iters_per_epoch, self.max_epoch):
+                for epoch in range(self.iter // self.iters_per_epoch, self.max_epoch):
+                    self.epoch = epoch
                     self._train_epoch()
             finally:
                 self.after_train()

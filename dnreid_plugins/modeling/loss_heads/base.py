@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,7 +77,7 @@ def parse_weight(weight: Sequence[Sequence[float]]) -> list[tuple[int, float]]:
         whole = all(float(first) == int(first) for first, _ in weight)
     except (TypeError, ValueError):
         schedule, whole = [], False
-    rising = all(a[0] < b[0] for a, b in zip(schedule, schedule[1:], strict=False))
+    rising = all(a[0] < b[0] for a, b in itertools.pairwise(schedule))
     if not schedule or not whole or not rising or schedule[0][0] < 1 or min(v for _, v in schedule) < 0:
         raise ValueError(
             f"A loss weight is {weight!r}; write ((first_epoch, value), ...) with rising whole epochs from 1 "

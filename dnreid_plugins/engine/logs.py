@@ -1,0 +1,46 @@
+"""One screen and one log file for fast-reid's messages and ours."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+
+from fastreid.utils import comm
+from fastreid.utils.logger import setup_logger
+
+OURS = "dnreid_plugins"
+
+
+def setup_logs(output_dir: str) -> None:
+    """Log to the screen and to ``<output_dir>/log.txt``; a second run in one process gets its own file only."""
+    fastreid = logging.getLogger("fastreid")
+    ours = logging.getLogger(OURS)
+    if getattr(ours, "output_dir", None) != output_dir:
+        for handler in list(fastreid.handlers):
+            fastreid.removeHandler(handler)
+        setup_logger.cache_clear()
+        ours.output_dir = output_dir  # type: ignore[attr-defined]
+    # The very call that fast-reid's default_setup makes, so that its cache knows it.
+    setup_logger(output_dir, distributed_rank=comm.get_rank())
+    ours.handlers = list(fastreid.handlers)
+    ours.setLevel(logging.DEBUG)
+
+
+@contextlib.contextmanager
+def quiet_screen() -> Iterator[None]:
+    """Inside, only warnings reach the screen; the log file gets everything."""
+    handlers = [
+        h
+        for h in logging.getLogger("fastreid").handlers
+        if type(h) is logging.StreamHandler and h.stream is sys.stdout
+    ]
+    levels = [handler.level for handler in handlers]
+    for handler in handlers:
+        handler.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for handler, level in zip(handlers, levels, strict=True):
+            handler.setLevel(level)
