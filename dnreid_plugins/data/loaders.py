@@ -98,6 +98,7 @@ def build_train_loader(
         DomainDataset(items, transform, reveal_ids=reveal_ids),
         batch_sampler=batch_sampler,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
+        generator=torch.Generator(),  # else every iterator would draw from the global generator
     )
 
 
@@ -120,6 +121,7 @@ def build_inference_loader(
         batch_sampler=InferenceSlice(len(items), batch_size, rank=rank, world_size=world_size),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         persistent_workers=False,
+        generator=torch.Generator(),
     )
 
 

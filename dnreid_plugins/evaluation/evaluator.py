@@ -28,8 +28,8 @@ def evaluate(model: nn.Module, dataset: Any, cfg: Any) -> Results:
     """``{direction: {"Rank-1": ..., "mAP": ..., "mINP": ...}}`` in percent, plain floats, in every process.
 
     All test images are extracted once, for both directions and for the within-domain figures
-    (``TEST.WITHIN_DOMAIN``: ``D2D`` and ``N2N``, the image itself removed, plain distances). One of fast-reid's own data sets
-    has the single direction ``Q2G`` under fast-reid's camera rule.
+    (``TEST.WITHIN_DOMAIN``: ``D2D`` and ``N2N``, the image itself removed, plain distances). One of
+    fast-reid's own data sets has the single direction ``Q2G`` under fast-reid's camera rule.
 
     Args:
         model: ``model(batch) -> (B, D)`` in eval mode.
