@@ -1,0 +1,138 @@
+"""Config files and command lines into a config, with an error a user can act on."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from fastreid.config import CfgNode
+
+SIMILAR_ENOUGH = 0.5
+
+
+class ConfigError(ValueError):
+    """A config file, key or value cannot be used; one sentence with the way out."""
+
+
+def merge_with_suggestions(
+    cfg: CfgNode, config_file: str | Path = "", opts: Sequence[str] | None = None
+) -> None:
+    """Merge a yaml file (with fast-reid's ``_BASE_``), then ``KEY VALUE`` pairs, into ``cfg`` in place.
+
+    Whole numbers are taken where a float is wanted and floats without a fraction where a whole number is;
+    lists and tuples stand for each other. Nothing is merged unless everything can be.
+
+    Raises:
+        ConfigError: no such file, not a yaml mapping, an unknown key (the nearest known one is named), a
+            value of another type, or an odd number of ``opts``.
+    """
+    trial = cfg.clone()
+    if config_file:
+        _merge(trial, _read(Path(config_file)), str(config_file))
+    pairs = [item for item in opts or () if item != "--"]
+    if len(pairs) % 2:
+        raise ConfigError(
+            f"The command line ends with {pairs[-1]!r}, which has no value; after the flags come KEY VALUE pairs."
+        )
+    for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+        nested: Any = value
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        _merge(trial, nested, "the command line")
+    _copy(trial, cfg)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"There is no config file {path}; correct --config-file.")
+    try:
+        content = CfgNode.load_yaml_with_base(str(path))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} names a _BASE_ that does not exist: {error.filename}.") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is, through _BASE_, its own base; break the circle.") from error
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{path} is not a config in yaml ({reason}); correct the file.") from error
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{path} holds a {type(content).__name__} where a mapping of keys is needed.")
+    return content
+
+
+def _merge(cfg: CfgNode, values: Mapping[str, Any], source: str) -> None:
+    for names, value in _leaves(values):
+        key = ".".join(str(name) for name in names)
+        node = cfg
+        for name in names[:-1]:
+            if not isinstance(node.get(name), CfgNode):
+                raise ConfigError(_unknown(cfg, key, source))
+            node = node[name]
+        if names[-1] not in node:
+            raise ConfigError(_unknown(cfg, key, source))
+        dict.__setitem__(node, names[-1], _fit(value, node[names[-1]], key, source))
+
+
+def _copy(source: CfgNode, target: CfgNode) -> None:
+    """fast-reid's own merge would read the strings once more and turn ``"101"`` into a number."""
+    for name, value in source.items():
+        if isinstance(value, CfgNode):
+            _copy(value, target[name])
+        else:
+            dict.__setitem__(target, name, value)
+
+
+def _leaves(values: Mapping[str, Any], names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, (*names, name))
+        else:
+            yield (*names, name), value
+
+
+def known_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
+    """Every dotted key of ``cfg`` that holds a value."""
+    keys: list[str] = []
+    for name, value in cfg.items():
+        keys += known_keys(value, f"{prefix}{name}.") if isinstance(value, CfgNode) else [f"{prefix}{name}"]
+    return keys
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """The known name most like ``name``, upper or lower case alike; None when none is like it."""
+    by_case = {item.lower(): item for item in known}
+    found = difflib.get_close_matches(name.lower(), list(by_case), n=1, cutoff=SIMILAR_ENOUGH)
+    return by_case[found[0]] if found else None
+
+
+def _unknown(cfg: CfgNode, key: str, source: str) -> str:
+    known = known_keys(cfg)
+    last = key.split(".")[-1].lower()
+    # A right name in a wrong section is nearer than a similar spelling of the whole.
+    found = next((item for item in known if item.split(".")[-1].lower() == last), None) or nearest(key, known)
+    way_out = f"did you mean {found}?" if found else "it lists no such section."
+    return f"{source} sets {key}, which is no config key; {way_out}"
+
+
+def _fit(value: Any, default: Any, key: str, source: str) -> Any:
+    """``value`` in the type of ``default``."""
+    if isinstance(value, str) and not isinstance(default, str):
+        value = CfgNode._decode_cfg_value(value)
+    if isinstance(default, CfgNode):
+        if isinstance(value, Mapping) and not value:
+            return default
+        raise ConfigError(f"{source} sets {key} to {value!r}, but it is a section; set the keys below it.")
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if type(default) is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
+        return type(default)(value)
+    if default is None or type(value) is type(default):
+        return value
+    raise ConfigError(
+        f"{source} sets {key} to {value!r}, a {type(value).__name__}; it must be a {type(default).__name__} "
+        f"such as {default!r}."
+    )
