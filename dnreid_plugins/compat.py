@@ -86,6 +86,7 @@ def mend() -> None:
     from fastreid.modeling.meta_arch import baseline, mgn
 
     from .data.loaders import CpuGpuLoader, collate
+    from .modeling.backbone import build_backbone
 
     effnet = sys.modules["fastreid.modeling.backbones.regnet.effnet"]
     regnet = sys.modules["fastreid.modeling.backbones.regnet.regnet"]
@@ -93,6 +94,8 @@ def mend() -> None:
     # Baseline/MGN.preprocess_image: normalised the caller's tensor in place (flip test, predictor wrong).
     baseline.Baseline.preprocess_image = _preprocess_image
     mgn.MGN.preprocess_image = _preprocess_image
+    # build_backbone: wrapped or prefixed weight files loaded nothing, without a word; PRETRAIN needs gdown.
+    baseline.build_backbone = mgn.build_backbone = build_backbone
     # data.build.DataLoaderX: opened a CUDA stream even without CUDA; its thread hung on a data set error.
     build.DataLoaderX = CpuGpuLoader
     # data.build.fast_batch_collator: turned unknown types into None.

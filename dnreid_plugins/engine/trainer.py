@@ -199,11 +199,16 @@ class CrossDomainTrainer(DefaultTrainer):
         if self.iter == 0 and self.cfg.TEST.EVAL_START and self.cfg.DATASETS.TESTS:
             logger.info("Evaluating the start")
             start = evaluate_all(self.cfg, self.bare_model)
-            update_results(self.cfg.OUTPUT_DIR, start=start, seed=self.cfg.SEED, epochs=0)
+            if comm.is_main_process():
+                update_results(self.cfg.OUTPUT_DIR, start=start, seed=self.cfg.SEED, epochs=0, finished=False)
 
     def _evaluate(self) -> dict[str, Any]:
         self._last_eval_results = self.test(self.cfg, self.bare_model)
-        update_results(self.cfg.OUTPUT_DIR, seed=self.cfg.SEED, epochs=self.epoch + 1)
+        done = self.epoch + 1
+        if comm.is_main_process():
+            update_results(
+                self.cfg.OUTPUT_DIR, seed=self.cfg.SEED, epochs=done, finished=done == self.max_epoch
+            )
         return self._last_eval_results
 
     @classmethod

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from fastreid.config import configurable
-from fastreid.modeling.backbones import build_backbone
 from fastreid.modeling.heads import build_heads
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
+from ..backbone import build_backbone
 from ..batch import BatchFeatures
 from ..dual_stream import DualStream
 from ..loss_heads import build_loss_heads

@@ -1,0 +1,60 @@
+"""Any registered backbone, started from a weight file completely or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastreid.modeling.backbones import BACKBONE_REGISTRY
+from torch import nn
+
+from .pretrained import load_backbone_weights
+
+# Weights that ship with the package, by the name that stands in MODEL.BACKBONE.PRETRAIN_PATH.
+SHIPPED = Path(__file__).resolve().parents[1] / "data" / "dnmini" / "weights"
+SHIPPED_PREFIX = "shipped:"
+# Backbones that load their own weights, both towers of a vision-language model for instance.
+SELF_LOADING = ("build_clip_vit_backbone",)
+
+
+def build_backbone(cfg: Any) -> nn.Module:
+    """The backbone of ``MODEL.BACKBONE.NAME``; with ``PRETRAIN`` its weights come from ``PRETRAIN_PATH``.
+
+    ``PRETRAIN_PATH`` is a file in any wrapping, or ``shipped:<name>`` for weights that come with the package.
+
+    Raises:
+        ValueError: the name is unknown, or ``PRETRAIN`` is True without a path.
+        WeightFileError: the file cannot be read or does not fit.
+    """
+    backbone = cfg.MODEL.BACKBONE
+    known = sorted(BACKBONE_REGISTRY._obj_map)
+    if backbone.NAME not in known:
+        raise ValueError(f"MODEL.BACKBONE.NAME is {backbone.NAME!r}; known backbones: {known}.")
+    builder = BACKBONE_REGISTRY.get(backbone.NAME)
+    if not backbone.PRETRAIN or backbone.NAME in SELF_LOADING:
+        return builder(cfg)
+    if not backbone.PRETRAIN_PATH:
+        raise ValueError(
+            "MODEL.BACKBONE.PRETRAIN is True but PRETRAIN_PATH is empty, and nothing is downloaded; name a weight "
+            "file there or set PRETRAIN to False."
+        )
+    path = weight_path(backbone.PRETRAIN_PATH)
+    bare = cfg.clone()
+    bare.defrost()
+    bare.MODEL.BACKBONE.PRETRAIN = False
+    model = builder(bare)
+    load_backbone_weights(model, path)
+    return model
+
+
+def weight_path(name: str) -> Path:
+    """Where ``MODEL.BACKBONE.PRETRAIN_PATH`` points to."""
+    if not name.startswith(SHIPPED_PREFIX):
+        return Path(name).expanduser()
+    path = SHIPPED / f"{name.removeprefix(SHIPPED_PREFIX)}.safetensors"
+    if not path.is_file():
+        raise ValueError(
+            f"MODEL.BACKBONE.PRETRAIN_PATH is {name!r}; the package ships "
+            f"{sorted(SHIPPED_PREFIX + p.stem for p in SHIPPED.glob('*.safetensors'))}."
+        )
+    return path

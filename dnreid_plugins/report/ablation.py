@@ -1,0 +1,168 @@
+"""Runs of an ablation table and the Markdown table of what they gave."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from tabulate import tabulate
+
+logger = logging.getLogger(__name__)
+
+DIRECTIONS = ("D2N", "N2D")
+METRICS = ("Rank-1", "mAP")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its printed name, config below the project folder, overrides and the paper's figures."""
+
+    name: str
+    config: str
+    overrides: tuple[str, ...] = ()
+    paper: str = ""
+
+    @property
+    def folder(self) -> str:
+        """Name of the row's log folder; rows of several tables share it when config and overrides agree."""
+        words = [Path(self.config).stem, *self.overrides]
+        return re.sub(r"[^A-Za-z0-9.=+-]+", "_", "-".join(words)).lower()
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of ``tables.yml``."""
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+    dataset: str = "DNMini"
+    figures: tuple[str, ...] = field(default=())
+
+
+def load_table(root: Path, project: str, name: str) -> Table:
+    """Read one table of ``projects/<project>/tables.yml``.
+
+    Raises:
+        ValueError: no such project or table.
+    """
+    path = root / "projects" / project / "tables.yml"
+    if not path.is_file():
+        known = sorted(p.parent.name for p in (root / "projects").glob("*/tables.yml"))
+        raise ValueError(f"There is no project {project!r} with tables; known: {known}.")
+    tables = yaml.safe_load(path.read_text())
+    if name not in tables:
+        raise ValueError(f"{path} has no table {name!r}; known tables: {sorted(tables)}.")
+    content = tables[name]
+    rows = tuple(
+        Row(
+            row["name"],
+            f"projects/{project}/configs/{row['config']}",
+            tuple(str(word) for word in row.get("overrides", ())),
+            str(row.get("paper", "")),
+        )
+        for row in content["rows"]
+    )
+    return Table(name, content["title"], rows, figures=tuple(content.get("figures", ())))
+
+
+def run_table(
+    root: Path, table: Table, logs: Path, *, seeds: Sequence[int], jobs: int, overrides: Sequence[str] = ()
+) -> None:
+    """Run what is not finished, seed by seed so that every row has its first seed early.
+
+    Raises:
+        RuntimeError: runs failed; all others were tried first.
+    """
+    todo = {(row.folder, seed): (row, seed) for seed in seeds for row in table.rows}
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        codes = list(pool.map(lambda job: _run(root, *job, logs, overrides), todo.values()))
+    failed = [f"{row.name} seed {seed}" for (row, seed), code in zip(todo.values(), codes, strict=True) if code]
+    if failed:
+        raise RuntimeError(f"{len(failed)} runs failed: {', '.join(failed[:5])}; see run.log in their folders.")
+
+
+def _run(root: Path, row: Row, seed: int, logs: Path, overrides: Sequence[str]) -> int:
+    folder = logs / row.folder / f"seed{seed}"
+    if read_run(folder).get("finished"):
+        return 0
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "tools/train_net.py", "--config-file", row.config, "--resume"]
+    command += ["SEED", str(seed), "OUTPUT_DIR", str(folder), *row.overrides, *overrides]
+    threads = {key: "1" for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
+    with (folder / "run.log").open("a") as log:
+        code = subprocess.run(
+            command, cwd=root, env={**os.environ, **threads}, stdout=log, stderr=log, check=False
+        ).returncode
+    logger.info("%s seed %d: %s", row.name, seed, "done" if code == 0 else f"exit code {code}")
+    return code
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """``results.json`` of a run; an empty dict where there is none."""
+    path = folder / "results.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def health(folder: Path, key: str) -> list[float]:
+    """One figure of the health lines, epoch by epoch."""
+    path = folder / "health.jsonl"
+    if not path.is_file():
+        return []
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    last = {line["epoch"]: line for line in lines}
+    return [last[epoch][key] for epoch in sorted(last) if key in last[epoch]]
+
+
+def mean_and_spread(values: Iterable[float]) -> str:
+    """``mean ± standard deviation`` (of the sample) of the finite values; a dash for none."""
+    finite = np.array([v for v in values if np.isfinite(v)])
+    if len(finite) == 0:
+        return "–"
+    spread = f" ± {finite.std(ddof=1):.1f}" if len(finite) > 1 else ""
+    return f"{finite.mean():.1f}{spread}"
+
+
+def markdown(table: Table, logs: Path, *, seeds: Sequence[int]) -> str:
+    """The table with mean ± standard deviation over the finished seeds."""
+    lines = []
+    for row in table.rows:
+        folders = [logs / row.folder / f"seed{seed}" for seed in seeds]
+        runs = [(folder, run) for folder in folders if (run := read_run(folder)).get("finished")]
+        cells = [
+            mean_and_spread(run[table.dataset][direction][metric] for _, run in runs)
+            for direction in DIRECTIONS
+            for metric in METRICS
+        ]
+        extra = [mean_and_spread([v for f, _ in runs for v in health(f, key)[-1:]]) for key in table.figures]
+        lines.append([row.name, *cells, *extra, len(runs), row.paper])
+    names = [f"{d} {m}" for d in DIRECTIONS for m in METRICS]
+    heads = ["row", *names, *[key.removeprefix("true/") for key in table.figures], "seeds", "paper (DN-348, D2N)"]
+    return tabulate(lines, headers=heads, tablefmt="github", disable_numparse=True)
+
+
+def write_table(root: Path, project: str, table: Table, logs: Path, *, seeds: Sequence[int]) -> str:
+    """Put the table between its markers in the project's README; returns it."""
+    text = markdown(table, logs, seeds=seeds)
+    readme = root / "projects" / project / "README.md"
+    begin, end = f"<!-- table {table.name} begin -->", f"<!-- table {table.name} end -->"
+    content = readme.read_text() if readme.is_file() else f"# {project}\n"
+    block = f"{begin}\n{text}\n{end}"
+    if begin in content:
+        head, rest = content.split(begin, 1)
+        content = head + block + rest.split(end, 1)[1]
+    else:
+        content += f"\n### {table.title}\n\n{block}\n"
+    readme.write_text(content)
+    return text
