@@ -15,6 +15,7 @@ from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from fastreid.modeling.heads import REID_HEADS_REGISTRY
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 
+from ..modeling.backbone import weight_path
 from ..modeling.loss_heads import LOSS_HEAD_REGISTRY
 from .config_merge import nearest
 
@@ -84,17 +85,25 @@ def needs_clusters(cfg: CfgNode) -> bool:
 
 def _pretrained(cfg: CfgNode) -> str | None:
     backbone = cfg.MODEL.BACKBONE
-    builder = BACKBONE_REGISTRY._obj_map.get(backbone.NAME)
-    if not backbone.PRETRAIN or builder is None or not builder.__module__.startswith("fastreid."):
+    if not backbone.PRETRAIN or not _is_fastreids(backbone.NAME):
         return None
     if not backbone.PRETRAIN_PATH:
         return (
             "MODEL.BACKBONE.PRETRAIN is True and PRETRAIN_PATH is empty; nothing is downloaded by itself, so give "
             "the path of a weight file or set PRETRAIN False."
         )
-    if not Path(backbone.PRETRAIN_PATH).is_file():
-        return f"MODEL.BACKBONE.PRETRAIN_PATH {backbone.PRETRAIN_PATH} does not exist; correct the path."
-    return None
+    try:
+        path = weight_path(backbone.PRETRAIN_PATH)
+    except ValueError as error:
+        return str(error)
+    return (
+        None if path.is_file() else f"MODEL.BACKBONE.PRETRAIN_PATH {path} does not exist; correct the path."
+    )
+
+
+def _is_fastreids(builder: str) -> bool:
+    known = BACKBONE_REGISTRY._obj_map.get(builder)
+    return known is not None and known.__module__.startswith("fastreid.")
 
 
 def _weights(cfg: CfgNode) -> str | None:
@@ -109,10 +118,9 @@ def _weights(cfg: CfgNode) -> str | None:
 def _backbone_switches(cfg: CfgNode) -> str | None:
     """A switch that the builder's module never reads would change nothing."""
     backbone = cfg.MODEL.BACKBONE
-    builder = BACKBONE_REGISTRY._obj_map.get(backbone.NAME)
-    if builder is None or not builder.__module__.startswith("fastreid."):
+    if not _is_fastreids(backbone.NAME):
         return None
-    module = inspect.getmodule(inspect.unwrap(builder))
+    module = inspect.getmodule(BACKBONE_REGISTRY.get(backbone.NAME))
     read = set(re.findall(r"cfg\.MODEL\.BACKBONE\.(\w+)", inspect.getsource(module))) if module else set()
     neutral = {"LAST_STRIDE": 1, "WITH_IBN": False, "WITH_SE": False, "WITH_NL": False}
     for key, value in neutral.items():

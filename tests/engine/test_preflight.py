@@ -83,6 +83,10 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
             ("MODEL.BACKBONE.PRETRAIN", "True", "MODEL.BACKBONE.PRETRAIN_PATH", "/nowhere.pth"),
             "PRETRAIN_PATH /nowhere.pth does not exist",
         ),
+        (
+            ("MODEL.BACKBONE.PRETRAIN", "True", "MODEL.BACKBONE.PRETRAIN_PATH", "shipped:nothing"),
+            "PRETRAIN_PATH is 'shipped:nothing'; the package ships",
+        ),
         (("MODEL.WEIGHTS", "/nowhere.pth"), "MODEL.WEIGHTS /nowhere.pth does not exist"),
         (
             ("MODEL.BACKBONE.NAME", "build_osnet_backbone", "MODEL.BACKBONE.LAST_STRIDE", "2"),
