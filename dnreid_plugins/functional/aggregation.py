@@ -60,8 +60,8 @@ def _similar_pair_counts(
     block_rows: int,
 ) -> Tensor:
     """``(C_day, C_night)`` int64 on the CPU: image pairs at or above the threshold per pair of clusters."""
-    features_day, labels_day = features_day[labels_day >= 0], labels_day[labels_day >= 0]
-    features_night, labels_night = features_night[labels_night >= 0], labels_night[labels_night >= 0]
+    features_day, labels_day = _clustered(features_day, labels_day)
+    features_night, labels_night = _clustered(features_night, labels_night)
     num_day = int(labels_day.max()) + 1 if labels_day.numel() else 0
     num_night = int(labels_night.max()) + 1 if labels_night.numel() else 0
     counts = torch.zeros(num_day, num_night, dtype=torch.int64, device=features_day.device)
@@ -76,6 +76,12 @@ def _similar_pair_counts(
         per_image.index_add_(0, labels_night, similar)
         counts.index_add_(0, labels, per_image.T.to(torch.int64))
     return counts.cpu()
+
+
+def _clustered(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Features and labels without the outliers, on the device of the features."""
+    labels = labels.to(features.device)
+    return features[labels >= 0], labels[labels >= 0]
 
 
 def _greedy_pairs(counts: Tensor) -> Tensor:

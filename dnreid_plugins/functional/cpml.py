@@ -158,12 +158,10 @@ def _query_loss(
     """One direction: mean over queries of the mean over the positives of their cluster."""
     if positives.numel() == 0:
         return zero_with_graph(queries)
-    known = (clusters >= 0)[:, None]
     cluster = clusters.clamp(min=0)
     logits = queries @ keys.to(queries.dtype).T / temperature
-    terms, usable = _pair_terms(
-        logits, positives.to(queries.device)[cluster] & known, hard.to(queries.device)[cluster] & known
-    )
+    wanted = positives.to(queries.device)[cluster] & (clusters >= 0)[:, None]
+    terms, usable = _pair_terms(logits, wanted, hard.to(queries.device)[cluster])
     per_query = terms.sum(dim=1) / usable.sum(dim=1).clamp(min=1)
     return per_query.sum() / usable.any(dim=1).sum().clamp(min=1)
 

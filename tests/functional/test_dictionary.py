@@ -26,15 +26,15 @@ def test_similarity_is_the_cosine_whatever_the_lengths() -> None:
 @pytest.mark.parametrize(
     ("scoring", "expected"),
     [
-        # S:          -0.5   0.0  0.49    0.5  0.68          1.0
-        ("continuous", (-0.1, 0.0, 0.098, 1.0, 1.036, 1.1)),
-        ("discrete", (-0.1, 0.0, 0.08, 1.0, 1.02, 1.1)),
-        ("fixed", (0.0, 0.0, 0.0, 1.0, 1.0, 1.0)),
-        ("direct", (-0.5, 0.0, 0.49, 0.5, 0.68, 1.0)),
+        # S:          -0.5   0.0  0.49    0.5   0.6   0.68   1.0
+        ("continuous", (-0.1, 0.0, 0.098, 1.0, 1.02, 1.036, 1.1)),
+        ("discrete", (-0.1, 0.0, 0.08, 1.0, 1.02, 1.02, 1.1)),
+        ("fixed", (0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0)),
+        ("direct", (-0.5, 0.0, 0.49, 0.5, 0.6, 0.68, 1.0)),
     ],
 )
 def test_worked_scores(scoring: str, expected: tuple[float, ...]) -> None:
-    similarity = row(-0.5, 0.0, 0.49, 0.5, 0.68, 1.0)
+    similarity = row(-0.5, 0.0, 0.49, 0.5, 0.6, 0.68, 1.0)
     got = mutual_information(similarity, scoring=scoring)  # type: ignore[arg-type]
     torch.testing.assert_close(got, row(*expected))
 

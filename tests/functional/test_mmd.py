@@ -189,3 +189,20 @@ def test_relabelling_changes_nothing() -> None:
 def test_unit_features_far_apart_stay_below_ten() -> None:
     day = F.normalize(torch.ones(4, 8), dim=1)
     assert 5 < float(mmd2(day, -day)) < 10
+
+
+def test_a_sample_is_at_distance_zero_from_itself_even_for_long_float32_features() -> None:
+    day = 300 + 36 * features(0, 6, 512).detach()
+    night = 300 + 36 * features(1, 6, 512).detach()
+    got, want = gaussian_kernels(day.float(), night.float()), gaussian_kernels(day, night)
+    assert got.day_day.diagonal().tolist() == [5.0] * 6
+    torch.testing.assert_close(got.day_night.double(), want.day_night, rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize(("size", "floor"), [(4, 1.55), (32, 0.195)])
+def test_equal_distributions_have_a_floor_set_by_the_sample_size(size: int, floor: float) -> None:
+    """In high dimension all distances agree, which leaves 2/size * (5 - sum of exp(-1/w))."""
+    day, night = features(0, size, 4096).detach(), features(1, size, 4096).detach()
+    assert mmd2(day, night).item() == pytest.approx(floor, abs=0.02)
+    arithmetic = 2 / size * (5 - sum(math.exp(-1 / w) for w in (0.25, 0.5, 1, 2, 4)))
+    assert mmd2(day, night).item() == pytest.approx(arithmetic, abs=0.02)
