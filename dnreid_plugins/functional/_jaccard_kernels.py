@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._jit import jit
+from ._jit import Array, jit
 from ._knn_kernels import squared_distance
 
 
 @jit
-def _grow(array, used, need):  # type: ignore[no-untyped-def]
+def _grow(array: Array, used: int, need: int) -> Array:
     """``array`` itself, or a copy twice as long when ``used + need`` entries do not fit."""
     if used + need <= array.shape[0]:
         return array
@@ -19,7 +19,7 @@ def _grow(array, used, need):  # type: ignore[no-untyped-def]
 
 
 @jit
-def reciprocal_sets(table, width, start, stop):  # type: ignore[no-untyped-def]
+def reciprocal_sets(table: Array, width: int, start: int, stop: int) -> tuple[Array, Array]:
     """Neighbours among the first ``width`` that have the row among their first ``width``, in rank order."""
     members = np.empty((stop - start, width), dtype=np.int32)
     counts = np.zeros(stop - start, dtype=np.int32)
@@ -37,7 +37,9 @@ def reciprocal_sets(table, width, start, stop):  # type: ignore[no-untyped-def]
 
 
 @jit
-def expanded_sets(full, full_counts, half, half_counts, start, stop):  # type: ignore[no-untyped-def]
+def expanded_sets(
+    full: Array, full_counts: Array, half: Array, half_counts: Array, start: int, stop: int
+) -> tuple[Array, Array]:
     """Sorted union of each row's full set and the half sets that it covers by more than two thirds."""
     num = full.shape[0]
     core = np.full(num, -1, dtype=np.int32)
@@ -73,7 +75,7 @@ def expanded_sets(full, full_counts, half, half_counts, start, stop):  # type: i
 
 
 @jit
-def _lookup(table, i, j):  # type: ignore[no-untyped-def]
+def _lookup(table: Array, i: int, j: int) -> int:
     """Place of ``j`` among the neighbours of ``i``, or -1."""
     for p in range(table.shape[1]):
         if table[i, p] == j:
@@ -82,7 +84,9 @@ def _lookup(table, i, j):  # type: ignore[no-untyped-def]
 
 
 @jit
-def softmax_weights(features, table, distances, indptr, columns, start, stop):  # type: ignore[no-untyped-def]
+def softmax_weights(
+    features: Array, table: Array, distances: Array, indptr: Array, columns: Array, start: int, stop: int
+) -> Array:
     """Softmax of minus the squared distance over each row's set, in float64, rounded once to float32.
 
     Distances that the k-NN search has already found are taken from there (``distances`` may have no row).
@@ -117,8 +121,21 @@ def softmax_weights(features, table, distances, indptr, columns, start, stop):  
 
 
 @jit
-def average_rows(table, indptr, columns, values, total, start, stop):  # type: ignore[no-untyped-def]
-    """Mean of the rows that ``table`` names, columns ascending. ``total``: N zeros of the type to sum in."""
+def average_rows(
+    table: Array,
+    shares: Array,
+    divisor: int,
+    indptr: Array,
+    columns: Array,
+    values: Array,
+    total: Array,
+    start: int,
+    stop: int,
+) -> tuple[Array, Array, Array]:
+    """Sum of ``shares[i, p]`` times row ``table[i, p]``, divided by ``divisor``; columns ascending.
+
+    ``total`` is an array of N entries of the type to sum in; it is not used otherwise.
+    """
     seen = np.full(total.shape[0], -1, dtype=np.int32)
     total = np.zeros_like(total)
     out_columns = np.empty(128 * (stop - start), dtype=np.int32)
@@ -129,27 +146,26 @@ def average_rows(table, indptr, columns, values, total, start, stop):  # type: i
         first = used
         for p in range(table.shape[1]):
             j = table[i, p]
-            need = indptr[j + 1] - indptr[j]
-            out_columns = _grow(out_columns, used, need)
+            out_columns = _grow(out_columns, used, indptr[j + 1] - indptr[j])
             for e in range(indptr[j], indptr[j + 1]):
                 c = columns[e]
                 if seen[c] != i:
                     seen[c] = i
-                    total[c] = values[e]
+                    total[c] = shares[i, p] * values[e]
                     out_columns[used] = c
                     used += 1
                 else:
-                    total[c] += values[e]
+                    total[c] += shares[i, p] * values[e]
         out_columns[first:used].sort()
         out_values = _grow(out_values, first, used - first)
         for e in range(first, used):
-            out_values[e] = total[out_columns[e]] / table.shape[1]
+            out_values[e] = total[out_columns[e]] / divisor
         counts[i - start] = used - first
     return out_columns[:used].copy(), out_values[:used].copy(), counts
 
 
 @jit
-def transpose(indptr, columns, values):  # type: ignore[no-untyped-def]
+def transpose(indptr: Array, columns: Array, values: Array) -> tuple[Array, Array, Array]:
     """Compressed columns of a square sparse matrix: for each column its rows, ascending, and the values."""
     num = indptr.shape[0] - 1
     ends = np.zeros(num + 1, dtype=np.int64)
@@ -170,9 +186,18 @@ def transpose(indptr, columns, values):  # type: ignore[no-untyped-def]
 
 
 @jit
-def near_pairs(  # type: ignore[no-untyped-def]
-    indptr, columns, values, colptr, rows, row_values, radius, total, start, stop
-):
+def near_pairs(
+    indptr: Array,
+    columns: Array,
+    values: Array,
+    colptr: Array,
+    rows: Array,
+    row_values: Array,
+    radius: float,
+    total: Array,
+    start: int,
+    stop: int,
+) -> tuple[Array, Array, Array]:
     """Pairs ``i < j`` with ``1 - t / (2 - t) <= radius``, ``t`` the sum of minima over shared columns."""
     num = total.shape[0]
     one, two = total.dtype.type(1), total.dtype.type(2)

@@ -4,25 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 import torch
+from numpy.typing import NDArray
 
 Result = TypeVar("Result")
 
 
-def jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile ``function`` at its first call (never at import) and let other threads run meanwhile.
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-    The machine code is kept on disk next to the source or in the user's cache folder. Where neither can be
-    written, numba refuses to cache and the function is compiled once per process instead.
+Array = NDArray[Any]
+"""An argument of a compiled loop; each docstring says what is in it."""
+
+
+def jit(function: Function) -> Function:
+    """Compile ``function`` at its first call (never at import) and let other threads run meanwhile."""
+    return _compiled(function, fastmath=False)
+
+
+def jit_vector_sum(function: Function) -> Function:
+    """:func:`jit` that may reorder sums, so that they use vector instructions."""
+    return _compiled(function, fastmath={"reassoc", "contract", "nsz"})
+
+
+def _compiled(function: Function, *, fastmath: bool | set[str]) -> Function:
+    """The machine code is kept on disk, next to the source or in the user's cache folder.
+
+    Where neither can be written, numba refuses to cache; then each process compiles for itself.
     """
     try:
-        compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True)(function)
+        compiled = numba.njit(nogil=True, cache=True, fastmath=fastmath)(function)
     except RuntimeError:
-        compiled = numba.njit(nogil=True)(function)
-    return compiled
+        compiled = numba.njit(nogil=True, fastmath=fastmath)(function)
+    return cast(Function, compiled)
 
 
 def map_rows(work: Callable[[int, int], Result], num_rows: int, *, chunk: int) -> list[Result]:

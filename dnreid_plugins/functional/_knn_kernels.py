@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._jit import jit
+from ._jit import Array, jit, jit_vector_sum
 
 _LANES = 64
 """Columns tested at once; one test per group is what lets the compiler use vector instructions."""
 
 
 @jit
-def _push(distances, indices, distance, index):  # type: ignore[no-untyped-def]
+def _push(distances: Array, indices: Array, distance: float, index: int) -> None:
     """Replace the worst entry of a max-heap ordered by (distance, index) if the new one is better."""
     if distance > distances[0] or (distance == distances[0] and index > indices[0]):
         return
@@ -37,7 +37,16 @@ def _push(distances, indices, distance, index):  # type: ignore[no-untyped-def]
 
 
 @jit
-def feed_rows(product, row0, col0, norms, distances, indices, start, stop):  # type: ignore[no-untyped-def]
+def feed_rows(
+    product: Array,
+    row0: int,
+    col0: int,
+    norms: Array,
+    distances: Array,
+    indices: Array,
+    start: int,
+    stop: int,
+) -> None:
     """Offer every column of rows ``start..stop`` of a product block to the heaps of those rows."""
     two = np.float32(2)
     columns = product.shape[1]
@@ -59,7 +68,16 @@ def feed_rows(product, row0, col0, norms, distances, indices, start, stop):  # t
 
 
 @jit
-def feed_columns(product, row0, col0, norms, distances, indices, start, stop):  # type: ignore[no-untyped-def]
+def feed_columns(
+    product: Array,
+    row0: int,
+    col0: int,
+    norms: Array,
+    distances: Array,
+    indices: Array,
+    start: int,
+    stop: int,
+) -> None:
     """Offer every row of a product block to the heaps of columns ``start..stop``: the other direction."""
     two = np.float32(2)
     limits = np.empty(stop - start, dtype=np.float32)
@@ -83,29 +101,29 @@ def feed_columns(product, row0, col0, norms, distances, indices, start, stop):  
                     limits[c - start] = distances[j, 0]
 
 
-@jit
-def squared_distance(x, y):  # type: ignore[no-untyped-def]
-    """Sum of squared differences in float64, rounded once to float32; exactly 0 for equal rows."""
+@jit_vector_sum
+def squared_distance(x: Array, y: Array) -> np.float32:
+    """Squares of float32 differences, summed in float64, rounded once; exactly 0 for equal rows."""
     total = 0.0
     for d in range(x.shape[0]):
-        step = np.float64(x[d]) - np.float64(y[d])
+        step = np.float64(x[d] - y[d])
         total += step * step
     return np.float32(total)
 
 
 @jit
-def rerank(features, candidates, k, start, stop):  # type: ignore[no-untyped-def]
-    """The best ``k`` of each row's candidates by (true distance, index): ``(indices, distances)``."""
+def rerank(
+    features: Array, candidates: Array, order: Array, indices: Array, distances: Array, start: int, stop: int
+) -> None:
+    """Fill rows ``order[start:stop]`` of both tables with the best candidates by (true distance, index)."""
     width = candidates.shape[1]
-    indices = np.empty((stop - start, k), dtype=np.int32)
-    distances = np.empty((stop - start, k), dtype=np.float32)
     true = np.empty(width, dtype=np.float32)
-    for r in range(start, stop):
-        row = np.sort(candidates[r])
+    for place in range(start, stop):
+        r = order[place]
+        row = np.sort(candidates[r])  # so that a stable sort leaves ties in index order
         for c in range(width):
             true[c] = squared_distance(features[r], features[row[c]])
-        order = np.argsort(true, kind="mergesort")
-        for c in range(k):
-            indices[r - start, c] = row[order[c]]
-            distances[r - start, c] = true[order[c]]
-    return indices, distances
+        best = np.argsort(true, kind="mergesort")
+        for c in range(indices.shape[1]):
+            indices[r, c] = row[best[c]]
+            distances[r, c] = true[best[c]]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._jit import jit
+from ._jit import Array, jit
 
 
 @jit
-def _before(row, p):  # type: ignore[no-untyped-def]
+def _before(row: Array, p: int) -> int:
     """How many images come before image ``p`` in the order (distance, gallery index)."""
     limit = row[p]
     count = 0
@@ -20,7 +20,7 @@ def _before(row, p):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _identities_before(row, p, codes, seen, stamp):  # type: ignore[no-untyped-def]
+def _identities_before(row: Array, p: int, codes: Array, seen: Array, stamp: int) -> int:
     """How many identities other than that of image ``p`` have an image before it."""
     limit = row[p]
     count = 0
@@ -36,7 +36,16 @@ def _identities_before(row, p, codes, seen, stamp):  # type: ignore[no-untyped-d
 
 
 @jit
-def rank_rows(distances, query_codes, id_ends, id_members, gallery_codes, by_identity, start, stop):  # type: ignore[no-untyped-def]
+def rank_rows(
+    distances: Array,
+    query_codes: Array,
+    id_ends: Array,
+    id_members: Array,
+    gallery_codes: Array,
+    by_identity: bool,
+    start: int,
+    stop: int,
+) -> tuple[Array, Array, Array]:
     """First rank (from 0), AP and INP of rows ``start..stop``; rank -1 and NaN where nothing matches.
 
     A removed image has distance infinity. ``id_members[id_ends[c]:id_ends[c + 1]]`` are the gallery images of

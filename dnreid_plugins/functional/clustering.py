@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from ._jit import jit
-from .jaccard import jaccard_graph
+from ._jit import Array, jit
+from .jaccard import Arithmetic, jaccard_graph
 from .knn import Neighbours, Progress
 
 TIE_TOLERANCE = 1e-6
-"""Two images that share j of their k2 expansion rows and nothing else are exactly (k2-j)/(k2+j).. apart."""
+"""Added to ``eps``. Two images that share j of their k2 expansion rows and nothing else are exactly
+``1 - j / (2 * k2 - j)`` apart: 0.5 for j = 4 of 6. On such a distance rounding alone would decide, and the
+public implementations do contradict each other there; here a tie is always within."""
 
 Labels = NDArray[np.int64]
 
@@ -28,7 +30,9 @@ def jaccard_dbscan(
     k2: int = ...,
     eps: float = ...,
     min_samples: int = ...,
+    domains: NDArray[np.integer] | Tensor | None = ...,
     knn: Neighbours | NDArray[np.integer] | None = ...,
+    arithmetic: Arithmetic = ...,
     progress: Progress | None = ...,
 ) -> Labels: ...
 @overload
@@ -39,7 +43,9 @@ def jaccard_dbscan(
     k2: int = ...,
     eps: Sequence[float],
     min_samples: int = ...,
+    domains: NDArray[np.integer] | Tensor | None = ...,
     knn: Neighbours | NDArray[np.integer] | None = ...,
+    arithmetic: Arithmetic = ...,
     progress: Progress | None = ...,
 ) -> list[Labels]: ...
 def jaccard_dbscan(
@@ -49,28 +55,39 @@ def jaccard_dbscan(
     k2: int = 6,
     eps: float | Sequence[float] = 0.6,
     min_samples: int = 4,
+    domains: NDArray[np.integer] | Tensor | None = None,
     knn: Neighbours | NDArray[np.integer] | None = None,
+    arithmetic: Arithmetic = "accurate",
     progress: Progress | None = None,
 ) -> Labels | list[Labels]:
     """Pseudo labels of ``(N, D)`` features: ``(N,)`` int64, clusters ``0 .. C-1``, -1 = outlier.
 
-    The labels are those of fast-reid's ``compute_jaccard_distance`` followed by scikit-learn's
-    ``DBSCAN(metric="precomputed")``, with one stated rule: a pair counts as within ``eps`` when its distance
-    is at most ``eps + 1e-6``, because some values of ``eps`` fall on distances that many pairs have exactly.
+    For the same k-NN table the labels are, element by element, those of fast-reid's
+    ``compute_jaccard_distance`` followed by scikit-learn's ``DBSCAN(metric="precomputed")``, under one stated
+    rule: a pair is within ``eps`` when its distance is at most ``eps + 1e-6`` (:data:`TIE_TOLERANCE`).
 
     Args:
         features: NumPy or torch, used as given.
-        k1, k2, knn, progress: see :func:`jaccard_graph`.
-        eps: radius in (0, 1); a sequence gives one label array each from one graph.
+        k1, k2, domains, knn, progress: see :func:`jaccard_graph`.
+        eps: radius in (0, 1); a sequence gives a list of labels, one for each, from one graph.
         min_samples: images within ``eps``, itself included, that make an image a core of a cluster.
+        arithmetic: ``reference`` repeats fast-reid's float32 steps to the last bit and has no tie rule.
     """
     wanted = [eps] if isinstance(eps, (int, float)) else list(eps)
-    if not wanted or min(wanted) <= 0 or max(wanted) + TIE_TOLERANCE >= 1:
+    slack = TIE_TOLERANCE if arithmetic == "accurate" else 0.0
+    if not wanted or min(wanted) <= 0 or max(wanted) + slack >= 1:
         raise ValueError(f"eps must be in (0, 1), got {eps}; common values are 0.3 to 0.7.")
     graph = jaccard_graph(
-        features, k1=k1, k2=k2, radius=max(wanted) + TIE_TOLERANCE, knn=knn, progress=progress
+        features,
+        k1=k1,
+        k2=k2,
+        radius=max(wanted) + slack,
+        domains=domains,
+        knn=knn,
+        arithmetic=arithmetic,
+        progress=progress,
     )
-    labels = [dbscan_graph(graph, eps=value + TIE_TOLERANCE, min_samples=min_samples) for value in wanted]
+    labels = [dbscan_graph(graph, eps=value + slack, min_samples=min_samples) for value in wanted]
     return labels[0] if isinstance(eps, (int, float)) else labels
 
 
@@ -80,12 +97,18 @@ def dbscan_graph(graph: sparse.csr_array, *, eps: float, min_samples: int) -> La
     Clusters are numbered by their smallest core index, and a border image joins the lowest-numbered
     cluster that reaches it: element by element what scikit-learn returns.
     """
-    labels: Labels = _dbscan(graph.indptr, graph.indices, graph.data, np.float32(eps), min_samples)
+    labels: Labels = _dbscan(
+        graph.indptr.astype(np.int64),
+        graph.indices.astype(np.int32),
+        graph.data,
+        float(np.float32(eps)),
+        min_samples,
+    )
     return labels
 
 
 @jit
-def _root(parent, i):  # type: ignore[no-untyped-def]
+def _root(parent: Array, i: int) -> int:
     while parent[i] != i:
         parent[i] = parent[parent[i]]
         i = parent[i]
@@ -93,7 +116,7 @@ def _root(parent, i):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _dbscan(indptr, columns, distances, eps, min_samples):  # type: ignore[no-untyped-def]
+def _dbscan(indptr: Array, columns: Array, distances: Array, eps: float, min_samples: int) -> Array:
     num = indptr.shape[0] - 1
     degree = np.ones(num, dtype=np.int64)
     for i in range(num):

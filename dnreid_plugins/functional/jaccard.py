@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,11 @@ from scipy import sparse
 from torch import Tensor
 
 from . import _jaccard_kernels as kernels
+from ._jaccard_reference import reference_weights
 from ._jit import map_rows
 from .knn import Neighbours, Progress, as_matrix, knn_table
+
+Arithmetic = Literal["accurate", "reference"]
 
 _ROWS = 1024
 """Rows per task: a few hundred kilobytes of output each, and enough tasks for every core."""
@@ -23,7 +27,9 @@ def jaccard_graph(
     k1: int = 30,
     k2: int = 6,
     radius: float = 0.6,
+    domains: NDArray[np.integer] | Tensor | None = None,
     knn: Neighbours | NDArray[np.integer] | None = None,
+    arithmetic: Arithmetic = "accurate",
     progress: Progress | None = None,
 ) -> sparse.csr_array:
     """Jaccard distances of all pairs ``i < j`` that are at most ``radius`` apart.
@@ -31,13 +37,18 @@ def jaccard_graph(
     Args:
         features: ``(N, D)``, used as given (no normalisation), NumPy or torch.
         k1: neighbours per row, itself included; more than N is clamped to N.
-        k2: rows averaged by the local query expansion, itself included; 1 = none.
+        k2: rows averaged by the local query expansion, itself included; 1 = none; at most k1 are there.
         radius: in [0, 1); a pair without a common neighbour is exactly 1 apart and never kept.
+        domains: ``(N,)`` integers. The query expansion then averages the neighbours of each domain apart and
+            takes the mean of these averages, over the domains that are among the k2 (joint clustering of
+            PCA and PCLHD); otherwise the larger domain would outvote the smaller one.
         knn: a k-NN table to use instead of searching, at least ``min(k1, N)`` wide.
+        arithmetic: ``accurate`` sums in float64 and rounds once; ``reference`` repeats the float32 steps of
+            fast-reid's ``compute_jaccard_distance`` to the last bit, some ten times slower after the search.
         progress: see :func:`knn_table`.
 
     Returns:
-        ``(N, N)`` float32 upper triangle without the diagonal; a stored 0 is a distance of 0.
+        ``(N, N)`` float32 upper triangle without the diagonal, columns ascending; a stored 0 is a distance.
     """
     if not 0 <= radius < 1:
         raise ValueError(
@@ -45,81 +56,101 @@ def jaccard_graph(
         )
     if k1 < 1 or k2 < 1:
         raise ValueError(f"k1 and k2 must be at least 1, got {k1} and {k2}; 1 means the row itself.")
+    if arithmetic not in ("accurate", "reference"):
+        raise ValueError(f"arithmetic must be 'accurate' or 'reference', got {arithmetic!r}.")
     matrix = as_matrix(features)
     num = matrix.shape[0]
-    k1 = min(k1, num)
     if num == 0:
         return sparse.csr_array((0, 0), dtype=np.float32)
-    found = _checked_table(knn, num, k1) if knn is not None else knn_table(matrix, k1, progress=progress)
-    weights = reciprocal_weights(matrix, found, k1=k1)
+    k1 = min(k1, num)
+    found = knn_table(matrix, k1, progress=progress) if knn is None else _checked_table(knn, num, k1)
+    table = np.ascontiguousarray(found.indices[:, :k1], dtype=np.int32)
+    indptr, columns = reciprocal_sets(table)
+    if arithmetic == "reference":
+        values = reference_weights(matrix, indptr, columns)
+    else:
+        values = _softmax_weights(matrix, table, found.distances, indptr, columns)
+    rows = _Rows(indptr, columns, values)
+    summing: NDArray[Any] = np.empty(num, np.float32 if arithmetic == "reference" else np.float64)
     if k2 > 1:
-        weights = _query_expansion(weights, found.indices[:, : min(k2, k1)])
-    return _near_pairs(weights, radius)
+        rows = _query_expansion(rows, table[:, :k2], domains, summing)
+    return _near_pairs(rows, radius, summing)
 
 
-def reciprocal_weights(features: Tensor, knn: Neighbours, *, k1: int) -> sparse.csr_array:
-    """``(N, N)`` float32: softmax of minus squared distances over each row's expanded reciprocal set."""
-    table = np.ascontiguousarray(knn.indices[:, :k1], dtype=np.int32)
-    num = table.shape[0]
-    # the half set is cut at round(k1 / 2) + 1 and rounding is half to even, as in the public code
-    narrow = min(int(np.around(k1 / 2)) + 1, k1)
-    full, full_counts = _stack(
-        map_rows(lambda a, b: kernels.reciprocal_sets(table, k1, a, b), num, chunk=_ROWS)
-    )
-    half, half_counts = _stack(
-        map_rows(lambda a, b: kernels.reciprocal_sets(table, narrow, a, b), num, chunk=_ROWS)
-    )
-    columns, counts = _stack(
-        map_rows(
-            lambda a, b: kernels.expanded_sets(full, full_counts, half, half_counts, a, b), num, chunk=_ROWS
-        )
-    )
-    indptr = _row_ends(counts)
-    rows = features.cpu().numpy()
-    known = (
-        np.empty((0, 0), np.float32) if knn.distances is None else np.ascontiguousarray(knn.distances[:, :k1])
-    )
-    (values,) = _stack(
-        map_rows(
-            lambda a, b: (kernels.softmax_weights(rows, table, known, indptr, columns, a, b),),
-            num,
-            chunk=_ROWS,
-        )
-    )
-    return sparse.csr_array((values, columns, indptr), shape=(num, num))
+class _Rows(NamedTuple):
+    """Sparse rows. Not a scipy matrix, which may change the index types that the loops are compiled for."""
+
+    indptr: NDArray[np.int64]
+    columns: NDArray[np.int32]
+    values: NDArray[np.float32]
 
 
-def _query_expansion(weights: sparse.csr_array, nearest: NDArray[np.int32]) -> sparse.csr_array:
-    """Each row becomes the mean of the rows of its nearest neighbours (plain, not reciprocal)."""
-    num = weights.shape[0]
+def reciprocal_sets(table: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Expanded k-reciprocal sets of an ``(N, k1)`` k-NN table, as ``(indptr, members)``, members ascending.
+
+    A neighbour is reciprocal if each has the other among its first k1. The set grows by the reciprocal set
+    of half the width of each member that lies in it by more than two thirds.
+    """
+    num, k1 = table.shape
+    # the public code cuts the half lists at round(k1 / 2) + 1, and rounds half to even
+    width = min(int(np.around(k1 / 2)) + 1, k1)
+    full, full_counts = _over_rows(num, lambda a, b: kernels.reciprocal_sets(table, k1, a, b))
+    half, half_counts = _over_rows(num, lambda a, b: kernels.reciprocal_sets(table, width, a, b))
+    sets = (full, full_counts, half, half_counts)
+    members, counts = _over_rows(num, lambda a, b: kernels.expanded_sets(*sets, a, b))
+    return _ends(counts), members
+
+
+def _softmax_weights(
+    matrix: Tensor,
+    table: NDArray[np.int32],
+    distances: NDArray[np.float32] | None,
+    indptr: NDArray[np.int64],
+    members: NDArray[np.int32],
+) -> NDArray[np.float32]:
+    rows = matrix.cpu().numpy()
+    known = np.empty((0, 0), np.float32) if distances is None else np.ascontiguousarray(distances)
+    state = (rows, table, known, indptr, members)
+    (values,) = _over_rows(len(rows), lambda a, b: (kernels.softmax_weights(*state, a, b),))
+    return values
+
+
+def _query_expansion(
+    rows: _Rows,
+    nearest: NDArray[np.int32],
+    domains: NDArray[np.integer] | Tensor | None,
+    summing: NDArray[np.floating],
+) -> _Rows:
+    """Each row becomes a mean of the rows of its nearest neighbours (plain, not reciprocal)."""
+    num, k2 = nearest.shape
     nearest = np.ascontiguousarray(nearest)
-    zeros = np.zeros(num)
-    columns, values, counts = _stack(
-        map_rows(
-            lambda a, b: kernels.average_rows(
-                nearest, weights.indptr, weights.indices, weights.data, zeros, a, b
-            ),
-            num,
-            chunk=_ROWS,
-        )
-    )
-    return sparse.csr_array((values, columns, _row_ends(counts)), shape=(num, num))
+    shares, divisor = np.ones((num, k2)), k2
+    if domains is not None:
+        shares, divisor = _balanced_shares(nearest, domains), 1
+    state = (nearest, shares, divisor, *rows, summing)
+    columns, values, counts = _over_rows(num, lambda a, b: kernels.average_rows(*state, a, b))
+    return _Rows(_ends(counts), columns, values)
 
 
-def _near_pairs(weights: sparse.csr_array, radius: float) -> sparse.csr_array:
-    num = weights.shape[0]
-    by_column = kernels.transpose(weights.indptr, weights.indices, weights.data)
-    zeros = np.zeros(num)
-    columns, values, counts = _stack(
-        map_rows(
-            lambda a, b: kernels.near_pairs(
-                weights.indptr, weights.indices, weights.data, *by_column, np.float32(radius), zeros, a, b
-            ),
-            num,
-            chunk=_ROWS,
-        )
-    )
-    return sparse.csr_array((values, columns, _row_ends(counts)), shape=(num, num))
+def _balanced_shares(
+    nearest: NDArray[np.int32], domains: NDArray[np.integer] | Tensor
+) -> NDArray[np.float64]:
+    """``(N, k2)`` weights that sum to 1: equal for each domain present, equal within a domain."""
+    codes = np.asarray(domains.cpu() if isinstance(domains, Tensor) else domains)
+    if codes.shape != (len(nearest),):
+        raise ValueError(f"domains must be ({len(nearest)},), got {codes.shape}; give one domain per row.")
+    theirs = codes[nearest]
+    same = (theirs[:, :, None] == theirs[:, None, :]).sum(axis=2)
+    shares = 1.0 / same
+    balanced: NDArray[np.float64] = shares / shares.sum(axis=1, keepdims=True)
+    return balanced
+
+
+def _near_pairs(rows: _Rows, radius: float, summing: NDArray[np.floating]) -> sparse.csr_array:
+    num = len(summing)
+    state = (*rows, *kernels.transpose(*rows), float(np.float32(radius)), summing)
+    columns, distances, counts = _over_rows(num, lambda a, b: kernels.near_pairs(*state, a, b))
+    return sparse.csr_array((distances, columns, _ends(counts)), shape=(num, num))
 
 
 def _checked_table(knn: Neighbours | NDArray[np.integer], num: int, k1: int) -> Neighbours:
@@ -128,14 +159,15 @@ def _checked_table(knn: Neighbours | NDArray[np.integer], num: int, k1: int) -> 
     if indices.ndim != 2 or indices.shape[0] != num or indices.shape[1] < k1:
         raise ValueError(f"knn must be ({num}, {k1}) or wider, got {indices.shape}; search with k >= k1.")
     if indices.min() < 0 or indices.max() >= num:
-        raise ValueError(f"knn names row {indices.min()} or {indices.max()} of {num}; search with k <= N.")
+        raise ValueError(f"knn names rows {indices.min()} to {indices.max()} of {num}; search with k <= N.")
     return found
 
 
-def _stack(parts: list[tuple[NDArray[Any], ...]]) -> tuple[NDArray[Any], ...]:
-    """Outputs of consecutive row ranges, joined."""
+def _over_rows(num: int, work: Callable[[int, int], tuple[Any, ...]]) -> tuple[NDArray[Any], ...]:
+    """The arrays that ``work`` returns for consecutive row ranges, joined."""
+    parts = map_rows(work, num, chunk=_ROWS)
     return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
 
-def _row_ends(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+def _ends(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])

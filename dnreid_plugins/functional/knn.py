@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,11 +12,15 @@ from torch import Tensor
 
 from ._jit import map_rows
 from ._knn_kernels import feed_columns, feed_rows, rerank
+from ._product import multiplier
 
 Progress = Callable[[int, int], None]
 
-_SPARE = 8
+SPARE = 8
 """Candidates kept beyond k: a product rounds distances by about 1e-6, so the last places may be swapped."""
+
+_CHUNK = 256
+"""Rows or columns of a product block that one thread scans at a time."""
 
 
 class Neighbours(NamedTuple):
@@ -39,10 +43,11 @@ def as_matrix(features: NDArray[np.floating] | Tensor, name: str = "features") -
             f"{name} must be a (N, D) matrix, got shape {tuple(matrix.shape)}; flatten each row."
         )
     matrix = matrix.to(torch.float32).contiguous()
-    # a sum over finite rows is finite unless it overflows, and then the distances would overflow too
-    if not bool(torch.isfinite(matrix.sum(dim=1)).all()):
-        bad = int((~torch.isfinite(matrix).all(dim=1)).sum())
-        raise ValueError(f"{name} has {bad} rows with NaN or infinity; look at the model that made them.")
+    broken = int((~torch.isfinite(torch.linalg.vector_norm(matrix, dim=1))).sum())
+    if broken:
+        raise ValueError(
+            f"{name} has {broken} rows with NaN, infinity or a squared norm beyond float32; fix the model."
+        )
     return matrix
 
 
@@ -51,25 +56,47 @@ def knn_table(
     k: int,
     *,
     block: int = 2048,
+    search: Literal["product", "faiss"] = "product",
     progress: Progress | None = None,
 ) -> Neighbours:
-    """Exact k nearest neighbours by squared Euclidean distance.
+    """Exact k nearest neighbours by squared Euclidean distance, ties to the lower index.
+
+    A float32 matrix product proposes ``k + 8`` candidates per row, and their distances are then summed
+    again in float64. So the table does not depend on ``block``, threads, library or device, unless more than
+    eight rows tie with the last place within the rounding of a product (then any of them is as near).
 
     Args:
-        features: ``(N, D)``, any float type, NumPy or torch.
+        features: ``(N, D)``, any float type, NumPy or torch; searched on the GPU where it is there.
         k: neighbours per row, itself included; more than N is clamped to N.
-        block: rows per product; changes speed and memory (two blocks of ``block**2`` floats), not the result.
-        progress: called as ``progress(done, total)`` after each block of products.
+        block: rows per product; memory grows by a block squared.
+        search: ``faiss`` proposes the candidates with ``IndexFlatL2`` (CPU; twice the multiplications).
+        progress: called as ``progress(done, total)`` after each product.
     """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}; a row is its own first neighbour.")
     matrix = as_matrix(features)
     num = matrix.shape[0]
-    k = min(k, num)
-    if k < 1:
-        return Neighbours(np.empty((num, 0), np.int32), np.empty((num, 0), np.float32))
-    candidates = _candidates(matrix.cpu(), min(k + _SPARE, num), block=block, progress=progress)
-    rows = matrix.cpu().numpy()
-    parts = map_rows(lambda start, stop: rerank(rows, candidates, k, start, stop), num, chunk=512)
-    return Neighbours(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]))
+    k, width = min(k, num), min(k + SPARE, num)
+    if num == 0:
+        return Neighbours(np.empty((0, 0), np.int32), np.empty((0, 0), np.float32))
+    if matrix.is_cuda and search == "product":
+        return _search_cuda(matrix, k, width, block=block, progress=progress)
+    matrix = matrix.cpu()
+    if search == "faiss":
+        candidates = _candidates_faiss(matrix, width)
+    else:
+        candidates = _candidates(matrix, width, block=block, progress=progress)
+    indices, distances = np.empty((num, k), np.int32), np.empty((num, k), np.float32)
+    # rows with the same neighbours one after the other find them in the processor's cache
+    order = np.argsort(candidates.min(axis=1), kind="stable")
+    rows = matrix.numpy()
+    map_rows(lambda a, b: rerank(rows, candidates, order, indices, distances, a, b), num, chunk=512)
+    return Neighbours(indices, distances)
+
+
+def squared_norms(matrix: Tensor, *, block: int = 4096) -> Tensor:
+    """``(N,)`` squared lengths, without a second matrix."""
+    return torch.cat([part.square().sum(dim=1) for part in matrix.split(block)])
 
 
 def _candidates(matrix: Tensor, width: int, *, block: int, progress: Progress | None) -> NDArray[np.int32]:
@@ -78,21 +105,58 @@ def _candidates(matrix: Tensor, width: int, *, block: int, progress: Progress | 
     The product of two different blocks serves both: half of the multiplications of a plain search.
     """
     num = matrix.shape[0]
-    norms = matrix.square().sum(dim=1).numpy()
+    norms = squared_norms(matrix).numpy()
     distances = np.full((num, width), np.inf, dtype=np.float32)
     indices = np.full((num, width), np.iinfo(np.int32).max, dtype=np.int32)
     blocks = range(0, num, block)
     done, total = 0, len(blocks) * (len(blocks) + 1) // 2
+
+    def scan(product: NDArray[np.float32], row0: int, col0: int) -> None:
+        state = (product, row0, col0, norms, distances, indices)
+        map_rows(lambda start, stop: feed_rows(*state, start, stop), product.shape[0], chunk=_CHUNK)
+        if row0 != col0:
+            map_rows(lambda start, stop: feed_columns(*state, start, stop), product.shape[1], chunk=_CHUNK)
+
     for col0 in blocks:
-        right = matrix[col0 : col0 + block].t()
+        multiply = multiplier(matrix[col0 : col0 + block])
         for row0 in range(0, col0 + 1, block):
-            product = torch.mm(matrix[row0 : row0 + block], right).numpy()
-            state = (product, row0, col0, norms, distances, indices)
-            chunk = max(64, min(block, 512))
-            map_rows(lambda a, b, s=state: feed_rows(*s, a, b), product.shape[0], chunk=chunk)  # type: ignore[misc]
-            if row0 != col0:
-                map_rows(lambda a, b, s=state: feed_columns(*s, a, b), product.shape[1], chunk=chunk)  # type: ignore[misc]
+            scan(multiply(matrix[row0 : row0 + block]).numpy(), row0, col0)
             done += 1
             if progress is not None:
                 progress(done, total)
     return indices
+
+
+def _candidates_faiss(matrix: Tensor, width: int) -> NDArray[np.int32]:
+    import faiss  # only those who ask for it pay for the import
+
+    index = faiss.IndexFlatL2(matrix.shape[1])
+    index.add(matrix.numpy())
+    _, indices = index.search(matrix.numpy(), width)
+    return np.asarray(indices, dtype=np.int32)
+
+
+def _search_cuda(matrix: Tensor, k: int, width: int, *, block: int, progress: Progress | None) -> Neighbours:
+    """The same search on a GPU: products and sums stay there, the table comes back."""
+    num, dim = matrix.shape
+    norms = squared_norms(matrix)
+    multiply = multiplier(matrix)
+    rows_at_once = max(1, 2**28 // (8 * width * max(dim, 1)))  # a quarter of a gigabyte of differences
+    number = torch.arange(num, device=matrix.device)
+    indices, distances = [], []
+    starts = range(0, num, block)
+    for done, start in enumerate(starts, start=1):
+        part = matrix[start : start + block]
+        near = norms[start : start + block, None] + norms - 2 * multiply(part)
+        # one integer key per pair, distance first: equal distances go to the lower index
+        keys = (near.clamp_min_(0).view(torch.int32).to(torch.int64) << 32) + number
+        candidates = keys.topk(width, dim=1, largest=False).values.bitwise_and(2**32 - 1).sort(dim=1).values
+        del near, keys
+        for some, theirs in zip(part.split(rows_at_once), candidates.split(rows_at_once), strict=True):
+            true = (some[:, None] - matrix[theirs]).double().square().sum(dim=2).float()
+            true, order = true.sort(dim=1, stable=True)
+            indices.append(theirs.gather(1, order)[:, :k].to(torch.int32).cpu().numpy())
+            distances.append(true[:, :k].cpu().numpy())
+        if progress is not None:
+            progress(done, len(starts))
+    return Neighbours(np.concatenate(indices), np.concatenate(distances))
