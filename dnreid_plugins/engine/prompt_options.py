@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 OPTIMIZERS = ("AdamW", "Adam")
+FIRST_MOMENTS = ("float32", "bfloat16")
 LAST_BATCH = ("drop", "merge", "keep")
 
 
@@ -26,14 +27,19 @@ class PromptStageOptions:
     warmup_lr: float = 1e-5
     min_lr: float = 1e-6
     temperature: float = 1.0
+    first_moment: str = "float32"
     last_batch: str = "drop"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"PROMPT_STAGE.OPTIMIZER is {self.optimizer!r}; it is one of {OPTIMIZERS}.")
-        if self.last_batch not in LAST_BATCH:
-            raise ValueError(f"PROMPT_STAGE.LAST_BATCH is {self.last_batch!r}; it is one of {LAST_BATCH}.")
+        for key, known in (
+            ("optimizer", OPTIMIZERS),
+            ("first_moment", FIRST_MOMENTS),
+            ("last_batch", LAST_BATCH),
+        ):
+            if getattr(self, key) not in known:
+                value = getattr(self, key)
+                raise ValueError(f"PROMPT_STAGE.{key.upper()} is {value!r}; it is one of {known}.")
         if self.batch_size < 1 or self.epochs < 0:
             raise ValueError(
                 f"PROMPT_STAGE has BATCH_SIZE {self.batch_size} and EPOCHS {self.epochs}; it takes >= 1 and >= 0."

@@ -192,12 +192,14 @@ def _build_optimizers(prompts: PromptLearner, options: PromptStageOptions) -> li
     dense = [p for p in prompts.parameters() if p is not prompts.tokens.weight]
     optimizers: list[torch.optim.Optimizer] = []
     if prompts.tokens.sparse:
-        decoupled = options.optimizer == "AdamW"
-        optimizers.append(
-            RowAdamW(
-                [prompts.tokens.weight], lr=options.lr, weight_decay=options.weight_decay, decoupled=decoupled
-            )
+        table = RowAdamW(
+            [prompts.tokens.weight],
+            lr=options.lr,
+            weight_decay=options.weight_decay,
+            decoupled=options.optimizer == "AdamW",
+            first_dtype=getattr(torch, options.first_moment),
         )
+        optimizers.append(table)
     else:
         dense.append(prompts.tokens.weight)
     if dense:

@@ -247,6 +247,7 @@ def test_half_precision_features_are_accepted(text: ClipTextTower) -> None:
     ("options", "message"),
     [
         ({"optimizer": "SGD"}, "OPTIMIZER is 'SGD'"),
+        ({"first_moment": "int8"}, "FIRST_MOMENT is 'int8'"),
         ({"last_batch": "pad"}, "LAST_BATCH is 'pad'"),
         ({"batch_size": 0}, "BATCH_SIZE 0"),
         ({"epochs": -1}, "EPOCHS -1"),

@@ -110,6 +110,28 @@ def test_state_survives_saving() -> None:
     assert torch.equal(tables[0].weight, tables[1].weight)
 
 
+def test_first_moment_in_bfloat16_stays_close_and_survives_saving() -> None:
+    tables = [sparse_table(4, 64) for _ in range(3)]
+    dtypes = (None, torch.bfloat16, torch.bfloat16)
+    optimizers = [RowAdamW([t.weight], first_dtype=d, **OPTIONS) for t, d in zip(tables, dtypes, strict=True)]
+    generator = torch.Generator().manual_seed(2)
+    for step in range(30):
+        target = torch.randn(4, 64, dtype=torch.float64, generator=generator)
+        for table, optimizer in zip(tables, optimizers, strict=True):
+            optimizer.zero_grad()
+            loss_of(table(torch.arange(4)), target).backward()
+            optimizer.step()
+        if step == 15:  # the third run is saved and loaded here
+            optimizers[2].load_state_dict(copy.deepcopy(optimizers[2].state_dict()))
+    moments = [
+        optimizer.state[table.weight]["first"] for table, optimizer in zip(tables, optimizers, strict=True)
+    ]
+    assert [m.dtype for m in moments] == [torch.float64, torch.bfloat16, torch.bfloat16]
+    assert torch.equal(tables[1].weight, tables[2].weight)
+    moved = (tables[0].weight - sparse_table(4, 64).weight).norm()
+    assert 0 < (tables[0].weight - tables[1].weight).norm() < 0.01 * moved
+
+
 def test_dense_gradient_is_refused() -> None:
     table = nn.Parameter(torch.randn(3, 2))
     table.square().sum().backward()
