@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from fastreid.utils.checkpoint import Checkpointer
 from torch import Tensor, nn
 
-from ..modeling.pretrained import best_prefix
+from ..modeling.pretrained import best_prefix, single_stream_name
 from ..modeling.weight_files import WeightFileError, read_weight_file, unwrap
 from .files import plain, remove_leftovers, write_atomically
 
@@ -21,8 +20,6 @@ logger = logging.getLogger(__name__)
 # What is kept for ever; every other checkpoint of the folder is periodic.
 FINAL, BEST = "model_final", "model_best"
 POINTER = "last_checkpoint"
-# ``backbone.backbone.conv1.day.weight`` of a dual-stream encoder is ``backbone.conv1.weight`` of a plain one.
-_STREAM = re.compile(r"\.(day|night)\.")
 
 
 class AtomicCheckpointer(Checkpointer):
@@ -212,7 +209,7 @@ class AtomicCheckpointer(Checkpointer):
     def _load_weights(self, state: dict[str, Tensor], *, exact: bool) -> None:
         """A file of a plain single-stream encoder fits a dual-stream one: both streams get its weights."""
         own = self.model.state_dict()
-        single = {key: _STREAM.sub(".", key).replace("backbone.backbone.", "backbone.", 1) for key in own}
+        single = {key: single_stream_name(key) for key in own}
         prefix = best_prefix(state, {*own, *single.values()})
         sources = {
             key: next((n for n in (prefix + key, prefix + plain_key, key, plain_key) if n in state), None)

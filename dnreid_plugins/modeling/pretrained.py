@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 # Blocks that re-id adds to a classification backbone; a file made for classification cannot have them.
 ADDED_BLOCKS = re.compile(r"(^|\.)(NL_\d+|se)\.")
 MAX_PREFIX_PARTS = 3
+_STREAM = re.compile(r"\.(day|night)\.")
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path) -> LoadReport:
     if added:
         logger.warning("%s: %d tensors start from random, e.g. %s.", path, len(added), added[0])
     return report
+
+
+def single_stream_name(name: str) -> str:
+    """``backbone.backbone.conv1.day.weight`` of a dual-stream encoder is ``backbone.conv1.weight`` of a plain one."""
+    return _STREAM.sub(".", name).replace("backbone.backbone.", "backbone.", 1)
 
 
 def best_prefix(stored: Iterable[str], wanted: Iterable[str]) -> str:
