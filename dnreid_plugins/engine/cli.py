@@ -13,10 +13,11 @@ from fastreid.modeling.meta_arch import build_model
 from tabulate import tabulate
 
 from .checkpoint import AtomicCheckpointer
+from .config_merge import merge_with_suggestions
 from .distributed import launch
 from .label_phase import NothingClusteredError
 from .logs import quiet_screen, setup_logs
-from .preflight import check, merge_with_suggestions
+from .preflight import check
 from .results import read_results
 from .trainer import CrossDomainTrainer
 
@@ -63,7 +64,7 @@ def setup(args: Namespace) -> CfgNode:
     if args.eval_only:
         cfg.MODEL.BACKBONE.PRETRAIN = False
     cfg.freeze()
-    check(cfg)
+    check(cfg, eval_only=args.eval_only)
     setup_logs(cfg.OUTPUT_DIR)
     with quiet_screen():
         default_setup(cfg, args)

@@ -59,6 +59,7 @@ class CrossDomainTrainer(DefaultTrainer):
             loader, self.iters_per_epoch = self.train_data.loader, self.train_data.sampler.iterations
         else:
             loader = self.build_train_loader(cfg)
+            preflight.check_supervised_data(cfg, loader.dataset)
             cfg = self.auto_scale_hyperparams(cfg, loader.dataset.num_classes)
             self.iters_per_epoch = cfg.DATALOADER.ITERS_PER_EPOCH or max(
                 len(loader.dataset) // cfg.SOLVER.IMS_PER_BATCH, 1

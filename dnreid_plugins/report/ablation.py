@@ -88,9 +88,13 @@ def run_table(
     todo = {(row.folder, seed): (row, seed) for seed in seeds for row in table.rows}
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         codes = list(pool.map(lambda job: _run(root, *job, logs, overrides), todo.values()))
-    failed = [f"{row.name} seed {seed}" for (row, seed), code in zip(todo.values(), codes, strict=True) if code]
+    failed = [
+        f"{row.name} seed {seed}" for (row, seed), code in zip(todo.values(), codes, strict=True) if code
+    ]
     if failed:
-        raise RuntimeError(f"{len(failed)} runs failed: {', '.join(failed[:5])}; see run.log in their folders.")
+        raise RuntimeError(
+            f"{len(failed)} runs failed: {', '.join(failed[:5])}; see run.log in their folders."
+        )
 
 
 def _run(root: Path, row: Row, seed: int, logs: Path, overrides: Sequence[str]) -> int:
@@ -148,7 +152,13 @@ def markdown(table: Table, logs: Path, *, seeds: Sequence[int]) -> str:
         extra = [mean_and_spread([v for f, _ in runs for v in health(f, key)[-1:]]) for key in table.figures]
         lines.append([row.name, *cells, *extra, len(runs), row.paper])
     names = [f"{d} {m}" for d in DIRECTIONS for m in METRICS]
-    heads = ["row", *names, *[key.removeprefix("true/") for key in table.figures], "seeds", "paper (DN-348, D2N)"]
+    heads = [
+        "row",
+        *names,
+        *[key.removeprefix("true/") for key in table.figures],
+        "seeds",
+        "paper (DN-348, D2N)",
+    ]
     return tabulate(lines, headers=heads, tablefmt="github", disable_numparse=True)
 
 

@@ -36,7 +36,9 @@ def test_three_steps_of_every_optimizer_move_every_trainable_parameter(tiny_cfg:
     before = {key: p.detach().clone() for key, p in trainer.bare_model.named_parameters()}
     trainer.train()
     trained = [key for key, p in trainer.bare_model.named_parameters() if p.requires_grad]
-    still = [key for key in trained if torch.equal(before[key], dict(trainer.bare_model.named_parameters())[key])]
+    still = [
+        key for key in trained if torch.equal(before[key], dict(trainer.bare_model.named_parameters())[key])
+    ]
     assert trained and not still
     assert not [key for key, p in trainer.bare_model.named_parameters() if p.requires_grad and p.grad is None]
 
@@ -55,7 +57,9 @@ def test_results_hold_start_and_end_in_both_directions(tiny_cfg: CfgNode) -> Non
 
 def test_the_last_evaluation_reaches_metrics_json(tiny_cfg: CfgNode) -> None:
     trainer = train(tiny_cfg)
-    rows = [json.loads(line) for line in (Path(tiny_cfg.OUTPUT_DIR) / "metrics.json").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (Path(tiny_cfg.OUTPUT_DIR) / "metrics.json").read_text().splitlines()
+    ]
     last = [row for row in rows if "DN348/D2N/mAP" in row]
     results = json.loads((Path(tiny_cfg.OUTPUT_DIR) / "results.json").read_text())
     assert last and last[-1]["DN348/D2N/mAP"] == pytest.approx(results["DN348"]["D2N"]["mAP"])
@@ -64,12 +68,16 @@ def test_the_last_evaluation_reaches_metrics_json(tiny_cfg: CfgNode) -> None:
 
 def test_health_lines_say_what_was_clustered(tiny_cfg: CfgNode) -> None:
     train(tiny_cfg)
-    lines = [json.loads(line) for line in (Path(tiny_cfg.OUTPUT_DIR) / "health.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (Path(tiny_cfg.OUTPUT_DIR) / "health.jsonl").read_text().splitlines()
+    ]
     assert [line["epoch"] for line in lines] == [1, 2]
     assert all(line["day/clusters"] >= 1 and "true/night/ARI" in line for line in lines)
 
 
-def test_the_same_seed_gives_the_same_bits_with_and_without_workers(tiny_cfg: CfgNode, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bits_with_and_without_workers(
+    tiny_cfg: CfgNode, tmp_path: Path
+) -> None:
     first = weights(train(tiny_cfg))
     tiny_cfg.OUTPUT_DIR = str(tmp_path / "workers")
     tiny_cfg.DATALOADER.NUM_WORKERS = 2
@@ -146,7 +154,9 @@ def test_a_domain_that_collapses_is_left_out_and_said(tiny_cfg: CfgNode, caplog:
     def scattered() -> torch.Tensor:
         features = extract()
         night = trainer.train_data.domains == 1  # type: ignore[union-attr]
-        features[night] = torch.nn.functional.normalize(torch.randn(int(night.sum()), features.shape[1]), dim=1)
+        features[night] = torch.nn.functional.normalize(
+            torch.randn(int(night.sum()), features.shape[1]), dim=1
+        )
         return features
 
     object.__setattr__(clusterer, "min_samples", 4)

@@ -1,0 +1,120 @@
+"""The command lines a user types: our train_net.py, an unmodified fast-reid script, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fastreid.config import CfgNode
+
+from dnreid_plugins.engine.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = Path(__file__).with_name("fastreid_script.py")
+# The tests' own backbone does not exist in another process.
+SMALL = ["MODEL.BACKBONE.NAME", "build_mobilenetv2_backbone", "MODEL.BACKBONE.DEPTH", "0.1x"]
+SMALL += ["MODEL.BACKBONE.FEAT_DIM", "1280", "MODEL.DUAL_STREAM.MODULES", "('features.0',)"]
+
+
+def run(command: list[str], root: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "FASTREID_DATASETS": str(root), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_an_unmodified_fastreid_script_trains_and_evaluates(tiny_root: Path, tmp_path: Path) -> None:
+    config = ["--config-file", "tests/tiny.yml"]
+    out = ["OUTPUT_DIR", str(tmp_path)]
+    done = run(["-m", "dnreid_plugins", str(SCRIPT), *config, *SMALL, *out], tiny_root)
+    assert done.returncode == 0, done.stderr[-2000:]
+    trained = results(tmp_path)
+    assert trained["finished"] and set(trained["DN348"]) >= {"D2N", "N2D"}
+
+    weights = ["MODEL.WEIGHTS", str(tmp_path / "model_final.pth"), "OUTPUT_DIR", str(tmp_path / "eval")]
+    done = run(["-m", "dnreid_plugins", str(SCRIPT), *config, "--eval-only", *SMALL, *weights], tiny_root)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert results(tmp_path / "eval")["DN348"] == trained["DN348"]
+
+
+def test_a_missing_script_is_one_sentence(tiny_root: Path) -> None:
+    done = run(["-m", "dnreid_plugins", "no_such_script.py"], tiny_root)
+    assert done.returncode != 0 and "there is no script 'no_such_script.py'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_train_net_trains_evaluates_and_resumes(tiny_cfg: CfgNode, tmp_path: Path) -> None:
+    config = ["--config-file", str(ROOT / "tests" / "tiny.yml")]
+    first = main([*config, "OUTPUT_DIR", str(tmp_path / "a")])
+    assert set(first["DN348"]) >= {"D2N", "N2D"}
+    weights = ["MODEL.WEIGHTS", str(tmp_path / "a" / "model_final.pth")]
+    again = main([*config, "--eval-only", *weights, "OUTPUT_DIR", str(tmp_path / "b")])
+    assert again == first
+    # Resuming a finished run gives its result again.
+    assert main([*config, "--resume", "OUTPUT_DIR", str(tmp_path / "a")])["DN348"] == first["DN348"]
+
+
+@pytest.mark.parametrize("sampler", ["TrainingSampler", "NaiveIdentitySampler", "BalancedIdentitySampler"])
+def test_stock_supervised_training(tiny_cfg: CfgNode, tmp_path: Path, sampler: str) -> None:
+    """fast-reid's Baseline with cross-entropy and triplet through our trainer."""
+    stock = ["MODEL.META_ARCHITECTURE", "Baseline", "MODEL.HEADS.NAME", "EmbeddingHead"]
+    stock += ["MODEL.LOSSES.NAME", "('CrossEntropyLoss', 'TripletLoss')", "MODEL.DUAL_STREAM.MODULES", "()"]
+    stock += ["DATALOADER.SAMPLER_TRAIN", sampler, "SOLVER.IMS_PER_BATCH", "8", "OUTPUT_DIR", str(tmp_path)]
+    got = main(["--config-file", str(ROOT / "tests" / "tiny.yml"), *stock])
+    assert 0 <= got["DN348"]["D2N"]["mAP"] <= 100
+
+
+BAD = {
+    "unknown key": (["CLUSTER.EPSS", "0.5"], "CLUSTER.EPS"),
+    "no such config": (["--config-file", "nowhere.yml"], "nowhere.yml"),
+    "cuda without cuda": (["MODEL.DEVICE", "cuda"], "MODEL.DEVICE"),
+    "unknown data set": (["DATASETS.NAMES", "('DN349',)"], "DN349"),
+    "batch does not divide": (["SOLVER.IMS_PER_BATCH", "18"], "SOLVER.IMS_PER_BATCH"),
+    "unknown loss": (["MODEL.LOSSES.NAME", "('ClusterNCEE',)"], "ClusterNCEE"),
+    "unknown backbone": (["MODEL.BACKBONE.NAME", "build_resnet"], "build_resnet"),
+    "unknown stream module": (["MODEL.DUAL_STREAM.MODULES", "('layer7',)"], "layer7"),
+    "missing weights": (["MODEL.WEIGHTS", "nowhere.pth"], "nowhere.pth"),
+    "pretrain without path": (["MODEL.BACKBONE.PRETRAIN", "True"], "PRETRAIN_PATH"),
+    "unknown shipped weights": (
+        ["MODEL.BACKBONE.PRETRAIN", "True", "MODEL.BACKBONE.PRETRAIN_PATH", "shipped:none"],
+        "shipped:none",
+    ),
+    "bad policy": (["CLUSTER.ON_EMPTY", "shrug"], "CLUSTER.ON_EMPTY"),
+    "bad resume of another run": (["SOLVER.OPT", "Adamm"], "SOLVER.OPT"),
+}
+
+
+@pytest.mark.parametrize("case", sorted(BAD))
+def test_bad_input_is_one_sentence_before_training(
+    case: str, tiny_cfg: CfgNode, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, named = BAD[case]
+    config = [] if "--config-file" in words else ["--config-file", str(ROOT / "tests" / "tiny.yml")]
+    with pytest.raises(SystemExit) as stop:
+        main([*config, *words, *([] if "--config-file" in words else ["OUTPUT_DIR", str(tmp_path / "out")])])
+    text = str(stop.value)
+    assert text.startswith("error: ") and named in text
+    assert not list(tmp_path.rglob("*.pth")) and not list(tmp_path.rglob("results.json"))
+
+
+def test_missing_data_names_the_way_out(
+    tiny_cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTREID_DATASETS", str(tmp_path / "nothing"))
+    with pytest.raises(SystemExit) as stop:
+        main(["--config-file", str(ROOT / "tests" / "tiny.yml"), "OUTPUT_DIR", str(tmp_path / "out")])
+    assert "FASTREID_DATASETS" in str(stop.value)
