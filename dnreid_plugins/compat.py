@@ -82,10 +82,16 @@ class _PackageConfig:
 def mend() -> None:
     """Replace the fast-reid symbols that cannot work, or work wrongly, on today's machines."""
     import fastreid.data.build as build
+    import fastreid.data.common as common
+    import fastreid.engine.defaults as defaults
+    import fastreid.evaluation
     import fastreid.evaluation.reid_evaluation as reid_evaluation
     from fastreid.modeling.meta_arch import baseline, mgn
 
+    from .data.images import read_image
     from .data.loaders import CpuGpuLoader, collate
+    from .data.transforms import build_transforms
+    from .evaluation.reid_evaluator import DomainReidEvaluator
     from .modeling.backbone import build_backbone
 
     effnet = sys.modules["fastreid.modeling.backbones.regnet.effnet"]
@@ -100,6 +106,12 @@ def mend() -> None:
     build.DataLoaderX = CpuGpuLoader
     # data.build.fast_batch_collator: turned unknown types into None.
     build.fast_batch_collator = collate
+    # data.data_utils.read_image: palette indices became colours, other modes kept 2 or 4 channels.
+    common.read_image = read_image
+    # data.transforms.build_transforms: AFFINE raised, the patch pool held 18 GiB per worker.
+    build.build_transforms = build_transforms
+    # ReidEvaluator: wrong ROC, stale rows on small galleries, NaN ranked without a word, CUDA for re-ranking.
+    fastreid.evaluation.ReidEvaluator = defaults.ReidEvaluator = DomainReidEvaluator
     # ReidEvaluator._compile_dependencies: ran make inside site-packages.
     reid_evaluation.ReidEvaluator._compile_dependencies = lambda self: None
     # regnet.build_regnet_backbone, effnet.build_effnet_backbone: worked inside the source tree only.

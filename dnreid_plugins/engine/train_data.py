@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,8 +65,7 @@ def build_train_data(cfg: Any) -> TrainData:
         )
     iterations = cfg.DATALOADER.ITERS_PER_EPOCH or max(len(items) // cfg.SOLVER.IMS_PER_BATCH, 1)
     sampler = CrossDomainIdentitySampler(
-        # Until the first label phase each domain is one cluster.
-        np.zeros(len(items)),
+        None,
         domains.numpy(),
         num_clusters=per_domain // num_instances,
         num_instances=num_instances,
@@ -93,7 +93,7 @@ def read_dataset(name: str) -> Any:
     known = sorted(DATASET_REGISTRY._obj_map)
     if name not in known:
         raise ValueError(f"DATASETS names {name!r}, which is not registered; known sets: {known}.")
-    return DATASET_REGISTRY.get(name)()
+    return DATASET_REGISTRY.get(name)(root=os.environ.get("FASTREID_DATASETS", "datasets"))
 
 
 def _true_ids(items: list[DomainItem]) -> np.ndarray | None:

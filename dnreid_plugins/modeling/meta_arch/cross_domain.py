@@ -35,6 +35,7 @@ class CrossDomainBaseline(nn.Module):
         pixel_mean, pixel_std: 3 values each, in 0..255.
         stream_modules: ``MODEL.DUAL_STREAM.MODULES``.
         shared_bn: ``MODEL.DUAL_STREAM.SHARED_BN``.
+        channels_last: ``MODEL.CHANNELS_LAST``.
     """
 
     # The trainer runs a label phase before each epoch for architectures that say so.
@@ -52,11 +53,14 @@ class CrossDomainBaseline(nn.Module):
         pixel_std: list[float],
         stream_modules: tuple[str, ...] = (),
         shared_bn: str = "joint",
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         if shared_bn not in SHARED_BN_MODES:
             raise ValueError(f"MODEL.DUAL_STREAM.SHARED_BN is {shared_bn!r}; it is one of {SHARED_BN_MODES}.")
         self.backbone = DualStream(backbone, stream_modules, freeze_shared_statistics=shared_bn == "frozen")
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.backbone.to(memory_format=self.memory_format)
         self.heads = heads
         self.loss_heads = loss_heads
         self.memory = memory
@@ -81,6 +85,7 @@ class CrossDomainBaseline(nn.Module):
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "stream_modules": tuple(cfg.MODEL.DUAL_STREAM.MODULES),
             "shared_bn": cfg.MODEL.DUAL_STREAM.SHARED_BN,
+            "channels_last": cfg.MODEL.CHANNELS_LAST,
         }
 
     @property
@@ -118,7 +123,8 @@ class CrossDomainBaseline(nn.Module):
     def preprocess_image(self, batch: dict[str, Any]) -> Tensor:
         """``(B, 3, H, W)`` images in 0..255 -> normalised, on the model's device; the input is left alone."""
         images = batch["images"].to(device=self.device, dtype=torch.float32)
-        return (images - self.pixel_mean) / self.pixel_std
+        images = (images - self.pixel_mean) / self.pixel_std
+        return images.contiguous(memory_format=self.memory_format)
 
     def _domains(self, batch: dict[str, Any]) -> Tensor:
         if "domains" not in batch:
