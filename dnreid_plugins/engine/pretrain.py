@@ -18,6 +18,7 @@ from fastreid.config import get_cfg
 from fastreid.modeling.backbones import build_backbone
 from torch import Tensor, nn
 
+from ..data import dnmini
 from ..data.dnmini.source import IGNORED, SourceSet, source_set
 from .files import write_atomically
 
@@ -126,7 +127,7 @@ def pretrain(options: PretrainOptions, *, source: SourceSet | None = None) -> di
         logger.info("rendering %d source vehicles, %d day views each", options.num_ids, options.images_per_id)
         source = source_set(options.num_ids, options.images_per_id, options.seed)
     backbone = build_plain_backbone(options)
-    model = _classifier(backbone, source, options)
+    model = _classifier(backbone, source, options).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
@@ -168,11 +169,19 @@ def _batches(
     for _ in range(options.epochs):
         order = torch.randperm(len(source.images), generator=generator)
         for rows in order[: len(order) // options.batch_size * options.batch_size].split(options.batch_size):
-            images = torch.from_numpy(source.images[rows.numpy()]).permute(0, 3, 1, 2).contiguous().float()
+            # (B, H, W, 3) seen as (B, 3, H, W): channels last in memory, which convolutions like best on a CPU.
+            images = torch.from_numpy(source.images[rows.numpy()]).permute(0, 3, 1, 2).float()
             images = photometric_jitter(
                 shift_and_flip(images, generator), generator, exposure=options.exposure
             )
-            yield (images - mean) / std, labels[rows]
+            images = (images - mean) / std
+            yield images.contiguous(memory_format=torch.channels_last), labels[rows]
+
+
+def weights_path(options: PretrainOptions) -> Path:
+    """Where the package keeps the start weights of this backbone."""
+    name = options.backbone.removeprefix("build_").removesuffix("_backbone")
+    return Path(dnmini.__file__).parent / "weights" / f"{name}_{options.depth}.safetensors"
 
 
 def write_weights(state: dict[str, Tensor], path: Path, options: PretrainOptions) -> None:

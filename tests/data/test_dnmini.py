@@ -10,13 +10,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dnreid_plugins.data.dnmini import caption, ensure_dnmini, render, sample_identities, write_dnmini
+from dnreid_plugins.data.dnmini import (
+    caption,
+    contact_sheet,
+    ensure_dnmini,
+    render,
+    sample_identities,
+    write_dnmini,
+)
 from dnreid_plugins.data.dnmini import write as write_module
 from dnreid_plugins.data.dnmini.canvas import Camera
 from dnreid_plugins.data.dnmini.identity import BODIES, MARK_SHAPES
+from dnreid_plugins.data.dnmini.marks import mark_polygons
 from dnreid_plugins.data.dnmini.scene import sample_camera
 from dnreid_plugins.data.dnmini.shape import build_shape
-from dnreid_plugins.data.dnmini.vehicle import mark_polygons
 from dnreid_plugins.data.dnmini.write import MANIFEST, Parameters, raw_ids
 from dnreid_plugins.functional.types import Domain
 
@@ -202,3 +209,11 @@ def test_ensure_names_the_folder_after_the_seed(tmp_path: Path, monkeypatch: pyt
     assert ensure_dnmini(tmp_path) == tmp_path / "dnmini"
     assert ensure_dnmini(tmp_path, seed=9) == tmp_path / "dnmini-seed9"
     assert seen == [(tmp_path / "dnmini", 0), (tmp_path / "dnmini-seed9", 9)]
+
+
+def test_contact_sheet_has_one_row_per_vehicle_and_both_domains() -> None:
+    sheet = contact_sheet(seed=3, num_ids=2, views=2)
+    assert sheet.size == (4 * 128 + 4, 2 * 80 + 4)
+    picture = np.asarray(sheet)
+    assert (picture[80:84] == 255).all() and (picture[:, 256:260] == 255).all()
+    assert picture[:80, 260:].mean() < picture[:80, :256].mean()

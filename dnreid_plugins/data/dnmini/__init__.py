@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from .identity import Identity, caption, sample_identities
 from .render import render
+from .sheet import contact_sheet
 from .write import ensure_dnmini, write_dnmini
 
-__all__ = ["Identity", "caption", "ensure_dnmini", "render", "sample_identities", "write_dnmini"]
+__all__ = [
+    "Identity",
+    "caption",
+    "contact_sheet",
+    "ensure_dnmini",
+    "render",
+    "sample_identities",
+    "write_dnmini",
+]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 from .canvas import Camera, Canvas, Colour, Point3, box, disc, shade
+from .ends import paint_front, paint_rear
 from .identity import Identity, Mark
+from .marks import mark_polygons
 from .palette import (
     LAMP_GLOWS,
     MARKER_GLOWS,
@@ -43,12 +45,13 @@ class VehiclePainter:
         self.glass: Colour = TINT_COLOURS[identity.tint]
 
     def paint(self) -> None:
+        """The whole vehicle."""
         self._shadow()
         self._hull()
         if self.camera.faces(normal=(1.0, 0.0, 0.0)) > 0.02:
-            self._front()
+            paint_front(self)
         if self.camera.faces(normal=(-1.0, 0.0, 0.0)) > 0.02:
-            self._rear()
+            paint_rear(self)
         self._side()
         self._stripe()
         self._windows()
@@ -58,17 +61,19 @@ class VehiclePainter:
         self._markers()
         self._roof()
 
-    def _fill(self, points: list[Point3], colour: Colour) -> None:
+    def fill(self, points: list[Point3], colour: Colour) -> None:
+        """A filled polygon given in metres."""
         self.canvas.polygon(self.camera.project(points), colour)
 
-    def _lamp(self, points: list[Point3], glow: Colour, power: float) -> None:
+    def lamp(self, points: list[Point3], glow: Colour, power: float) -> None:
+        """A lamp given in metres, as bright in the picture of lights as ``power`` (0..1) says."""
         self.canvas.lamp(self.camera.project(points), shade(glow, 0.92), shade(glow, power))
 
     def _shadow(self) -> None:
         reach = 0.25
         low, high = -reach, self.shape.length + reach
         far = self.shape.width + reach
-        self._fill([(low, -reach, 0.0), (high, -reach, 0.0), (high, far, 0.0), (low, far, 0.0)], (34, 34, 36))
+        self.fill([(low, -reach, 0.0), (high, -reach, 0.0), (high, far, 0.0), (low, far, 0.0)], (34, 34, 36))
 
     def _hull(self) -> None:
         """The profile extruded across the vehicle: every strip that faces the camera, farthest first."""
@@ -88,98 +93,29 @@ class VehiclePainter:
     def _strip(self, edge: Edge, light: float) -> None:
         (x0, z0), (x1, z1) = edge.start, edge.end
         width = self.shape.width
-        self._fill([(x0, 0.0, z0), (x1, 0.0, z1), (x1, width, z1), (x0, width, z0)], shade(self.body, light))
+        self.fill([(x0, 0.0, z0), (x1, 0.0, z1), (x1, width, z1), (x0, width, z0)], shade(self.body, light))
         if edge.glass:
             near, far = 0.12, width - 0.12
             xa, za = x0 + 0.1 * (x1 - x0), z0 + 0.1 * (z1 - z0)
             xb, zb = x0 + 0.9 * (x1 - x0), z0 + 0.9 * (z1 - z0)
-            self._fill(
+            self.fill(
                 [(xa, near, za), (xb, near, zb), (xb, far, zb), (xa, far, za)], shade(self.glass, light + 0.1)
             )
 
-    def _front(self) -> None:
-        shape, x = self.shape, self.shape.length
-        width = shape.width
-        self._fill(
-            [(x, 0, CLEARANCE), (x, width, CLEARANCE), (x, width, 0.5), (x, 0, 0.5)], shade(self.lower, 0.6)
-        )
-        z = shape.lamp_height
-        middle = (CLEARANCE + shape.nose) / 2
-        self._fill(
-            [
-                (x, 0.55, middle - 0.1),
-                (x, width - 0.55, middle - 0.1),
-                (x, width - 0.55, middle + 0.12),
-                (x, 0.55, middle + 0.12),
-            ],
-            (36, 36, 40),
-        )
-        for y in (0.28, width - 0.28):
-            self._head_lamp(x, y, z)
-
-    def _head_lamp(self, x: float, y: float, z: float) -> None:
-        glow, power = LAMP_GLOWS[self.identity.lamp_colour], self.lights_on[0]
-        kind = self.identity.lamp_shape
-        if kind == "round":
-            self._lamp(disc((x, y, z), 0.16, plane="front"), glow, power)
-        elif kind == "twin":
-            for offset in (-0.12, 0.12):
-                self._lamp(disc((x, y + offset, z), 0.10, plane="front"), glow, power)
-        else:
-            half_y, half_z = (0.15, 0.13) if kind == "square" else (0.25, 0.06)
-            self._lamp(self._upright(x, y, z, half_y, half_z), glow, power)
-
-    @staticmethod
-    def _upright(x: float, y: float, z: float, half_y: float, half_z: float) -> list[Point3]:
-        return [
-            (x, y - half_y, z - half_z),
-            (x, y + half_y, z - half_z),
-            (x, y + half_y, z + half_z),
-            (x, y - half_y, z + half_z),
-        ]
-
-    def _rear(self) -> None:
-        shape, width = self.shape, self.shape.width
-        self._fill(
-            [(0, 0, CLEARANCE), (0, width, CLEARANCE), (0, width, 0.5), (0, 0, 0.5)], shade(self.lower, 0.6)
-        )
-        z, power, kind = shape.lamp_height + 0.05, 0.8 * self.lights_on[0], self.identity.tail_shape
-        if kind == "full-width":
-            self._lamp(self._upright(0, width / 2, z, width / 2 - 0.08, 0.06), TAIL_GLOW, power)
-        for y in (0.22, width - 0.22):
-            if kind == "round":
-                self._lamp(disc((0, y, z), 0.14, plane="front"), TAIL_GLOW, power)
-            elif kind != "full-width":
-                half_y, half_z = (0.09, 0.26) if kind == "tall" else (0.20, 0.09)
-                self._lamp(self._upright(0, y, z, half_y, half_z), TAIL_GLOW, power)
-        if self.identity.rear == "spare wheel":
-            centre = (-0.02, width / 2, min(shape.tail, 1.2) * 0.8)
-            self._fill(disc(centre, 0.34, plane="front"), TYRE)
-            self._fill(disc(centre, 0.18, plane="front"), (150, 150, 150))
-        elif self.identity.rear == "ladder":
-            for y in (width * 0.40, width * 0.60):
-                self._fill(
-                    self._upright(-0.02, y, (CLEARANCE + shape.tail) / 2, 0.035, shape.tail * 0.42),
-                    (205, 205, 205),
-                )
-            for i in range(5):
-                z = CLEARANCE + 0.15 + i * (shape.tail - CLEARANCE) / 5
-                self._fill(self._upright(-0.02, width / 2, z, width * 0.1, 0.03), (205, 205, 205))
-
     def _side(self) -> None:
         shape = self.shape
-        self._fill([(x, 0.0, z) for x, z in shape.profile], shade(self.body, 0.95))
+        self.fill([(x, 0.0, z) for x, z in shape.profile], shade(self.body, 0.95))
         split = shape.side_band[2] + (shape.nose - shape.side_band[2]) * 0.35
         if self.identity.two_tone != "none":
-            self._fill(box((0.0, shape.length), (CLEARANCE, split), y=0.0), self.lower)
-        self._fill(box((0.0, shape.length), (CLEARANCE, CLEARANCE + 0.10), y=0.0), shade(self.lower, 0.5))
+            self.fill(box((0.0, shape.length), (CLEARANCE, split), y=0.0), self.lower)
+        self.fill(box((0.0, shape.length), (CLEARANCE, CLEARANCE + 0.10), y=0.0), shade(self.lower, 0.5))
 
     def _windows(self) -> None:
         for pane in self.shape.panes:
-            self._fill([(x, -0.01, z) for x, z in pane], self.glass)
+            self.fill([(x, -0.01, z) for x, z in pane], self.glass)
         for pane in self.shape.panes[1:]:  # a door line below each pillar
             x = pane[0][0] - 0.03
-            self._fill(
+            self.fill(
                 box((x - 0.015, x + 0.015), (CLEARANCE + 0.12, pane[0][1]), y=-0.01), shade(self.body, 0.6)
             )
 
@@ -188,13 +124,13 @@ class VehiclePainter:
         colour = contrast_tone(self.identity.stripe_tone, self.body)
         middle = (z0 + z1) / 2 + 0.08
         if kind == "single":
-            self._fill(box((x0, x1), (middle - 0.07, middle + 0.07), y=-0.01), colour)
+            self.fill(box((x0, x1), (middle - 0.07, middle + 0.07), y=-0.01), colour)
         elif kind == "double":
             for z in (middle - 0.12, middle + 0.10):
-                self._fill(box((x0, x1), (z - 0.04, z + 0.04), y=-0.01), colour)
+                self.fill(box((x0, x1), (z - 0.04, z + 0.04), y=-0.01), colour)
         elif kind == "slanted":
             for x in (x0 + 0.42 * (x1 - x0), x0 + 0.56 * (x1 - x0)):
-                self._fill(
+                self.fill(
                     [(x, -0.01, z0), (x + 0.2, -0.01, z0), (x + 0.55, -0.01, z1), (x + 0.35, -0.01, z1)],
                     colour,
                 )
@@ -202,7 +138,7 @@ class VehiclePainter:
             cell = (x1 - x0) / 14
             for i in range(14):
                 z = middle - 0.11 + 0.11 * (i % 2)
-                self._fill(box((x0 + i * cell, x0 + (i + 1) * cell), (z, z + 0.11), y=-0.01), colour)
+                self.fill(box((x0 + i * cell, x0 + (i + 1) * cell), (z, z + 0.11), y=-0.01), colour)
 
     def _mark(self, mark: Mark) -> None:
         """Marks sit between the axles (on a truck: along its box), in three columns and two rows."""
@@ -216,28 +152,28 @@ class VehiclePainter:
         z = z0 + radius if mark.place % 2 == 0 else z1 - radius
         colour = contrast_tone(mark.tone, self.body)
         for polygon in mark_polygons(mark.shape, radius=radius):
-            self._fill([(x + dx, -0.02, z + dz) for dx, dz in polygon], colour)
+            self.fill([(x + dx, -0.02, z + dz) for dx, dz in polygon], colour)
         if mark.shape == "ring":
-            self._fill(disc((x, -0.02, z), 0.55 * radius, plane="side"), self.body)
+            self.fill(disc((x, -0.02, z), 0.55 * radius, plane="side"), self.body)
 
     def _wheels(self) -> None:
         radius = self.shape.wheel_radius
         for x in self.shape.wheels:
-            self._fill(disc((x, -0.02, radius), radius * 1.18, plane="side"), (20, 20, 22))
-            self._fill(disc((x, -0.04, radius), radius, plane="side"), TYRE)
+            self.fill(disc((x, -0.02, radius), radius * 1.18, plane="side"), (20, 20, 22))
+            self.fill(disc((x, -0.04, radius), radius, plane="side"), TYRE)
             self._rim(x, radius)
 
     def _rim(self, x: float, radius: float) -> None:
         kind = self.identity.wheel
         tone: Colour = (96, 96, 98) if kind == "steel" else (196, 198, 202)
-        self._fill(disc((x, -0.05, radius), radius * 0.66, plane="side"), tone)
+        self.fill(disc((x, -0.05, radius), radius * 0.66, plane="side"), tone)
         if kind == "ring":
-            self._fill(disc((x, -0.06, radius), radius * 0.46, plane="side"), TYRE)
+            self.fill(disc((x, -0.06, radius), radius * 0.46, plane="side"), TYRE)
         elif kind == "spoked":
             for i in range(5):
-                self._fill(disc(self._on_rim(x, radius, i), radius * 0.13, plane="side", corners=6), TYRE)
+                self.fill(disc(self._on_rim(x, radius, i), radius * 0.13, plane="side", corners=6), TYRE)
         elif kind == "steel":
-            self._fill(disc((x, -0.06, radius), radius * 0.22, plane="side"), (190, 190, 190))
+            self.fill(disc((x, -0.06, radius), radius * 0.22, plane="side"), (190, 190, 190))
 
     @staticmethod
     def _on_rim(x: float, radius: float, i: int) -> Point3:
@@ -250,17 +186,17 @@ class VehiclePainter:
         glow, power = MARKER_GLOWS[self.identity.marker_colour], 0.9 * self.lights_on[1]
         for i in range(self.identity.num_markers):
             x = x0 + (x1 - x0) * (i + 1) / (self.identity.num_markers + 1)
-            self._lamp(box((x - 0.075, x + 0.075), (z0 - 0.06, z0 + 0.05), y=-0.03), glow, power)
+            self.lamp(box((x - 0.075, x + 0.075), (z0 - 0.06, z0 + 0.05), y=-0.03), glow, power)
         z, head = self.shape.lamp_height, LAMP_GLOWS[self.identity.lamp_colour]
         half = {"round": 0.12, "square": 0.12, "slim": 0.055, "twin": 0.09}[self.identity.lamp_shape]
         reach = {"round": 0.14, "square": 0.16, "slim": 0.34, "twin": 0.18}[self.identity.lamp_shape]
-        self._lamp(
+        self.lamp(
             box((self.shape.length - reach, self.shape.length), (z - half, z + half), y=-0.03),
             head,
             0.9 * self.lights_on[0],
         )
         half = {"round": 0.11, "tall": 0.24, "wide": 0.08, "full-width": 0.06}[self.identity.tail_shape]
-        self._lamp(
+        self.lamp(
             box((0.0, 0.12), (z + 0.05 - half, z + 0.05 + half), y=-0.03), TAIL_GLOW, 0.7 * self.lights_on[0]
         )
 
@@ -272,11 +208,11 @@ class VehiclePainter:
         width, middle = self.shape.width, (x0 + x1) / 2
         if kind in ("rack", "rails"):
             for y in (width - 0.15, 0.12):
-                self._fill(box((x0, x1), (z + 0.10, z + 0.16), y=y), (60, 60, 64))
+                self.fill(box((x0, x1), (z + 0.10, z + 0.16), y=y), (60, 60, 64))
             if kind == "rack":
                 for i in range(4):
                     x = x0 + (x1 - x0) * i / 3
-                    self._fill(box((x - 0.04, x + 0.04), (z, z + 0.26), y=0.12), (60, 60, 64))
+                    self.fill(box((x - 0.04, x + 0.04), (z, z + 0.26), y=0.12), (60, 60, 64))
             return
         half, tall, colour = {
             "box": ((x1 - x0) * 0.36, 0.30, (70, 72, 76)),
@@ -285,7 +221,7 @@ class VehiclePainter:
         }[kind]
         near, far = (0.2, width - 0.2) if kind != "sign" else (width * 0.3, width * 0.7)
         top = z + tall
-        self._fill(
+        self.fill(
             [
                 (middle - half, near, top),
                 (middle + half, near, top),
@@ -296,33 +232,6 @@ class VehiclePainter:
         )
         front = box((middle - half, middle + half), (z, top), y=near)
         if kind == "box":
-            self._fill(front, colour)
+            self.fill(front, colour)
         else:
-            self._lamp(front, colour, 0.75 * self.lights_on[1])
-
-
-def mark_polygons(shape: str, *, radius: float) -> list[list[tuple[float, float]]]:
-    """The outline(s) of a mark around the origin. Raises ``ValueError`` for an unknown shape."""
-    r = radius
-    if shape in ("disc", "ring"):
-        return [[(r * math.cos(i * math.pi / 7), r * math.sin(i * math.pi / 7)) for i in range(14)]]
-    thin = 0.34 * r
-    outlines: dict[str, list[list[tuple[float, float]]]] = {
-        "square": [
-            [(-0.85 * r, -0.85 * r), (0.85 * r, -0.85 * r), (0.85 * r, 0.85 * r), (-0.85 * r, 0.85 * r)]
-        ],
-        "triangle": [[(-r, -0.85 * r), (r, -0.85 * r), (0.0, r)]],
-        "diamond": [[(-1.2 * r, 0.0), (0.0, -0.8 * r), (1.2 * r, 0.0), (0.0, 0.8 * r)]],
-        "cross": [
-            [(-thin, -r), (thin, -r), (thin, r), (-thin, r)],
-            [(-r, -thin), (r, -thin), (r, thin), (-r, thin)],
-        ],
-        "bars": [
-            [(x - 0.22 * r, -r), (x + 0.22 * r, -r), (x + 0.22 * r, r), (x - 0.22 * r, r)]
-            for x in (-0.8 * r, 0.0, 0.8 * r)
-        ],
-        "chevron": [[(-r, r), (-0.2 * r, r), (r, 0.0), (-0.2 * r, -r), (-r, -r), (0.2 * r, 0.0)]],
-    }
-    if shape not in outlines:
-        raise ValueError(f"unknown mark shape {shape!r}; known are disc, ring, {', '.join(outlines)}")
-    return outlines[shape]
+            self.lamp(front, colour, 0.75 * self.lights_on[1])
