@@ -85,6 +85,8 @@ def _add_cia_config(losses: CfgNode) -> None:
     losses.DGM.PENALTY = 1.0
     # When no pair reaches the threshold: "skip" the loss, "keep_last" matching or "cap" the threshold; paper silent.
     losses.DGM.ON_EMPTY = "skip"
+    # Match in stage 1 too, for MAA's class factor only; paper silent (U22).
+    losses.DGM.MATCH_ALWAYS = False
     # Let matched features move the other domain's rows as PGM's code does; paper silent (U6).
     losses.DGM.UPDATE_OTHER = False
 

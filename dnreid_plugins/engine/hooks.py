@@ -66,7 +66,7 @@ class LabelPhase(HookBase):
         figures = describe(clusters, self.true_ids)
         assignment = None
         for name, head in model.loss_heads.items():
-            if head.weight_at(clusters.epoch) > 0:
+            if head.weight_at(clusters.epoch) > 0 or head.begins_always:
                 built = head.begin_epoch(clusters, model.memory)
                 figures.update({f"{name}/{key}": value for key, value in built.items()})
                 figures.update(self._precision(name, head, clusters))

@@ -30,6 +30,8 @@ class LossHead(nn.Module):
     matching: Assignment | None = None
     # False: the head only changes the memory or the matching and is left out of the loss.
     has_loss = True
+    # True: `begin_epoch` runs also while the weight is 0, because other heads use the matching.
+    begins_always = False
 
     def __init__(self, *, weight: Sequence[Sequence[float]] = ((1, 1.0),)) -> None:
         super().__init__()

@@ -53,6 +53,7 @@ class DGM(LossHead):
         progress: ``"global"`` counts T_epo over the whole run, ``"stage"`` from this head's first epoch on (U2).
         penalty: cost of a pair that is no edge, G_p of Eq. 7 (U8).
         on_empty: ``"skip"``, ``"keep_last"`` or ``"cap"`` when no pair is an edge.
+        match_always: match also in epochs in which the weight is 0, for the class factor of `MAA` (U22).
         update_other: also move the other domain's rows by the matched features, after the step (U6).
     """
 
@@ -69,6 +70,7 @@ class DGM(LossHead):
         progress: str = "global",
         penalty: float = 1.0,
         on_empty: EmptyGraphPolicy = "skip",
+        match_always: bool = False,
         update_other: bool = False,
     ) -> None:
         super().__init__(weight=weight)
@@ -76,6 +78,7 @@ class DGM(LossHead):
             raise ValueError(f"MODEL.LOSSES.DGM.PROGRESS is {progress!r}; it is 'global' or 'stage'.")
         self.temperature = temperature
         self.progress = progress
+        self.begins_always = match_always
         self.update_other = update_other
         self._matching: dict[str, Any] = {
             "scoring": scoring,

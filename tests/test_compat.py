@@ -1,0 +1,135 @@
+"""One test per remedy of compat.py; the first half of each fails once fast-reid no longer needs the remedy."""
+
+from __future__ import annotations
+
+import collections
+import subprocess
+import sys
+import textwrap
+
+import fastreid.data.build as build
+import pytest
+import torch
+from fastreid.config import get_cfg
+from fastreid.modeling.meta_arch import build_model
+
+from dnreid_plugins import compat
+
+
+def fresh(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a new interpreter without the plug-ins."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+SHIM = """
+import collections, collections.abc, sys, types
+six = types.ModuleType("torch._six"); six.string_classes = str
+sys.modules["torch._six"] = six
+collections.Mapping = collections.abc.Mapping
+"""
+
+
+def test_plain_fastreid_does_not_import_and_nothing_of_the_shim_stays() -> None:
+    plain = fresh("import fastreid.data")
+    assert plain.returncode != 0 and "_six" in plain.stderr
+    plain = fresh(SHIM.replace("collections.Mapping = collections.abc.Mapping", "") + "import fastreid.evaluation")
+    assert plain.returncode != 0 and "Mapping" in plain.stderr
+    assert "torch._six" not in sys.modules and not hasattr(collections, "Mapping")
+
+
+def test_a_missing_fastreid_is_one_sentence_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise compat.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(compat.importlib.metadata, "version", missing)
+    with pytest.raises(ImportError, match=r"pip install --no-deps fastreid==1\.4\.0"):
+        compat.import_fastreid()
+
+
+def test_preprocessing_leaves_the_callers_images_alone() -> None:
+    plain = fresh(
+        SHIM
+        + """
+import torch
+from fastreid.modeling.meta_arch.baseline import Baseline
+class Half(Baseline):
+    def __init__(self):
+        torch.nn.Module.__init__(self)
+        self.pixel_mean, self.pixel_std = torch.ones(1, 3, 1, 1), torch.ones(1, 3, 1, 1)
+images = torch.ones(1, 3, 2, 2)
+Half().preprocess_image(images)
+print(float(images.sum()))
+"""
+    )
+    assert plain.stdout.split()[-1] == "0.0", "fast-reid no longer normalises in place: drop the remedy"
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.DEPTH = "build_mobilenetv2_backbone", "0.1x"
+    cfg.MODEL.BACKBONE.FEAT_DIM = 1280
+    model = build_model(cfg).eval()
+    images = torch.rand(2, 3, 32, 32) * 255
+    before = images.clone()
+    with torch.no_grad():
+        assert torch.equal(model(images), model({"images": images}))
+    assert torch.equal(images, before)
+
+
+def test_the_loader_works_without_cuda() -> None:
+    plain = fresh(
+        SHIM
+        + """
+import torch
+from fastreid.data.build import DataLoaderX
+DataLoaderX(0, dataset=[1, 2], batch_size=1)
+"""
+    )
+    if not torch.cuda.is_available():
+        assert plain.returncode != 0, "fast-reid's loader works on the CPU now: drop the remedy"
+    batches = list(build.DataLoaderX(0, dataset=[{"x": 1}, {"x": 2}], batch_size=2))
+    assert batches[0]["x"].tolist() == [1, 2]
+
+
+def test_the_collator_knows_every_type_or_refuses() -> None:
+    plain = fresh(SHIM + "from fastreid.data.build import fast_batch_collator as f; print(f([(1, 2), (3, 4)]))")
+    assert plain.stdout.split()[-1] == "None", "fast-reid's collator is honest now: drop the remedy"
+    with pytest.raises((TypeError, ValueError)):
+        build.fast_batch_collator([object(), object()])
+
+
+def test_regnet_builds_anywhere_and_a_y_does_not_spoil_an_x(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    plain = fresh(
+        "import os; os.chdir('/')\n"
+        "from fastreid.config import get_cfg\n"
+        "from fastreid.modeling.backbones import build_backbone\n"
+        "c = get_cfg(); c.MODEL.BACKBONE.NAME, c.MODEL.BACKBONE.DEPTH = 'build_regnet_backbone', '200x'\n"
+        "build_backbone(c)"
+    )
+    assert "FileNotFoundError" in plain.stderr, "fast-reid finds its yaml files now: drop the remedy"
+    monkeypatch.chdir(tmp_path)
+    cfg = get_cfg()
+    cfg.MODEL.BACKBONE.NAME = "build_regnet_backbone"
+    sizes = []
+    from fastreid.modeling.backbones import build_backbone
+
+    for depth in ("200x", "200y", "200x"):
+        cfg.MODEL.BACKBONE.DEPTH = depth
+        sizes.append(sum(p.numel() for p in build_backbone(cfg).parameters()))
+    assert sizes[0] == sizes[2] != sizes[1]
+
+
+def test_the_evaluator_never_compiles_in_site_packages() -> None:
+    from fastreid.evaluation import ReidEvaluator
+
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    ReidEvaluator(cfg, num_query=1)
+    plain = fresh(
+        SHIM
+        + """
+import fastreid.evaluation.reid_evaluation as r, inspect
+print("compile_helper" in inspect.getsource(r.ReidEvaluator._compile_dependencies))
+"""
+    )
+    assert plain.stdout.split()[-1] == "True", "fast-reid no longer compiles at run time: drop the remedy"
