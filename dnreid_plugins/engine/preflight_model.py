@@ -129,6 +129,11 @@ def _backbone_switches(cfg: CfgNode) -> str | None:
                 f"MODEL.BACKBONE.{key} is {backbone[key]}, which {backbone.NAME} ignores; set it to {value} or "
                 f"choose a backbone that has it, such as build_resnet_backbone."
             )
+    if backbone.WITH_NL and backbone.NAME == "build_resnet_backbone" and backbone.DEPTH in ("18x", "34x"):
+        return (
+            f"MODEL.BACKBONE.WITH_NL is True, but ResNet {backbone.DEPTH} has no place for non-local blocks; set it "
+            f"False or choose DEPTH 50x."
+        )
     return None
 
 
