@@ -23,7 +23,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--project", required=True, help="folder below projects/")
+    parser.add_argument(
+        "--project", required=True, help="folder below projects/ or configs/ with a tables.yml"
+    )
     parser.add_argument("--table", required=True, help="name of a table in tables.yml")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time, one thread each")
@@ -36,7 +38,7 @@ def main() -> None:
     overrides = [word for word in args.opts if word != "--"]
     if not args.report_only:
         run_table(ROOT, table, logs, seeds=args.seeds, jobs=args.jobs, overrides=overrides)
-    print(write_table(ROOT, args.project, table, logs, seeds=args.seeds))
+    print(write_table(table, logs, seeds=args.seeds))
 
 
 if __name__ == "__main__":
