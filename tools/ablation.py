@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dnreid_plugins.report.ablation import load_table, run_table, write_table  # noqa: E402
+from dnreid_plugins.report.ablation import load_table, run_table, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -118,7 +118,7 @@ def _run(root: Path, row: Row, seed: int, logs: Path, overrides: Sequence[str]) 
     command = [sys.executable, "tools/train_net.py", "--config-file", row.config, "--resume"]
     command += ["SEED", str(seed), "OUTPUT_DIR", str(folder), *row.overrides, *overrides]
     # Small convolutions run fastest on one thread, so two runs at a time beat one run with two threads.
-    threads = {key: "1" for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     threads |= KEEP_MEMORY
     with (folder / "run.log").open("a") as log:
         code = subprocess.run(
@@ -154,35 +154,43 @@ def mean_and_spread(values: Iterable[float]) -> str:
 
 
 def markdown(table: Table, logs: Path, *, seeds: Sequence[int]) -> str:
-    """The table with mean ± standard deviation over the finished seeds."""
-    lines = []
+    """The table with mean ± standard deviation over the finished seeds, ``Rank-1 / mAP`` per direction."""
+    lines: list[list[str]] = []
     for row in table.rows:
         folders = [logs / row.folder / f"seed{seed}" for seed in seeds]
         runs = [(folder, run) for folder in folders if (run := read_run(folder)).get("finished")]
-        cells = [
-            mean_and_spread(run[table.dataset][direction][metric] for _, run in runs)
-            for direction in DIRECTIONS
-            for metric in METRICS
-        ]
-        extra = [mean_and_spread([v for f, _ in runs for v in health(f, key)[-1:]]) for key in table.figures]
-        lines.append([row.name, *cells, *extra, len(runs), row.paper])
-    names = [f"{d} {m}" for d in DIRECTIONS for m in METRICS]
-    heads = [
-        "row",
-        *names,
-        *[key.removeprefix("true/") for key in table.figures],
-        "seeds",
-        "paper (DN-348, D2N)",
-    ]
+        if table.start and not lines:
+            starts = [run["start"][table.dataset] for _, run in runs]
+            lines.append(
+                ["before training", *_cells(starts[:1], table), *["–" for _ in table.figures], "1", ""]
+            )
+        cells = _cells([run[table.dataset] for _, run in runs], table)
+        extra = [mean_and_spread(v for f, _ in runs for v in health(f, key)[-1:]) for key in table.figures]
+        lines.append([row.name, *cells, *extra, str(len(runs)), row.paper])
+    names = [f"{direction} {'/'.join(METRICS)}" for direction in table.directions]
+    heads = ["row", *names, *[key.removeprefix("true/") for key in table.figures], "seeds", "paper"]
+    if not any(row.paper for row in table.rows):
+        heads, lines = heads[:-1], [line[:-1] for line in lines]
     return tabulate(lines, headers=heads, tablefmt="github", disable_numparse=True)
 
 
-def write_table(root: Path, project: str, table: Table, logs: Path, *, seeds: Sequence[int]) -> str:
-    """Put the table between its markers in the project's README; returns it."""
+def _cells(results: list[dict[str, Any]], table: Table) -> list[str]:
+    """Per direction ``Rank-1 / mAP``; a dash for a direction that the results do not have."""
+    return [
+        " / ".join(
+            mean_and_spread(result[direction][metric] for result in results if direction in result)
+            for metric in METRICS
+        )
+        for direction in table.directions
+    ]
+
+
+def write_table(table: Table, logs: Path, *, seeds: Sequence[int]) -> str:
+    """Put the table between its markers in its README; returns it."""
     text = markdown(table, logs, seeds=seeds)
-    readme = root / "projects" / project / "README.md"
+    readme = table.readme
     begin, end = f"<!-- table {table.name} begin -->", f"<!-- table {table.name} end -->"
-    content = readme.read_text() if readme.is_file() else f"# {project}\n"
+    content = readme.read_text() if readme.is_file() else f"# {readme.parent.name}\n"
     block = f"{begin}\n{text}\n{end}"
     if begin in content:
         head, rest = content.split(begin, 1)
