@@ -1,0 +1,91 @@
+"""One CIA step beside one Base step: same encoder, same batch, interleaved in one process.
+
+ResNet-50 with domain-specific stem, layer1 and layer2, 64 images of 288 x 144, 200 clusters per domain, random
+weights. A step is forward, losses, backward, optimizer step and memory update.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fastreid.config import get_cfg
+from fastreid.modeling.meta_arch import build_model
+
+import dnreid_plugins  # noqa: F401
+from dnreid_plugins.engine.solver import build_optimizer
+from dnreid_plugins.functional.types import DomainClusters, EpochClusters
+
+ROOT = Path(__file__).resolve().parents[1]
+BASE, CIA = ("ClusterNCE",), ("ClusterNCE", "MAA", "DGM")
+
+
+def build(size: tuple[int, int]) -> tuple[Any, Any]:
+    """Model with every loss head of CIA and its optimizer."""
+    cfg = get_cfg()
+    cfg.merge_from_file(str(ROOT / "projects/CIA/configs/dn348.yml"))
+    cfg.MODEL.DEVICE, cfg.MODEL.BACKBONE.PRETRAIN = "cpu", False
+    cfg.MODEL.LOSSES.NAME = CIA
+    cfg.INPUT.SIZE_TRAIN = list(size)
+    torch.manual_seed(0)
+    model = build_model(cfg).train()
+    return model, build_optimizer(cfg, model)
+
+
+def clusters(num: int, dim: int) -> EpochClusters:
+    """``num`` random clusters of two images per domain."""
+    centres = F.normalize(torch.randn(num, dim), dim=1)
+    parts = []
+    for domain in range(2):
+        centroids = F.normalize(centres + 0.02 * torch.randn(num, dim), dim=1)
+        labels = torch.arange(num).repeat_interleave(2)
+        parts.append(
+            DomainClusters(labels, centroids[labels], centroids, 2 * num * domain + torch.arange(2 * num))
+        )
+    return EpochClusters(parts[0], parts[1], 60, 100)
+
+
+def main(repeats: int = 3, size: tuple[int, int] = (288, 144), num_clusters: int = 200) -> dict[str, float]:
+    """Shortest seconds of both steps over ``repeats`` interleaved pairs and their ratio."""
+    model, optimizer = build(size)
+    epoch = clusters(num_clusters, 2048)
+    model.epoch = epoch.epoch
+    model.memory.rebuild(epoch, "cpu")
+    heads = dict(model.loss_heads)
+    heads["DGM"].begin_epoch(epoch, model.memory)
+    heads["MAA"].matching = heads["DGM"].assignment
+    batch = {
+        "images": torch.rand(64, 3, *size) * 255,
+        "targets": torch.arange(8).repeat_interleave(4).repeat(2),
+        "domains": torch.tensor([0] * 32 + [1] * 32),
+        "indices": torch.arange(64),
+    }
+
+    def step(names: tuple[str, ...]) -> float:
+        model.loss_heads = torch.nn.ModuleDict({name: heads[name] for name in names})
+        start = time.perf_counter()
+        losses = model(batch)
+        assert len(losses) == len(names)
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        model.memory.update(model.last_batch.unit, model.last_batch.targets, model.last_batch.domains)
+        return time.perf_counter() - start
+
+    step(CIA)
+    pairs = [(step(BASE), step(CIA)) for _ in range(repeats)]
+    base, cia = (min(column) for column in zip(*pairs, strict=True))
+    return {"base_seconds": base, "cia_seconds": cia, "ratio": cia / base}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repeats", type=int, default=3)
+    print(json.dumps(main(parser.parse_args().repeats), indent=2))
