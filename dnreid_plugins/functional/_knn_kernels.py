@@ -1,4 +1,9 @@
-"""Compiled loops of the exact k-NN search: bounded heaps fed from blocks of products, and the final order."""
+"""Compiled loops of the exact k-NN search: the nearest candidates of each row, and their final order.
+
+Each row collects candidates in a buffer of twice the wanted width. A candidate is one integer, the bits of
+its distance above its index, so that integers compare like (distance, index). A full buffer is cut to its
+smaller half, which tightens the limit that later candidates must pass.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +11,31 @@ import numpy as np
 
 from ._jit import Array, jit, jit_vector_sum
 
-_LANES = 64
-"""Columns tested at once; one test per group is what lets the compiler use vector instructions."""
+_LANES = 32
+"""Columns tested at once. A constant, so that one test compiles to a few vector instructions."""
 
 
 @jit
-def _push(distances: Array, indices: Array, distance: float, index: int) -> None:
-    """Replace the worst entry of a max-heap ordered by (distance, index) if the new one is better."""
-    if distance > distances[0] or (distance == distances[0] and index > indices[0]):
-        return
-    size = distances.shape[0]
-    hole = 0
-    while True:
-        child = 2 * hole + 1
-        if child >= size:
-            break
-        other = child + 1
-        if other < size and (
-            distances[other] > distances[child]
-            or (distances[other] == distances[child] and indices[other] > indices[child])
-        ):
-            child = other
-        if distances[child] < distance or (distances[child] == distance and indices[child] < index):
-            break
-        distances[hole] = distances[child]
-        indices[hole] = indices[child]
-        hole = child
-    distances[hole] = distance
-    indices[hole] = index
+def _key(distance: float, index: int) -> np.int64:
+    """Not negative, so that the bits of a float32 compare like the number."""
+    return (np.int64(np.float32(distance).view(np.int32)) << 32) | np.int64(index)
+
+
+@jit
+def cut(keys: Array, width: int) -> np.float32:
+    """Move the ``width`` smallest keys to the front; the distance of the largest of them."""
+    keys[:] = np.partition(keys, width - 1)
+    return np.int32(keys[width - 1] >> 32).view(np.float32)
+
+
+@jit_vector_sum
+def _any_within(product: Array, norm: float, norms: Array, limits: Array) -> bool:
+    """Whether ``norm + norms[c] - 2 * product[c] <= limits[c]`` for some of the first columns."""
+    two = np.float32(2)
+    hits = np.int32(0)
+    for c in range(_LANES):
+        hits |= np.int32((norm + norms[c]) - two * product[c] <= limits[c])
+    return hits != 0
 
 
 @jit
@@ -42,29 +44,35 @@ def feed_rows(
     row0: int,
     col0: int,
     norms: Array,
-    distances: Array,
-    indices: Array,
+    limits: Array,
+    keys: Array,
+    used: Array,
     start: int,
     stop: int,
 ) -> None:
-    """Offer every column of rows ``start..stop`` of a product block to the heaps of those rows."""
-    two = np.float32(2)
+    """Offer every column of rows ``start..stop`` of a product block to those rows."""
+    two, zero = np.float32(2), np.float32(0)
     columns = product.shape[1]
+    buffer = keys.shape[1]
+    limit = np.empty(_LANES, dtype=np.float32)
     for r in range(start, stop):
         i = row0 + r
         norm = norms[i]
+        limit[:] = limits[i]
         for first in range(0, columns, _LANES):
-            last = min(first + _LANES, columns)
-            limit = distances[i, 0]
-            hits = 0
-            for c in range(first, last):
-                hits += (norm + norms[col0 + c]) - two * product[r, c] <= limit
-            if hits == 0:
+            some = product[r, first : first + _LANES]
+            theirs = norms[col0 + first : col0 + first + some.shape[0]]
+            if some.shape[0] == _LANES and not _any_within(some, norm, theirs, limit):
                 continue
-            for c in range(first, last):
-                distance = (norm + norms[col0 + c]) - two * product[r, c]
-                if distance <= distances[i, 0]:
-                    _push(distances[i], indices[i], distance, col0 + c)
+            for c in range(some.shape[0]):
+                distance = max((norm + theirs[c]) - two * some[c], zero)
+                if distance <= limits[i]:
+                    keys[i, used[i]] = _key(distance, col0 + first + c)
+                    used[i] += 1
+                    if used[i] == buffer:
+                        used[i] = buffer // 2
+                        limits[i] = cut(keys[i], buffer // 2)
+                        limit[:] = limits[i]
 
 
 @jit
@@ -73,32 +81,45 @@ def feed_columns(
     row0: int,
     col0: int,
     norms: Array,
-    distances: Array,
-    indices: Array,
+    limits: Array,
+    keys: Array,
+    used: Array,
     start: int,
     stop: int,
 ) -> None:
-    """Offer every row of a product block to the heaps of columns ``start..stop``: the other direction."""
-    two = np.float32(2)
-    limits = np.empty(stop - start, dtype=np.float32)
-    for c in range(start, stop):
-        limits[c - start] = distances[col0 + c, 0]
+    """Offer every row of a product block to the columns ``start..stop``: the other direction."""
+    two, zero = np.float32(2), np.float32(0)
+    buffer = keys.shape[1]
+    limit = limits[col0 + start : col0 + stop]
+    ours = norms[col0 + start : col0 + stop]
     for r in range(product.shape[0]):
-        i = row0 + r
-        norm = norms[i]
-        for first in range(start, stop, _LANES):
-            last = min(first + _LANES, stop)
-            hits = 0
-            for c in range(first, last):
-                hits += (norm + norms[col0 + c]) - two * product[r, c] <= limits[c - start]
-            if hits == 0:
+        norm = norms[row0 + r]
+        some = product[r, start:stop]
+        for first in range(0, stop - start, _LANES):
+            last = min(first + _LANES, stop - start)
+            if last - first == _LANES and not _any_within(
+                some[first:last], norm, ours[first:last], limit[first:last]
+            ):
                 continue
             for c in range(first, last):
-                j = col0 + c
-                distance = (norm + norms[j]) - two * product[r, c]
-                if distance <= limits[c - start]:
-                    _push(distances[j], indices[j], distance, i)
-                    limits[c - start] = distances[j, 0]
+                distance = max((norm + ours[c]) - two * some[c], zero)
+                if distance <= limit[c]:
+                    j = col0 + start + c
+                    keys[j, used[j]] = _key(distance, row0 + r)
+                    used[j] += 1
+                    if used[j] == buffer:
+                        used[j] = buffer // 2
+                        limit[c] = cut(keys[j], buffer // 2)
+
+
+@jit
+def nearest(keys: Array, used: Array, candidates: Array, start: int, stop: int) -> None:
+    """Indices of the best candidates of rows ``start..stop``, in no order."""
+    width = candidates.shape[1]
+    for i in range(start, stop):
+        cut(keys[i, : used[i]], width)
+        for c in range(width):
+            candidates[i, c] = keys[i, c] & 0x7FFFFFFF
 
 
 @jit_vector_sum

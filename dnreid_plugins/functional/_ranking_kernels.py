@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._jit import Array, jit
+from ._jit import Array, jit, jit_vector_sum
+
+
+@jit_vector_sum
+def _count_up_to(row: Array, limit: float) -> int:
+    """Entries at most ``limit``. Counted in float32 (exact below 2**24) to fill a vector register."""
+    one, zero = np.float32(1), np.float32(0)
+    count = zero
+    for g in range(row.shape[0]):
+        count += one if row[g] <= limit else zero
+    return int(count)
+
+
+@jit_vector_sum
+def _count_below(row: Array, limit: float) -> int:
+    """Entries less than ``limit``."""
+    one, zero = np.float32(1), np.float32(0)
+    count = zero
+    for g in range(row.shape[0]):
+        count += one if row[g] < limit else zero
+    return int(count)
 
 
 @jit
 def _before(row: Array, p: int) -> int:
     """How many images come before image ``p`` in the order (distance, gallery index)."""
-    limit = row[p]
-    count = 0
-    for g in range(p):
-        count += row[g] <= limit
-    for g in range(p + 1, row.shape[0]):
-        count += row[g] < limit
-    return count
+    return _count_up_to(row[:p], row[p]) + _count_below(row[p + 1 :], row[p])
 
 
 @jit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -94,10 +95,10 @@ def reciprocal_sets(table: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArra
     num, k1 = table.shape
     # the public code cuts the half lists at round(k1 / 2) + 1, and rounds half to even
     width = min(int(np.around(k1 / 2)) + 1, k1)
-    full, full_counts = _over_rows(num, lambda a, b: kernels.reciprocal_sets(table, k1, a, b))
-    half, half_counts = _over_rows(num, lambda a, b: kernels.reciprocal_sets(table, width, a, b))
-    sets = (full, full_counts, half, half_counts)
-    members, counts = _over_rows(num, lambda a, b: kernels.expanded_sets(*sets, a, b))
+    full, full_counts = _over_rows(num, partial(kernels.reciprocal_sets, table, k1))
+    half, half_counts = _over_rows(num, partial(kernels.reciprocal_sets, table, width))
+    expand = partial(kernels.expanded_sets, full, full_counts, half, half_counts)
+    members, counts = _over_rows(num, expand)
     return _ends(counts), members
 
 
@@ -128,7 +129,7 @@ def _query_expansion(
     if domains is not None:
         shares, divisor = _balanced_shares(nearest, domains), 1
     state = (nearest, shares, divisor, *rows, summing)
-    columns, values, counts = _over_rows(num, lambda a, b: kernels.average_rows(*state, a, b))
+    columns, values, counts = _over_rows(num, partial(kernels.average_rows, *state))
     return _Rows(_ends(counts), columns, values)
 
 
@@ -149,7 +150,7 @@ def _balanced_shares(
 def _near_pairs(rows: _Rows, radius: float, summing: NDArray[np.floating]) -> sparse.csr_array:
     num = len(summing)
     state = (*rows, *kernels.transpose(*rows), float(np.float32(radius)), summing)
-    columns, distances, counts = _over_rows(num, lambda a, b: kernels.near_pairs(*state, a, b))
+    columns, distances, counts = _over_rows(num, partial(kernels.near_pairs, *state))
     return sparse.csr_array((distances, columns, _ends(counts)), shape=(num, num))
 
 

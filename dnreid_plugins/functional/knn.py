@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ._jit import map_rows
-from ._knn_kernels import feed_columns, feed_rows, rerank
+from ._knn_kernels import feed_columns, feed_rows, nearest, rerank
 from ._product import multiplier
 
 Progress = Callable[[int, int], None]
@@ -90,7 +91,7 @@ def knn_table(
     # rows with the same neighbours one after the other find them in the processor's cache
     order = np.argsort(candidates.min(axis=1), kind="stable")
     rows = matrix.numpy()
-    map_rows(lambda a, b: rerank(rows, candidates, order, indices, distances, a, b), num, chunk=512)
+    map_rows(partial(rerank, rows, candidates, order, indices, distances), num, chunk=512)
     return Neighbours(indices, distances)
 
 
@@ -106,25 +107,24 @@ def _candidates(matrix: Tensor, width: int, *, block: int, progress: Progress | 
     """
     num = matrix.shape[0]
     norms = squared_norms(matrix).numpy()
-    distances = np.full((num, width), np.inf, dtype=np.float32)
-    indices = np.full((num, width), np.iinfo(np.int32).max, dtype=np.int32)
+    limits, used = np.full(num, np.inf, dtype=np.float32), np.zeros(num, dtype=np.int64)
+    keys = np.empty((num, 2 * width), dtype=np.int64)
+    state = (norms, limits, keys, used)
     blocks = range(0, num, block)
     done, total = 0, len(blocks) * (len(blocks) + 1) // 2
-
-    def scan(product: NDArray[np.float32], row0: int, col0: int) -> None:
-        state = (product, row0, col0, norms, distances, indices)
-        map_rows(lambda start, stop: feed_rows(*state, start, stop), product.shape[0], chunk=_CHUNK)
-        if row0 != col0:
-            map_rows(lambda start, stop: feed_columns(*state, start, stop), product.shape[1], chunk=_CHUNK)
-
     for col0 in blocks:
         multiply = multiplier(matrix[col0 : col0 + block])
         for row0 in range(0, col0 + 1, block):
-            scan(multiply(matrix[row0 : row0 + block]).numpy(), row0, col0)
+            product = multiply(matrix[row0 : row0 + block]).numpy()
+            map_rows(partial(feed_rows, product, row0, col0, *state), product.shape[0], chunk=_CHUNK)
+            if row0 != col0:
+                map_rows(partial(feed_columns, product, row0, col0, *state), product.shape[1], chunk=_CHUNK)
             done += 1
             if progress is not None:
                 progress(done, total)
-    return indices
+    candidates = np.empty((num, width), dtype=np.int32)
+    map_rows(partial(nearest, keys, used, candidates), num, chunk=4096)
+    return candidates
 
 
 def _candidates_faiss(matrix: Tensor, width: int) -> NDArray[np.int32]:

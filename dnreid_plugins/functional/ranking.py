@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from ._jit import map_rows
 from ._ranking_kernels import rank_rows
-from .knn import as_matrix
+from ._retrieval import Features, Matches, Metric, Removal, distance_blocks
 
-Features = NDArray[np.floating] | Tensor
-Removal = NDArray[np.bool_] | Callable[[NDArray[np.int64]], NDArray[np.bool_]]
-"""Which gallery images a query does not see: ``(Q, G)`` mask, or a function from query rows to their mask."""
+Ids = ArrayLike | Tensor
+Adjust = Callable[[NDArray[np.float32], int], None]
+"""Changes a block of distances in place; the second argument is the query of its first row."""
 
 
 class QueryRanks(NamedTuple):
@@ -37,15 +36,16 @@ class QueryRanks(NamedTuple):
 def rank_metrics(
     query_features: Features,
     gallery_features: Features,
-    query_ids: ArrayLike,
-    gallery_ids: ArrayLike,
-    query_cams: ArrayLike | None = None,
-    gallery_cams: ArrayLike | None = None,
+    query_ids: Ids,
+    gallery_ids: Ids,
+    query_cams: Ids | None = None,
+    gallery_cams: Ids | None = None,
     *,
     topk: Sequence[int] = (1, 5, 10),
-    metric: Literal["cosine", "euclidean"] = "cosine",
+    metric: Metric = "cosine",
     remove: Removal | None = None,
     cmc: Literal["image", "identity"] = "image",
+    adjust: Adjust | None = None,
     block: int = 512,
 ) -> dict[str, float]:
     """Retrieval metrics in percent, equal to fast-reid's ``evaluate_rank``.
@@ -60,38 +60,31 @@ def rank_metrics(
         query_cams, gallery_cams: ``(Q,)`` and ``(G,)`` integers, both or neither.
         topk: the k of the Rank-k entries; beyond the gallery the curve keeps its last value.
         metric: ``cosine`` is ``1 - cos``; ``euclidean`` is squared.
-        remove: further gallery images to remove, see :data:`Removal`.
+        remove: further gallery images to remove: a ``(Q, G)`` mask (True = removed), or a function from an
+            array of query rows to their ``(B, G)`` mask.
         cmc: ``identity`` collapses the images of each identity to the first (SYSU-MM01, LLCM).
-        block: queries per product; changes speed and memory, not the result.
+        adjust: changes each block of distances before it is ranked, see :func:`rerank.jaccard_mixer`.
+        block: queries per product; changes speed and memory only.
 
     Returns:
         ``Rank-k`` for each k, ``mAP``, ``mINP``, ``queries`` (all given), ``queries_without_match``.
     """
-    ranks = rank_queries(
-        query_features,
-        gallery_features,
-        query_ids,
-        gallery_ids,
-        query_cams,
-        gallery_cams,
-        metric=metric,
-        remove=remove,
-        cmc=cmc,
-        block=block,
-    )
-    return summarize(ranks, topk=topk)
+    matches = Matches(query_ids, gallery_ids, query_cams, gallery_cams, remove=remove)
+    matches.check_shape(len(query_features), len(gallery_features))
+    blocks = distance_blocks(query_features, gallery_features, metric=metric, block=block)
+    return summarize(_rank_blocks(blocks, matches, cmc=cmc, adjust=adjust), topk=topk)
 
 
 def rank_metrics_both(
     features_a: Features,
     features_b: Features,
-    ids_a: ArrayLike,
-    ids_b: ArrayLike,
-    cams_a: ArrayLike | None = None,
-    cams_b: ArrayLike | None = None,
+    ids_a: Ids,
+    ids_b: Ids,
+    cams_a: Ids | None = None,
+    cams_b: Ids | None = None,
     *,
     topk: Sequence[int] = (1, 5, 10),
-    metric: Literal["cosine", "euclidean"] = "cosine",
+    metric: Metric = "cosine",
     cmc: Literal["image", "identity"] = "image",
     block: int = 512,
     matrix_limit: int = 512 * 2**20,
@@ -101,64 +94,42 @@ def rank_metrics_both(
     A rank needs a whole row of distances and the other direction a whole column, so the ``(A, B)`` float32
     matrix is kept when it takes at most ``matrix_limit`` bytes; above that each direction makes its own pass.
     """
-    options = {"topk": topk, "metric": metric, "cmc": cmc, "block": block}
-    if 4 * len(features_a) * len(features_b) > matrix_limit:
-        forward = rank_metrics(features_a, features_b, ids_a, ids_b, cams_a, cams_b, **options)  # type: ignore[arg-type]
-        return forward, rank_metrics(features_b, features_a, ids_b, ids_a, cams_b, cams_a, **options)  # type: ignore[arg-type]
-    left, right = _prepare(features_a, features_b, metric)
-    distances = np.empty((left.shape[0], right.shape[0]), dtype=np.float32)
-    for start in range(0, left.shape[0], block):
-        distances[start : start + block] = _distances(left[start : start + block], right, metric)
-    there = rank_distances(distances, ids_a, ids_b, cams_a, cams_b, cmc=cmc, block=block)
-    back = rank_distances(distances.T, ids_b, ids_a, cams_b, cams_a, cmc=cmc, block=block)
-    return summarize(there, topk=topk), summarize(back, topk=topk)
-
-
-def rank_queries(
-    query_features: Features,
-    gallery_features: Features,
-    query_ids: ArrayLike,
-    gallery_ids: ArrayLike,
-    query_cams: ArrayLike | None = None,
-    gallery_cams: ArrayLike | None = None,
-    *,
-    metric: Literal["cosine", "euclidean"] = "cosine",
-    remove: Removal | None = None,
-    cmc: Literal["image", "identity"] = "image",
-    block: int = 512,
-) -> QueryRanks:
-    """The per-query values behind :func:`rank_metrics`; same arguments."""
-    query, gallery = _prepare(query_features, gallery_features, metric)
-    ranker = _Ranker(query_ids, gallery_ids, query_cams, gallery_cams, remove=remove, cmc=cmc)
-    ranker.check_shape(query.shape[0], gallery.shape[0])
-    parts = [
-        ranker.rank(_distances(query[start : start + block], gallery, metric), start)
-        for start in range(0, query.shape[0], block)
-    ]
-    return _joined(parts)
+    there = Matches(ids_a, ids_b, cams_a, cams_b, remove=None)
+    back = Matches(ids_b, ids_a, cams_b, cams_a, remove=None)
+    there.check_shape(len(features_a), len(features_b))
+    blocks = distance_blocks(features_a, features_b, metric=metric, block=block)
+    if 4 * len(features_a) * len(features_b) <= matrix_limit:
+        matrix = np.empty((len(features_a), len(features_b)), dtype=np.float32)
+        _fill(matrix, blocks)
+        blocks, other = _copies(matrix, block), _copies(matrix.T, block)
+    else:
+        other = distance_blocks(features_b, features_a, metric=metric, block=block)
+    return (
+        summarize(_rank_blocks(blocks, there, cmc=cmc), topk=topk),
+        summarize(_rank_blocks(other, back, cmc=cmc), topk=topk),
+    )
 
 
 def rank_distances(
     distances: NDArray[np.floating],
-    query_ids: ArrayLike,
-    gallery_ids: ArrayLike,
-    query_cams: ArrayLike | None = None,
-    gallery_cams: ArrayLike | None = None,
+    query_ids: Ids,
+    gallery_ids: Ids,
+    query_cams: Ids | None = None,
+    gallery_cams: Ids | None = None,
     *,
     remove: Removal | None = None,
     cmc: Literal["image", "identity"] = "image",
     block: int = 512,
 ) -> QueryRanks:
-    """:func:`rank_queries` on a given ``(Q, G)`` distance matrix, which is not changed."""
+    """The per-query values of a given ``(Q, G)`` distance matrix, which is not changed.
+
+    Arguments as in :func:`rank_metrics`; :func:`summarize` makes the metrics of it.
+    """
     if not np.isfinite(distances).all():
-        raise ValueError("distances has NaN or infinite entries; remove images with `remove`.")
-    ranker = _Ranker(query_ids, gallery_ids, query_cams, gallery_cams, remove=remove, cmc=cmc)
-    ranker.check_shape(*distances.shape)
-    parts = [
-        ranker.rank(np.array(distances[start : start + block], order="C"), start)
-        for start in range(0, distances.shape[0], block)
-    ]
-    return _joined(parts)
+        raise ValueError("distances has NaN or infinite entries; to remove images give `remove`.")
+    matches = Matches(query_ids, gallery_ids, query_cams, gallery_cams, remove=remove)
+    matches.check_shape(*distances.shape)
+    return _rank_blocks(_copies(distances, block), matches, cmc=cmc)
 
 
 def summarize(ranks: QueryRanks, *, topk: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
@@ -176,112 +147,33 @@ def summarize(ranks: QueryRanks, *, topk: Sequence[int] = (1, 5, 10)) -> dict[st
     return result
 
 
-class _Ranker:
-    """Identities, cameras and removal rule of one evaluation; ranks blocks of distances."""
-
-    def __init__(
-        self,
-        query_ids: ArrayLike,
-        gallery_ids: ArrayLike,
-        query_cams: ArrayLike | None,
-        gallery_cams: ArrayLike | None,
-        *,
-        remove: Removal | None,
-        cmc: str,
-    ) -> None:
-        if (query_cams is None) != (gallery_cams is None):
-            raise ValueError("query_cams and gallery_cams must be given together; got only one of them.")
-        if cmc not in ("image", "identity"):
-            raise ValueError(f"cmc must be 'image' or 'identity', got {cmc!r}.")
-        self.by_identity = cmc == "identity"
-        self.remove = remove
-        query, gallery = _vector(query_ids, "query_ids"), _vector(gallery_ids, "gallery_ids")
-        names, codes = np.unique(gallery, return_inverse=True)
-        self.gallery_codes = codes.astype(np.int64)
-        self.id_members = np.argsort(codes, kind="stable")
-        self.id_ends = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(names)))])
-        place = np.searchsorted(names, query)
-        known = np.zeros(len(query), dtype=bool)
-        known[place < len(names)] = names[place[place < len(names)]] == query[place < len(names)]
-        self.query_codes = np.where(known, place, -1)
-        self.cameras: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
-        if query_cams is not None and gallery_cams is not None:
-            cams = _vector(query_cams, "query_cams"), _vector(gallery_cams, "gallery_cams")
-            if len(cams[0]) != len(query) or len(cams[1]) != len(gallery):
-                raise ValueError(
-                    f"cameras must match ids, got {len(cams[0])} for {len(query)} queries and "
-                    f"{len(cams[1])} for {len(gallery)} gallery images."
-                )
-            if np.intersect1d(*cams).size:  # otherwise no image has the camera of a query
-                self.cameras = cams
-
-    def check_shape(self, queries: int, gallery: int) -> None:
-        if (queries, gallery) != (len(self.query_codes), len(self.gallery_codes)):
-            raise ValueError(
-                f"got {len(self.query_codes)} query ids and {len(self.gallery_codes)} gallery ids for "
-                f"{queries} queries and {gallery} gallery images; give one id per row."
-            )
-
-    def rank(self, distances: NDArray[np.float32], start: int) -> QueryRanks:
-        """Ranks of the queries ``start ..``; writes infinity over the distances of removed images."""
-        rows = np.arange(start, start + len(distances))
-        if self.remove is not None:
-            mask = self.remove(rows) if callable(self.remove) else self.remove[rows]
-            distances[mask] = np.inf
-        codes = self.query_codes[rows]
-        if self.cameras is not None:
-            for r, code in enumerate(codes):
-                members = self.id_members[self.id_ends[code] : self.id_ends[code + 1]] if code >= 0 else ()
-                if len(members):
-                    distances[r, members[self.cameras[1][members] == self.cameras[0][rows[r]]]] = np.inf
-        parts = map_rows(
-            lambda a, b: QueryRanks(
-                *rank_rows(
-                    distances,
-                    codes,
-                    self.id_ends,
-                    self.id_members,
-                    self.gallery_codes,
-                    self.by_identity,
-                    a,
-                    b,
-                )
-            ),
-            len(distances),
-            chunk=64,
-        )
-        return _joined(parts)
-
-
-def _prepare(query: Features, gallery: Features, metric: str) -> tuple[Tensor, Tensor]:
-    if metric not in ("cosine", "euclidean"):
-        raise ValueError(f"metric must be 'cosine' or 'euclidean', got {metric!r}.")
-    left, right = as_matrix(query, "query_features"), as_matrix(gallery, "gallery_features")
-    if left.shape[1] != right.shape[1]:
-        raise ValueError(f"query has {left.shape[1]} dimensions and gallery {right.shape[1]}; use one model.")
-    if metric == "cosine":
-        left, right = normalize(left, dim=1), normalize(right, dim=1)
-    return left, right.to(left.device)
-
-
-def _distances(query: Tensor, gallery: Tensor, metric: str) -> NDArray[np.float32]:
-    product = torch.mm(query, gallery.t())
-    if metric == "cosine":
-        distances = torch.sub(1, product, out=product)
-    else:
-        squares = query.square().sum(dim=1, keepdim=True) + gallery.square().sum(dim=1)
-        distances = squares.sub_(product, alpha=2)
-    return distances.cpu().numpy()
-
-
-def _vector(values: ArrayLike, name: str) -> NDArray[np.int64]:
-    vector = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
-    if vector.ndim != 1:
-        raise ValueError(f"{name} must be a vector, got shape {vector.shape}; give one integer per image.")
-    return vector.astype(np.int64)
-
-
-def _joined(parts: list[QueryRanks]) -> QueryRanks:
-    if not parts:
-        return QueryRanks(np.empty(0, np.int64), np.empty(0), np.empty(0))
+def _rank_blocks(
+    blocks: Iterable[NDArray[np.float32]], matches: Matches, *, cmc: str, adjust: Adjust | None = None
+) -> QueryRanks:
+    if cmc not in ("image", "identity"):
+        raise ValueError(f"cmc must be 'image' or 'identity', got {cmc!r}.")
+    by_identity = cmc == "identity"
+    parts = [QueryRanks(np.empty(0, np.int64), np.empty(0), np.empty(0))]
+    start = 0
+    for distances in blocks:
+        if adjust is not None:
+            adjust(distances, start)
+        matches.hide_removed(distances, start)
+        codes = matches.query_codes[start : start + len(distances)]
+        identities = (codes, matches.ends, matches.members, matches.gallery_codes)
+        found = map_rows(partial(rank_rows, distances, *identities, by_identity), len(distances), chunk=64)
+        parts += [QueryRanks(*arrays) for arrays in found]
+        start += len(distances)
     return QueryRanks(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _fill(matrix: NDArray[np.float32], blocks: Iterable[NDArray[np.float32]]) -> None:
+    start = 0
+    for distances in blocks:
+        matrix[start : start + len(distances)] = distances
+        start += len(distances)
+
+
+def _copies(matrix: NDArray[np.floating], block: int) -> Iterator[NDArray[np.float32]]:
+    """Consecutive row blocks that may be written to; float64 stays float64 so that no order is lost."""
+    return (np.array(matrix[start : start + block], order="C") for start in range(0, len(matrix), block))
