@@ -13,6 +13,7 @@ from fastreid.engine.hooks import PreciseBN
 from fastreid.engine.train_loop import HookBase
 from torch import Tensor, nn
 
+from ..data.seeding import generators_kept
 from ..modeling.pretrained import single_stream_name
 from ..modeling.weight_files import WeightFileError, read_weight_file
 from .checkpoint import BEST
@@ -53,7 +54,9 @@ def build_extra_hooks(trainer: Any) -> list[HookBase]:
         own.defrost()
         own.DATALOADER.NUM_WORKERS = 0
         own.DATASETS.NAMES = (cfg.TEST.PRECISE_BN.DATASET,)
-        result.append(PreciseBN(model, trainer.build_train_loader(own), cfg.TEST.PRECISE_BN.NUM_ITER))
+        with generators_kept():  # the run trains on the same batches with and without this
+            loader = trainer.build_train_loader(own)
+        result.append(PreciseBN(model, loader, cfg.TEST.PRECISE_BN.NUM_ITER))
     return result
 
 
@@ -154,7 +157,7 @@ class WeightAverage(HookBase):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         device = next(self.model.parameters()).device
         self.count = int(state["count"])
-        self.mean = {name: value.to(device) for name, value in state["mean"].items()}
+        self.mean = {name: value.to(device).clone() for name, value in state["mean"].items()}
 
 
 class Profile(HookBase):
