@@ -80,6 +80,10 @@ class ClipEmbedding(nn.Module):
         self.patch_size: tuple[int, int] = tuple(visual.patch_size)
         self.step: tuple[int, int] = (stride, stride) if stride else self.patch_size
         self.mode = mode
+        if stride and not isinstance(self.conv1, nn.Conv2d):
+            raise ValueError(
+                f"STRIDE is {stride}, but a convolutional stem has its patches side by side; set 0."
+            )
         if stride:
             self.conv1.stride = self.step
         self.grid = self.grid_of(input_size)

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .conv_stem import put_conv_stem
+
 # The miniature CLIP that we ship for DNMini; the name stands for its description and for its weights.
 MINI_CLIP = "miniclip"
 _MINI_DIR = Path(__file__).parent.parent / "data" / "dnmini" / "weights"
@@ -31,17 +33,20 @@ class ClipDescription:
         vocabulary: ascending ids of CLIP's byte-pair encoding that have a row in a reduced token table, in
             row order; ``None`` for the full table. Start- and end-of-text have the largest ids, hence the
             last two rows, which is what open_clip's pooling at the end-of-text token relies on.
+        conv_stem: hidden channels of a `ConvStem` in place of the patch convolution; empty for none.
     """
 
     name: str
     model_cfg: dict[str, Any]
     vocabulary: tuple[int, ...] | None = None
+    conv_stem: tuple[int, ...] = ()
 
 
 def describe(model: str) -> ClipDescription:
     """Look a model up by its open_clip name, by ``"miniclip"`` or by the path of a ``.json`` description.
 
-    The file is an ``open_clip_config.json`` (a dictionary with ``model_cfg``); ``vocabulary`` may be added.
+    The file is an ``open_clip_config.json`` (a dictionary with ``model_cfg``); ``vocabulary`` and ``conv_stem`` may
+    be added, see `ClipDescription`.
 
     Raises:
         ValueError: unknown name, or a tower that is not an open_clip transformer (timm, Hugging Face, CoCa).
@@ -54,8 +59,12 @@ def describe(model: str) -> ClipDescription:
         if not path.is_file():
             raise FileNotFoundError(f"MODEL.BACKBONE.CLIP.MODEL is {model!r}, but there is no file {path}.")
         content = json.loads(path.read_text(encoding="utf-8"))
-        vocabulary = content.get("vocabulary")
-        description = ClipDescription(model, content["model_cfg"], tuple(vocabulary) if vocabulary else None)
+        description = ClipDescription(
+            name=model,
+            model_cfg=content["model_cfg"],
+            vocabulary=tuple(content["vocabulary"]) if "vocabulary" in content else None,
+            conv_stem=tuple(content.get("conv_stem", ())),
+        )
     else:
         model_cfg = open_clip.get_model_config(model)
         if model_cfg is None:
@@ -106,6 +115,8 @@ def build_open_clip(description: ClipDescription, pretrained: str = "") -> Any:
             True  # OpenAI's weights were trained with it, whatever the model's name says
         )
     model = (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**model_cfg)
+    if description.conv_stem:
+        put_conv_stem(model.visual, description.conv_stem)
     if path and _is_torchscript(path):
         _load_torchscript(model, path)
     elif path:

@@ -196,6 +196,25 @@ def test_unit_parts() -> None:
     torch.testing.assert_close(unit_parts(features, (32, 16)), expected)
 
 
+def test_convolutional_stem_has_the_same_grid(tmp_path: Path) -> None:
+    path = tmp_path / "stem.json"
+    path.write_text(json.dumps({"model_cfg": TOY, "conv_stem": [8, 16]}))
+    model = build_open_clip(describe(str(path))).eval()
+    images = torch.randn(2, 3, 32, 48)
+    assert model.visual.conv1(images).shape == (2, 32, 4, 6)
+    backbone = backbone_of(model, (32, 48))
+    assert backbone.embed.grid == (4, 6)
+    backbone(images).sum().backward()
+    assert all(p.grad is None for p in backbone.embed.conv1.parameters())
+    alone = torch.cat([backbone(image[None]) for image in images])  # nothing depends on the batch
+    torch.testing.assert_close(backbone.train()(images), alone)
+    with pytest.raises(ValueError, match="STRIDE is 4, but a convolutional stem"):
+        backbone_of(model, stride=4)
+    path.write_text(json.dumps({"model_cfg": TOY, "conv_stem": [8]}))
+    with pytest.raises(ValueError, match="2 stages make patches of 4 pixels, not"):
+        build_open_clip(describe(str(path)))
+
+
 # ---------------------------------------------------------------- weights, offline
 
 
