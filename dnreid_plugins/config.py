@@ -46,6 +46,9 @@ def _add_model_config(cfg: CfgNode) -> None:
 
     # Keep images and convolution weights in channels-last order; often faster, same values up to rounding.
     cfg.MODEL.CHANNELS_LAST = False
+    # With several processes batch norm uses the statistics of the global batch, as a single process would. False:
+    # each process uses its own images, which is faster and trains something else.
+    cfg.MODEL.SYNC_BN = True
 
     cfg.MODEL.MEMORY = CfgNode()
     # Share of the old row that an update keeps (0.1: the row follows the newest images).

@@ -10,6 +10,7 @@ from typing import Any
 from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
 
+from .agreement import computed_once
 from .checkpoint import AtomicCheckpointer
 from .state import clusters_from_state, clusters_to_state, generator_state, set_generator_state
 
@@ -87,9 +88,10 @@ class Checkpoints(HookBase):
 
     def resume(self) -> bool:
         """Take up the newest readable checkpoint of the output folder; False if there is none."""
-        if not self.files.has_checkpoint():
+        # Rank 0 reads for all, since machines need not share a disk.
+        state = computed_once(lambda: self.files.load_newest() if self.files.has_checkpoint() else None)
+        if state is None:
             return False
-        state = self.files.load_newest()
         owner = self.owner
         if state["iters_per_epoch"] != owner.iters_per_epoch:
             raise ValueError(

@@ -2,30 +2,224 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import datetime
+import inspect
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import torch
+import torch.distributed as dist
+from fastreid.config import CfgNode
+from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..modeling.sync_bn import convert_batch_norms
 
-def wrap_model(model: nn.Module) -> nn.Module:
-    """``model`` in DistributedDataParallel when there are several processes."""
+#: A process that answers nothing for so long counts as lost; the label phase of rank 0 must be shorter.
+TIMEOUT_MINUTES = 120.0
+LOST_PEER = re.compile(
+    r"connection (closed|reset|refused)|broken pipe|socket closed|timed out|timeout|remote process exited|"
+    r"\[[^\]]*gloo/|NCCL",
+    re.IGNORECASE,
+)
+
+
+class LostProcessError(SystemExit):
+    """Another process of the job died or does not answer; ends this one with the sentence and exit code 1."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """The place of this process in the job.
+
+    Attributes:
+        rank, world_size: among all processes.
+        local_rank, machine: among those of its machine, and which machine that is.
+        init_method: where they meet: ``"env://"``, ``"tcp://host:port"`` or ``"file:///path"``.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    machine: int
+    init_method: str
+
+
+def wrap_model(model: nn.Module, *, sync_bn: bool = False) -> nn.Module:
+    """``model`` in DistributedDataParallel when there are several processes, unchanged for one.
+
+    ``sync_bn`` makes its batch norms use the statistics of the global batch.
+    """
     if comm.get_world_size() == 1:
         return model
+    if sync_bn:
+        convert_batch_norms(model)
     on_gpu = next(model.parameters()).is_cuda
     devices = [comm.get_local_rank()] if on_gpu else None
-    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    # The name of the option changed with PyTorch 2.15.
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    # A domain left out of an epoch, a frozen layer or a head that starts later gets no gradient for a while.
+    options: dict[str, Any] = {"find_unused_parameters": True, sync: not sync_bn}
+    return DistributedDataParallel(model, device_ids=devices, **options)
+
+
+class SameBuffers(HookBase):
+    """Without synchronised batch norm: at an epoch's end all processes take over rank 0's running statistics."""
+
+    def after_epoch(self) -> None:
+        for buffer in self.trainer.bare_model.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 def launch(
     main_func: Callable[..., Any],
-    num_gpus_per_machine: int,
+    num_gpus_per_machine: int = 1,
     num_machines: int = 1,
     machine_rank: int = 0,
     dist_url: str | None = None,
     args: tuple[Any, ...] = (),
 ) -> Any:
-    """fast-reid's ``launch`` for one process; see the scaling guide for several."""
-    return main_func(*args)
+    """fast-reid's ``launch``: run ``main_func(*args)`` in as many processes as asked for.
+
+    Under ``torchrun`` this process is one of the job's, and the numbers given here do not matter. Otherwise
+    ``num_gpus_per_machine`` processes are started here: one per GPU, or on CPU where the config in ``args``
+    says ``MODEL.DEVICE cpu``. Returns what ``main_func`` gives (in rank 0 where processes are started here).
+
+    Raises:
+        LostProcessError: a process of the job died; the others are ended with this sentence.
+        ValueError: fewer GPUs than asked for, or a ``dist_url`` that several machines cannot share.
+    """
+    if dist.is_initialized():
+        return main_func(*args)
+    if "TORCHELASTIC_RUN_ID" in os.environ or {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
+        member = torchrun_member()
+        if member.world_size == 1:
+            return main_func(*args)
+        with joined(member, device=device_type(args)):
+            return main_func(*args)
+    if num_gpus_per_machine * num_machines <= 1:
+        return main_func(*args)
+    from .spawn import run_processes
+
+    return run_processes(
+        main_func,
+        args,
+        per_machine=num_gpus_per_machine,
+        num_machines=num_machines,
+        machine=machine_rank,
+        dist_url=dist_url,
+        device=device_type(args),
+    )
+
+
+def torchrun_member() -> Member:
+    """This process as ``torchrun`` describes it in the environment.
+
+    Raises:
+        ValueError: a variable is missing or no number.
+    """
+    try:
+        rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        per_machine = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+        machine = int(os.environ.get("GROUP_RANK", rank // per_machine))
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"The environment of torchrun is incomplete ({error}); start the job with torchrun "
+            "--nproc_per_node N SCRIPT, or unset RANK, WORLD_SIZE and LOCAL_RANK."
+        ) from None
+    return Member(rank, world, local, machine, "env://")
+
+
+@contextmanager
+def joined(member: Member, *, device: str) -> Iterator[None]:
+    """Inside, this process belongs to the job's process group; it is destroyed at the end, whatever happens.
+
+    Raises:
+        LostProcessError: in place of the errors that PyTorch raises when another process is gone.
+        ValueError: the machine has fewer GPUs than processes.
+    """
+    warnings.filterwarnings("ignore", "TypedStorage is deprecated", module="fastreid")
+    if device == "cuda":
+        if member.local_rank >= torch.cuda.device_count():
+            raise ValueError(
+                f"Process {member.local_rank} of this machine finds {torch.cuda.device_count()} GPUs; ask for as "
+                "many processes as there are GPUs, or set MODEL.DEVICE cpu."
+            )
+        torch.cuda.set_device(member.local_rank)
+    try:
+        dist.init_process_group(
+            "nccl" if device == "cuda" else "gloo",
+            init_method=member.init_method,
+            rank=member.rank,
+            world_size=member.world_size,
+            timeout=datetime.timedelta(minutes=timeout_minutes()),
+        )
+        _make_local_group(member.machine)
+        yield
+    except RuntimeError as error:
+        if not LOST_PEER.search(str(error)):
+            raise
+        text = re.sub(r"\[[^\]]*gloo/[^\]]*\] ", "", " ".join(str(error).split()))[:100]
+        raise LostProcessError(
+            f"error: process {member.rank} of {member.world_size} lost another process of the job ({text} ...); "
+            "see that one's message, then go on with --resume."
+        ) from None
+    finally:
+        comm._LOCAL_PROCESS_GROUP = None
+        comm._get_global_gloo_group.cache_clear()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _make_local_group(machine: int) -> None:
+    """Tell fast-reid which processes share this machine; machines may have different numbers of them."""
+    machines: list[int] = [0] * dist.get_world_size()
+    dist.all_gather_object(machines, machine)
+    for one in sorted(set(machines)):
+        group = dist.new_group([rank for rank, where in enumerate(machines) if where == one])
+        if one == machine:
+            comm._LOCAL_PROCESS_GROUP = group
+
+
+def timeout_minutes() -> float:
+    """`TIMEOUT_MINUTES`, or what the environment variable ``DNREID_TIMEOUT_MINUTES`` says.
+
+    Raises:
+        ValueError: it is no positive number.
+    """
+    text = os.environ.get("DNREID_TIMEOUT_MINUTES", str(TIMEOUT_MINUTES))
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not minutes > 0:
+        raise ValueError(f"DNREID_TIMEOUT_MINUTES is {text!r}; it is a number of minutes above 0.")
+    return minutes
+
+
+def device_type(args: tuple[Any, ...]) -> str:
+    """``"cuda"`` or ``"cpu"``: ``MODEL.DEVICE`` of the command line in ``args``, or else what there is."""
+    for one in args:
+        device = _device_of(getattr(one, "config_file", ""), list(getattr(one, "opts", None) or ()))
+        if device:
+            return torch.device(device).type
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _device_of(config_file: str, opts: list[str]) -> str:
+    """``MODEL.DEVICE`` of a command line, empty where it says nothing. Unknown keys are somebody else's matter."""
+    for key, value in reversed(list(zip(opts[::2], opts[1::2]))):
+        if key == "MODEL.DEVICE":
+            return str(value)
+    if not config_file or not os.path.isfile(config_file):
+        return ""
+    content = CfgNode.load_yaml_with_base(config_file) or {}
+    return str((content.get("MODEL") or {}).get("DEVICE", ""))

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ..functional.matching_quality import majority_identity, matching_precision
 from ..functional.types import Domain, EpochClusters
-from ..modeling.batch import BatchFeatures
+from .agreement import check_agreement, computed_once
 from .label_phase import Clusterer, describe
+from .state import clusters_from_state, clusters_to_state
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class LabelPhase(HookBase):
         if self.clusters is None or self.clusters.epoch != epoch:
             self.clusters = self._cluster(epoch)
         self.start_epoch(self.clusters)
+        self._check_agreement(self.clusters)
 
     def start_epoch(self, clusters: EpochClusters) -> None:
         """Hand ``clusters`` to memory, loss heads and sampler; deterministic, so a resume can replay it."""
@@ -85,7 +87,30 @@ class LabelPhase(HookBase):
             raise FloatingPointError(
                 f"The encoder gives NaN or infinite features at epoch {epoch}; lower SOLVER.BASE_LR."
             )
-        return self.clusterer(features, self.domains, epoch=epoch, max_epoch=self.trainer.max_epoch)
+        if comm.get_world_size() == 1:
+            return self.clusterer(features, self.domains, epoch=epoch, max_epoch=self.trainer.max_epoch)
+        # Every process has all features; labels are made once, so that all have the same ones.
+        state = computed_once(
+            lambda: clusters_to_state(
+                self.clusterer(features, self.domains, epoch=epoch, max_epoch=self.trainer.max_epoch),
+                with_features=False,
+            )
+        )
+        return clusters_from_state(state, features)
+
+    def _check_agreement(self, clusters: EpochClusters) -> None:
+        """Several processes: stop if they do not hold the same bits."""
+        model = self.trainer.bare_model
+        heads = [h.assignment for h in model.loss_heads.values() if h.assignment is not None]
+        check_agreement(
+            {
+                "pseudo labels": [clusters[d].labels for d in Domain],
+                "prototypes": [model.memory.rows(d) for d in Domain],
+                "matching": [t for a in heads for d in Domain for t in a.partner(d)],
+                "weights": model.state_dict().values(),
+            },
+            when=f"the start of epoch {clusters.epoch}",
+        )
 
     def _precision(self, name: str, head: Any, clusters: EpochClusters) -> dict[str, float]:
         if head.assignment is None:
@@ -122,23 +147,15 @@ class LabelPhase(HookBase):
 
 
 class MemoryUpdate(HookBase):
-    """After the optimizer step: move the prototypes by the features of the whole batch."""
+    """After the optimizer step: move the prototypes by the features of the whole batch, all processes' images."""
 
     def after_step(self) -> None:
         model = self.trainer.bare_model
         batch = model.last_batch
-        if comm.get_world_size() > 1:
-            batch = BatchFeatures(*(torch.cat(_all_gather(part)) for part in batch.tensors()))
         model.memory.update(batch.unit, batch.targets, batch.domains)
         for head in model.loss_heads.values():
             if head.weight_at(model.epoch) > 0:
                 head.after_step(batch, model.memory)
-
-
-def _all_gather(tensor: Tensor) -> list[Tensor]:
-    gathered = [torch.empty_like(tensor) for _ in range(comm.get_world_size())]
-    torch.distributed.all_gather(gathered, tensor.contiguous())
-    return gathered
 
 
 class Evaluate(HookBase):

@@ -43,13 +43,18 @@ def set_generator_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def clusters_to_state(clusters: EpochClusters) -> dict[str, Any]:
+def clusters_to_state(clusters: EpochClusters, *, with_features: bool = True) -> dict[str, Any]:
     """Plain tensors and numbers, loadable with ``weights_only=True``."""
-    parts = {d.name: {f: getattr(clusters[d], f).contiguous() for f in FIELDS} for d in Domain}
+    fields = [f for f in FIELDS if with_features or f != "features"]
+    parts = {d.name: {f: getattr(clusters[d], f).contiguous() for f in fields} for d in Domain}
     return {**parts, "epoch": clusters.epoch, "max_epoch": clusters.max_epoch}
 
 
-def clusters_from_state(state: dict[str, Any]) -> EpochClusters:
-    """Counterpart of `clusters_to_state`."""
-    day, night = (DomainClusters(**state[d.name]) for d in Domain)
+def clusters_from_state(state: dict[str, Any], features: torch.Tensor | None = None) -> EpochClusters:
+    """Counterpart of `clusters_to_state`; ``features`` (N, D) of all images where the state has none."""
+    parts = {d: dict(state[d.name]) for d in Domain}
+    for part in parts.values():
+        if features is not None:
+            part["features"] = features[part["indices"]]
+    day, night = (DomainClusters(**parts[d]) for d in Domain)
     return EpochClusters(day, night, state["epoch"], state["max_epoch"])

@@ -24,7 +24,7 @@ from ..evaluation.extraction import extract_features
 from ..functional.types import Assignment
 from . import preflight
 from .checkpointing import Checkpoints
-from .distributed import wrap_model
+from .distributed import SameBuffers, wrap_model
 from .hooks import Evaluate, LabelPhase, LossAudit, MemoryUpdate, Writers
 from .label_phase import Clusterer
 from .logs import quiet_screen, setup_logs
@@ -69,7 +69,8 @@ class CrossDomainTrainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         self.bare_model = model
         amp = cfg.SOLVER.AMP.DTYPE if cfg.SOLVER.AMP.ENABLED else None
-        self.step_trainer = self._trainer = StepTrainer(wrap_model(model), loader, optimizer, amp_dtype=amp)
+        wrapped = wrap_model(model, sync_bn=cfg.MODEL.SYNC_BN)
+        self.step_trainer = self._trainer = StepTrainer(wrapped, loader, optimizer, amp_dtype=amp)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer, self.iters_per_epoch)
         self.start_epoch = 0
         self.start_iter = self.iter = 0
@@ -104,6 +105,8 @@ class CrossDomainTrainer(DefaultTrainer):
     def build_hooks(self) -> list[HookBase]:
         cfg = self.cfg
         result: list[HookBase] = [fastreid_hooks.IterationTimer()]
+        if comm.get_world_size() > 1 and not cfg.MODEL.SYNC_BN:
+            result.append(SameBuffers())
         if self.train_data is not None:
             self.label_phase = self.build_label_phase()
             result += [self.label_phase, MemoryUpdate()]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..backbone import build_backbone
 from ..batch import BatchFeatures
 from ..dual_stream import DualStream
+from ..gather import check_composition, gather_batch
 from ..loss_heads import build_loss_heads
 from ..memory import PrototypeMemory
 
@@ -26,7 +27,8 @@ class CrossDomainBaseline(nn.Module):
     In eval mode ``model(batch)`` returns features ``(B, D)`` as fast-reid's own architectures do; a batch
     without ``domains`` counts as day. In train mode it returns ``{"loss_<head>": scalar}``, each already
     weighted, and keeps the batch's detached features in `last_batch` for the memory update and the
-    features themselves in `last_features` for the loss audit.
+    features themselves in `last_features` for the loss audit. With several processes all of these, losses
+    included, are those of the global batch, and equal in every process.
 
     Args:
         backbone, heads: as fast-reid builds them.
@@ -96,10 +98,12 @@ class CrossDomainBaseline(nn.Module):
         if not isinstance(batch, dict):
             batch = {"images": batch}
         images, domains = self.preprocess_image(batch), self._domains(batch)
+        if self.training:
+            check_composition(domains)
         outputs = self._encode(images, domains)
         if not self.training:
             return outputs
-        features = BatchFeatures(
+        own = BatchFeatures(
             features=outputs.pop("features"),
             pooled=outputs.pop("pooled"),
             targets=batch["targets"].to(self.device),
@@ -107,6 +111,7 @@ class CrossDomainBaseline(nn.Module):
             indices=batch["indices"].to(self.device),
             extra=outputs,
         )
+        features = gather_batch(own)
         self.last_features = features.features
         self.last_batch = features.detach()
         return self.losses(features)

@@ -1,0 +1,93 @@
+"""What several processes decide together: work done once for all, and a check that all hold the same."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from fastreid.utils import comm
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class DisagreementError(RuntimeError):
+    """The processes no longer hold the same labels, weights or prototypes; going on would train nonsense."""
+
+
+def computed_once(work: Callable[[], T]) -> T:
+    """Let rank 0 do ``work`` and hand its result to all processes; what it raises is raised in all of them.
+
+    The result travels as a pickle between the processes of one job, so it must be plain data or tensors.
+    """
+    if comm.get_world_size() == 1:
+        return work()
+    answer: list[Any] = [None, None]
+    if comm.is_main_process():
+        try:
+            answer[0] = work()
+        except Exception as error:
+            answer[1] = portable(error)
+    dist.broadcast_object_list(answer, src=0, group=comm._get_global_gloo_group())
+    if answer[1] is not None:
+        raise answer[1]
+    return answer[0]
+
+
+def portable(error: BaseException) -> BaseException:
+    """``error`` if another process can take it, else a RuntimeError with its text."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def any_process(*flags: bool) -> tuple[bool, ...]:
+    """Per flag: does any process raise it? All processes must ask at the same point."""
+    if comm.get_world_size() == 1:
+        return flags
+    raised = torch.tensor([int(flag) for flag in flags])
+    dist.all_reduce(raised, op=dist.ReduceOp.MAX, group=comm._get_global_gloo_group())
+    return tuple(bool(value) for value in raised)
+
+
+def fingerprint(tensors: Iterable[Tensor]) -> str:
+    """Twelve hex digits that change with any bit, shape or dtype of the tensors."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{plain.dtype}{tuple(plain.shape)}".encode())
+        digest.update(memoryview(plain.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()[:12]
+
+
+def check_agreement(parts: Mapping[str, Iterable[Tensor]], *, when: str) -> None:
+    """Compare every named part across all processes, bit for bit.
+
+    Raises:
+        DisagreementError: in all processes, with the parts that differ and the fingerprint of each process.
+    """
+    if comm.get_world_size() == 1:
+        return
+    own = {name: fingerprint(tensors) for name, tensors in parts.items()}
+    everybody: list[Any] = [None] * comm.get_world_size()
+    dist.all_gather_object(everybody, own, group=comm._get_global_gloo_group())
+    different = {
+        name: [one[name] for one in everybody]
+        for name in own
+        if any(one[name] != everybody[0][name] for one in everybody)
+    }
+    if different:
+        raise DisagreementError(
+            f"At {when} the processes differ in {different}; they must run the same code, versions and files. "
+            "Go on with --resume once that is so."
+        )
+    logger.debug("all %d processes agree at %s: %s", len(everybody), when, own)

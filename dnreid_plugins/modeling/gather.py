@@ -1,0 +1,80 @@
+"""The batch of all processes, in the order in which a single process would have had it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..functional.types import Domain
+from .batch import BatchFeatures
+
+
+def world_size() -> int:
+    """How many processes train together; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+class _GatherRows(torch.autograd.Function):
+    """Rows of all processes one below the other; every process must have equally many."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(world_size())]
+        dist.all_gather(parts, rows)
+        ctx.own = slice(dist.get_rank() * len(rows), (dist.get_rank() + 1) * len(rows))
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        # Every process computes the same loss of the same rows, so it already has the whole gradient of its own
+        # ones. DistributedDataParallel then takes the mean over processes where the sum is right.
+        return gradients[0][ctx.own] * world_size()
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """``(B, ...)`` of this process -> ``(world_size * B, ...)`` of all, by rank; the gradient flows back.
+
+    Under `DistributedDataParallel`, and with the same loss computed from the result in every process, the
+    parameters get the gradient of that loss as in a single process.
+    """
+    return _GatherRows.apply(rows.contiguous()) if world_size() > 1 else rows
+
+
+def check_composition(domains: Tensor) -> None:
+    """Raise in *all* processes if they do not have equally many images of each domain; ``domains`` (B,).
+
+    Otherwise a batch norm of one domain's stem would wait for processes that never come by.
+
+    Raises:
+        ValueError: with the counts of every process.
+    """
+    if world_size() == 1:
+        return
+    own = torch.stack([(domains == domain).sum() for domain in Domain])[None]
+    counts = _GatherRows.apply(own).tolist()
+    if any(count != counts[0] for count in counts):
+        raise ValueError(
+            f"The processes have (day, night) images {counts} in one batch; each must have equally many: make "
+            "SOLVER.IMS_PER_BATCH a multiple of the number of processes."
+        )
+
+
+def gather_batch(batch: BatchFeatures) -> BatchFeatures:
+    """The global batch: day images of rank 0, 1, ..., then the night images, as one process would draw it."""
+    if world_size() == 1:
+        return batch
+    whole = gather_rows(torch.stack([batch.targets, batch.domains, batch.indices], dim=1))
+    # The sampler gives each rank a slice of the day part and one of the night part.
+    order = torch.argsort(whole[:, 1], stable=True)
+    targets, domains, indices = whole[order].unbind(dim=1)
+    return BatchFeatures(
+        gather_rows(batch.features)[order],
+        gather_rows(batch.pooled)[order],
+        targets,
+        domains,
+        indices,
+        {key: gather_rows(value)[order] for key, value in batch.extra.items()},
+    )

@@ -1,0 +1,216 @@
+"""What the processes of the distributed tests do; they find these functions by name."""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import dnreid_plugins  # noqa: F401  (mends fast-reid before anything of it is imported)
+
+# isort: split
+from fastreid.config import CfgNode, get_cfg
+from fastreid.engine.train_loop import HookBase
+from fastreid.utils import comm
+
+from dnreid_plugins.engine.agreement import any_process, computed_once, portable
+from dnreid_plugins.engine.distributed import Member, joined
+from dnreid_plugins.engine.trainer import CrossDomainTrainer
+from dnreid_plugins.modeling.batch import BatchFeatures
+from dnreid_plugins.modeling.gather import check_composition, gather_batch
+from dnreid_plugins.modeling.sync_bn import SyncBatchNorm
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+def tiny_config(opts: list[Any]) -> CfgNode:
+    """The tests' tiny config; registers the tiny backbone in this process."""
+    if "tiny_parts" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("tiny_parts", TESTS / "conftest.py")
+        assert spec is not None and spec.loader is not None
+        sys.modules["tiny_parts"] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    torch.set_num_threads(1)
+    cfg = get_cfg()
+    cfg.merge_from_file(str(TESTS / "tiny.yml"))
+    cfg.merge_from_list(opts)
+    return cfg
+
+
+class Recorder(HookBase):
+    """Losses and prototypes after every step, pseudo labels of every epoch."""
+
+    def __init__(self) -> None:
+        self.losses: list[dict[str, float]] = []
+        self.rows: list[list[torch.Tensor]] = []
+        self.labels: list[torch.Tensor] = []
+
+    def before_train(self) -> None:
+        self.trainer.step_trainer.before_backward.append(
+            lambda losses: self.losses.append({k: v.item() for k, v in losses.items()})
+        )
+
+    def after_step(self) -> None:
+        memory = self.trainer.bare_model.memory
+        self.rows.append([memory.rows(d).clone() for d in (0, 1)])
+
+    def after_epoch(self) -> None:
+        self.labels.append(self.trainer.step_trainer.pseudo_labels.clone())
+
+
+def train(opts: list[Any], resume: bool = False) -> dict[str, Any]:
+    """Train the tiny config; everything a comparison needs."""
+    trainer = CrossDomainTrainer(tiny_config(opts))
+    recorder = Recorder()
+    trainer.register_hooks([recorder])
+    trainer.resume_or_load(resume=resume)
+    results = trainer.train()
+    return {
+        "losses": recorder.losses,
+        "rows": recorder.rows,
+        "labels": recorder.labels,
+        "results": results,
+        "weights": {k: v.clone() for k, v in trainer.bare_model.state_dict().items()},
+    }
+
+
+def train_until_killed(opts: list[Any], rank: int, iteration: int) -> None:
+    """One process dies without a word before ``iteration``."""
+    trainer = CrossDomainTrainer(tiny_config(opts))
+    run_step = trainer.run_step
+
+    def step() -> None:
+        if trainer.iter == iteration and comm.get_rank() == rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+        run_step()
+
+    trainer.run_step = step  # type: ignore[method-assign]
+    trainer.train()
+
+
+def disagree(opts: list[Any]) -> None:
+    """Rank 1 changes a weight behind everybody's back."""
+    trainer = CrossDomainTrainer(tiny_config(opts))
+    with torch.no_grad():
+        if comm.get_rank() == 1:
+            next(trainer.bare_model.parameters()).add_(1e-6)
+    trainer.train()
+
+
+def fail_in_rank(rank: int) -> None:
+    if comm.get_rank() == rank:
+        raise ValueError(f"rank {rank} has a reason")
+    comm.synchronize()
+
+
+def normalized(x: torch.Tensor, weights: torch.Tensor, half: bool) -> dict[str, Any]:
+    """Synchronised batch norm of this rank's rows of ``x`` (B, C, H, W); loss is a weighted sum of squares."""
+    layer = SyncBatchNorm(x.shape[1])
+    own = slice(comm.get_rank(), None, comm.get_world_size())
+    inputs = x[own].clone().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+        output = layer(inputs)
+    (output.float().square() * weights[own]).sum().backward()
+    return {
+        "output": output.detach(),
+        "input_gradient": inputs.grad,
+        "weight_gradient": layer.weight.grad,
+        "bias_gradient": layer.bias.grad,
+        "state": layer.state_dict(),
+    }
+
+
+def gathered(features: torch.Tensor, domains: torch.Tensor) -> dict[str, Any]:
+    """The global batch from this rank's share of ``features`` (B, D), and the gradient of a loss on it."""
+    world, rank = comm.get_world_size(), comm.get_rank()
+    share = torch.cat([torch.tensor_split((domains == d).nonzero().flatten(), world)[rank] for d in (0, 1)])
+    own = features[share].clone().requires_grad_()
+    check_composition(domains[share])
+    batch = gather_batch(BatchFeatures(own, own * 2, share * 10, domains[share], share, {"more": own * 3}))
+    loss = (batch.features[0] @ batch.features[-1]) + batch.pooled.prod() + batch.extra["more"].square().sum()
+    loss.backward()
+    return {
+        "share": share,
+        "gradient": own.grad / world,  # DistributedDataParallel takes the mean
+        "features": batch.features.detach(),
+        "pooled": batch.pooled.detach(),
+        "more": batch.extra["more"].detach(),
+        "targets": batch.targets,
+        "domains": batch.domains,
+        "indices": batch.indices,
+    }
+
+
+def uneven() -> None:
+    check_composition(torch.tensor([0, 1, 1] if comm.get_rank() else [0, 0, 1]))
+
+
+def helpers() -> dict[str, Any]:
+    """The small tools of agreement."""
+    rank = comm.get_rank()
+    answer = {"once": computed_once(lambda: f"by rank {rank}"), "any": any_process(rank == 1, False)}
+    try:
+        computed_once(lambda: 1 // rank)
+    except ZeroDivisionError:
+        answer["error"] = "ZeroDivisionError"
+    return answer
+
+
+def ranks() -> list[Any]:
+    """What fast-reid's own helpers say in this process, from all processes."""
+    place = (comm.get_rank(), comm.get_local_rank(), comm.get_world_size(), comm.get_local_size())
+    return comm.all_gather(place)
+
+
+def pool_member(rank: int, pipe: Any) -> None:
+    """Lives as long as the pool: joins a group of the asked size for each task and answers with its outcome."""
+    while True:
+        function, args, world, place = pipe.recv()
+        try:
+            with joined(Member(rank, world, rank, 0, place), device="cpu"):
+                answer: Any = globals()[function](*args)
+        except BaseException as error:
+            answer = portable(error)
+        pipe.send_bytes(pickle.dumps(answer))
+
+
+class Pool:
+    """Three processes that import everything once and then do tasks with 1, 2 or 3 of them."""
+
+    def __init__(self, folder: Path, size: int = 3) -> None:
+        self.folder, self.tasks = folder, 0
+        context = multiprocessing.get_context("spawn")
+        self.members = []
+        for rank in range(size):
+            here, there = context.Pipe()
+            process = context.Process(target=pool_member, args=(rank, there), daemon=True)
+            process.start()
+            self.members.append((process, here))
+
+    def run(self, world: int, function: str, *args: Any) -> list[Any]:
+        """Every rank's answer; exceptions stand as themselves."""
+        self.tasks += 1
+        place = f"file://{self.folder}/meet{self.tasks}"
+        for _, pipe in self.members[:world]:
+            pipe.send((function, args, world, place))
+        return [self._answer(process, pipe) for process, pipe in self.members[:world]]
+
+    @staticmethod
+    def _answer(process: Any, pipe: Any) -> Any:
+        for _ in range(300):
+            if pipe.poll(1):
+                return pickle.loads(pipe.recv_bytes())
+            assert process.is_alive(), f"a process of the pool ended with code {process.exitcode}"
+        raise TimeoutError("a process of the pool hangs")
+
+    def close(self) -> None:
+        for process, _ in self.members:
+            process.kill()
+            process.join()
