@@ -35,6 +35,7 @@ DEV = [
     "mypy>=1.15",
     "pytest>=8.0",
     "pytest-cov>=6.0",
+    "pytest-xdist>=3.6",
     "ruff>=0.12",
 ]
 

@@ -1,4 +1,4 @@
-"""Settings every test shares: two threads, a fixed seed, no time limits in property tests."""
+"""Settings every test shares: one thread, a fixed seed, no time limits in property tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 
 import dnreid_plugins  # noqa: F401  (mends and registers before any test imports fast-reid's data room)
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 # Examples are a function of the test alone, so that a red run is red again; `--hypothesis-profile=explore`
 # draws new ones.
