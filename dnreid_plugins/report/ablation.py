@@ -50,6 +50,7 @@ class Table:
     title: str
     rows: tuple[Row, ...]
     readme: Path
+    store: Path
     dataset: str = "DNMini"
     figures: tuple[str, ...] = field(default=())
     directions: tuple[str, ...] = DIRECTIONS
@@ -84,6 +85,7 @@ def load_table(root: Path, project: str, name: str) -> Table:
         content["title"],
         rows,
         root / content.get("readme", path.parent.relative_to(root) / "README.md"),
+        path.parent / "results.json",
         figures=tuple(content.get("figures", ())),
         directions=tuple(content.get("directions", DIRECTIONS)),
         start=bool(content.get("start", False)),
@@ -98,7 +100,13 @@ def run_table(
     Raises:
         RuntimeError: runs failed; all others were tried first.
     """
-    todo = {(row.folder, seed): (row, seed) for seed in seeds for row in table.rows}
+    kept = read_json(table.store)
+    todo = {
+        (row.folder, seed): (row, seed)
+        for seed in seeds
+        for row in table.rows
+        if str(seed) not in kept.get(row.folder, {})
+    }
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         codes = list(pool.map(lambda job: _run(root, *job, logs, overrides), todo.values()))
     failed = [
@@ -130,18 +138,39 @@ def _run(root: Path, row: Row, seed: int, logs: Path, overrides: Sequence[str]) 
 
 def read_run(folder: Path) -> dict[str, Any]:
     """``results.json`` of a run; an empty dict where there is none."""
-    path = folder / "results.json"
+    return read_json(folder / "results.json")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The file's content; an empty dict where there is none."""
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def health(folder: Path, key: str) -> list[float]:
-    """One figure of the health lines, epoch by epoch."""
+def collect(table: Table, logs: Path, *, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
+    """Take finished runs of ``logs`` into the table's store (committed, so that no run is done twice) and return it.
+
+    Per row folder and seed: ``end`` and ``start`` metrics and the figures of the last epoch's health line.
+    """
+    kept = read_json(table.store)
+    for row in table.rows:
+        for seed in seeds:
+            folder = logs / row.folder / f"seed{seed}"
+            run = read_run(folder)
+            if run.get("finished"):
+                kept.setdefault(row.folder, {})[str(seed)] = {
+                    "end": run[table.dataset],
+                    "start": run["start"][table.dataset],
+                    "health": last_health(folder),
+                }
+    if kept:
+        table.store.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    return kept
+
+
+def last_health(folder: Path) -> dict[str, float]:
+    """The figures of the last epoch's health line."""
     path = folder / "health.jsonl"
-    if not path.is_file():
-        return []
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    last = {line["epoch"]: line for line in lines}
-    return [last[epoch][key] for epoch in sorted(last) if key in last[epoch]]
+    return json.loads(path.read_text().splitlines()[-1]) if path.is_file() else {}
 
 
 def mean_and_spread(values: Iterable[float]) -> str:
@@ -153,19 +182,19 @@ def mean_and_spread(values: Iterable[float]) -> str:
     return f"{finite.mean():.1f}{spread}"
 
 
-def markdown(table: Table, logs: Path, *, seeds: Sequence[int]) -> str:
+def markdown(table: Table, kept: dict[str, dict[str, Any]], *, seeds: Sequence[int]) -> str:
     """The table with mean ± standard deviation over the finished seeds, ``Rank-1 / mAP`` per direction."""
     lines: list[list[str]] = []
     for row in table.rows:
-        folders = [logs / row.folder / f"seed{seed}" for seed in seeds]
-        runs = [(folder, run) for folder in folders if (run := read_run(folder)).get("finished")]
+        found = kept.get(row.folder, {})
+        runs = [found[str(seed)] for seed in seeds if str(seed) in found]
         if table.start and not lines:
-            starts = [run["start"][table.dataset] for _, run in runs]
-            lines.append(
-                ["before training", *_cells(starts[:1], table), *["–" for _ in table.figures], "1", ""]
-            )
-        cells = _cells([run[table.dataset] for _, run in runs], table)
-        extra = [mean_and_spread(v for f, _ in runs for v in health(f, key)[-1:]) for key in table.figures]
+            starts = [run["start"] for run in runs[:1]]
+            lines.append(["before training", *_cells(starts, table), *["–" for _ in table.figures], "1", ""])
+        cells = _cells([run["end"] for run in runs], table)
+        extra = [
+            mean_and_spread(r["health"][key] for r in runs if key in r["health"]) for key in table.figures
+        ]
         lines.append([row.name, *cells, *extra, str(len(runs)), row.paper])
     names = [f"{direction} {'/'.join(METRICS)}" for direction in table.directions]
     heads = ["row", *names, *[key.removeprefix("true/") for key in table.figures], "seeds", "paper"]
@@ -187,7 +216,7 @@ def _cells(results: list[dict[str, Any]], table: Table) -> list[str]:
 
 def write_table(table: Table, logs: Path, *, seeds: Sequence[int]) -> str:
     """Put the table between its markers in its README; returns it."""
-    text = markdown(table, logs, seeds=seeds)
+    text = markdown(table, collect(table, logs, seeds=seeds), seeds=seeds)
     readme = table.readme
     begin, end = f"<!-- table {table.name} begin -->", f"<!-- table {table.name} end -->"
     content = readme.read_text() if readme.is_file() else f"# {readme.parent.name}\n"
