@@ -55,8 +55,10 @@ class AtomicCheckpointer(Checkpointer):
 
     # ------------------------------------------------------------------ saving
 
-    def save(self, name: str, **kwargs: Any) -> None:
+    def save(self, name: str, **kwargs: Any) -> bool:  # type: ignore[override]
         """Write ``<name>.pth`` with the model, all checkpointables and ``kwargs``, then forget old ones.
+
+        Returns whether the state is kept, by this process or by the one that writes for all.
 
         A failure (a full disk, say) leaves every older file as it was. It is logged and training may go on,
         except for the final checkpoint.
@@ -66,7 +68,7 @@ class AtomicCheckpointer(Checkpointer):
             OSError: ``model_final`` could not be written.
         """
         if not self.save_dir or not self.save_to_disk:
-            return
+            return bool(self.save_dir)
         data: dict[str, Any] = {"model": self.model.state_dict()}
         data.update({key: item.state_dict() for key, item in self.checkpointables.items()})
         data.update(kwargs)
@@ -83,9 +85,10 @@ class AtomicCheckpointer(Checkpointer):
             if name == FINAL:
                 raise OSError(text) from error
             logger.error(text)
-            return
+            return False
         logger.info("Saved %s", path)
         self._forget_old()
+        return True
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         content = last_filename_basename.encode()
@@ -179,6 +182,11 @@ class AtomicCheckpointer(Checkpointer):
         self._load_weights(unwrap(content.pop("model"), path), exact=False)
         wanted = list(self.checkpointables) if checkpointables is None else checkpointables
         return self._load_parts(content, wanted, exact=False)
+
+    @property
+    def current(self) -> str:
+        """The file that was read last."""
+        return self._path
 
     def restored_summary(self) -> str:
         """One sentence on what the last load brought back; empty when nothing was loaded."""

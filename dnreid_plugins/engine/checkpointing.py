@@ -5,18 +5,24 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
 
-from .agreement import computed_once
+from .agreement import any_process, computed_once
 from .checkpoint import AtomicCheckpointer
+from .rows import drop_rows
 from .state import clusters_from_state, clusters_to_state, generator_state, set_generator_state
+from .stop import StopSignals
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
+PLAIN_ITEMS = ("format", "iteration", "epoch", "iters_per_epoch", "config", "config_hash", "code_version")
 # Keys whose change leaves a run the same run.
 FREE_SECTIONS = ("OUTPUT_DIR", "TEST", "DATALOADER.NUM_WORKERS", "AUDIT", "SOLVER.CHECKPOINT")
 
@@ -41,26 +47,58 @@ class Checkpoints(HookBase):
         )
         self._pending: dict[str, Any] | None = None
         self._last_time = time.monotonic()
+        # The iteration whose state is on disk; the start needs no file.
+        self._kept = 0
+        self.signals = StopSignals(lambda: not cfg.OUTPUT_DIR or self._kept == self.owner.iter)
 
     # ------------------------------------------------------------------ writing
 
+    def before_train(self) -> None:
+        self._kept, self._last_time = self.owner.iter, time.monotonic()
+        self.signals.install()
+
+    def after_train(self) -> None:
+        self.signals.remove()
+
     def after_step(self) -> None:
-        if self.minutes > 0 and time.monotonic() - self._last_time > 60 * self.minutes:
-            done = self.owner.iter + 1
-            if done % self.owner.iters_per_epoch != 0:
-                self.save(f"model_iter{done:08d}", done)
+        done = self.owner.iter + 1
+        if done % self.owner.iters_per_epoch == 0:
+            return  # what else belongs to the epoch comes first
+        due = self.minutes > 0 and time.monotonic() - self._last_time > 60 * self.minutes
+        # The clocks and signals of several processes differ, the decision may not.
+        due, stop = any_process(due, self.signals.wanted != 0)
+        if due or stop:
+            self.save(f"model_iter{done:08d}", done)
+        if stop:
+            self._leave(done)
 
     def after_epoch(self) -> None:
         done, border = self.owner.epoch + 1, self.owner.iter
         if done == self.owner.max_epoch:
             self.save("model_final", border)
-        elif self.period > 0 and done % self.period == 0:
+            return
+        if self.period > 0 and done % self.period == 0:
             self.save(f"model_{done:04d}", border)
+        self.stop_if_asked()
+
+    def stop_if_asked(self) -> None:
+        """Between two epochs, also inside the label phase: keep the state of the border and leave, if asked to."""
+        (stop,) = any_process(self.signals.wanted != 0)
+        if stop:
+            if self._kept != self.owner.iter:
+                self.save(f"model_iter{self.owner.iter:08d}", self.owner.iter)
+            self._leave(self.owner.iter)
+
+    def _leave(self, iteration: int) -> None:
+        kept = self._kept == iteration
+        self.signals.leave(f"the state after iteration {iteration} is {'kept' if kept else 'lost'}")
 
     def save(self, name: str, iteration: int) -> None:
-        """Write the state after ``iteration`` steps."""
-        self.files.save(name, **self.capture(iteration))
+        """Write the state after ``iteration`` steps; all processes must call it together."""
+        state = self.capture(iteration)
         self._last_time = time.monotonic()
+        if self.files.save(name, **state):
+            self._kept = iteration
 
     def capture(self, iteration: int) -> dict[str, Any]:
         """Everything beyond the model's own weights, as plain tensors and numbers."""
@@ -73,8 +111,11 @@ class Checkpoints(HookBase):
             "iters_per_epoch": owner.iters_per_epoch,
             "optimizer": owner.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else {},
-            "generators": generator_state(),
+            # One per process; they differ where a layer draws random numbers.
+            "generators": comm.gather(generator_state()),
             "config": config_items(owner.cfg),
+            "config_hash": config_hash(owner.cfg),
+            "code_version": code_version(),
         }
         if owner.train_data is not None:
             heads = owner.bare_model.loss_heads.items()
@@ -99,14 +140,33 @@ class Checkpoints(HookBase):
                 f"{owner.iters_per_epoch}; resume with the config of the run or start in another OUTPUT_DIR."
             )
         self._check_config(state["config"])
+        old = state.get("code_version", "unknown")
+        if old != code_version():
+            logger.warning("resume: the checkpoint is of %s, this is %s.", old, code_version())
         owner.iter = owner.start_iter = state["iteration"]
         owner.start_epoch = owner.iter // owner.iters_per_epoch
         self._load(state)
         if "clusters" in state:
             owner.label_phase.clusters = clusters_from_state(state["clusters"])
             self._pending = state
-        logger.info("Resumed at iteration %d, epoch %d.", owner.iter, owner.start_epoch + 1)
+        self._forget_later_rows()
+        logger.info(
+            "Resumed %s at iteration %d, epoch %d: %s.",
+            self.files.current,
+            owner.iter,
+            owner.start_epoch + 1,
+            ", ".join(key for key in state if key not in PLAIN_ITEMS),
+        )
         return True
+
+    def _forget_later_rows(self) -> None:
+        """What a killed run wrote after the checkpoint will be written again."""
+        owner, folder = self.owner, self.owner.cfg.OUTPUT_DIR
+        if folder and comm.is_main_process():
+            # A row at an epoch's border may hold the evaluation of the epoch that ended there.
+            inside = owner.iter % owner.iters_per_epoch != 0
+            drop_rows(Path(folder) / "metrics.json", "iteration", owner.iter + (not inside))
+            drop_rows(Path(folder) / "health.jsonl", "epoch", owner.start_epoch + 1)
 
     def epoch_begun(self) -> None:
         """After the label phase replayed the epoch of a checkpoint: put its state back on top."""
@@ -128,7 +188,10 @@ class Checkpoints(HookBase):
             owner.step_trainer.grad_scaler.load_state_dict(state["scaler"])
         for name, carried in state.get("carry_over", {}).items():
             owner.bare_model.loss_heads[name].load_carry_over(carried)
-        set_generator_state(state["generators"])
+        generators = state["generators"]
+        if isinstance(generators, list):
+            generators = generators[comm.get_rank() if len(generators) == comm.get_world_size() else 0]
+        set_generator_state(generators)
 
     def _check_config(self, old: dict[str, str]) -> None:
         new = config_items(self.owner.cfg)
@@ -154,6 +217,13 @@ def config_items(cfg: Any, prefix: str = "") -> dict[str, str]:
         else:
             items[f"{prefix}{key}"] = repr(tuple(value)) if isinstance(value, (list, tuple)) else repr(value)
     return items
+
+
+def code_version() -> str:
+    """Versions of what decides the bits of a run."""
+    from .. import __version__
+
+    return f"dnreid_plugins {__version__}, torch {torch.__version__}, numpy {np.__version__}"
 
 
 def config_hash(cfg: Any) -> str:

@@ -16,7 +16,7 @@ from fastreid.utils.events import EventWriter
 from torch import Tensor
 
 from ..functional.matching_quality import majority_identity, matching_precision
-from ..functional.types import Domain, EpochClusters
+from ..functional.types import Assignment, Domain, EpochClusters
 from .agreement import check_agreement, computed_once
 from .label_phase import Clusterer, describe
 from .state import clusters_from_state, clusters_to_state
@@ -62,19 +62,11 @@ class LabelPhase(HookBase):
     def start_epoch(self, clusters: EpochClusters) -> None:
         """Hand ``clusters`` to memory, loss heads and sampler; deterministic, so a resume can replay it."""
         trainer = self.trainer
-        model = trainer.bare_model
-        model.epoch = clusters.epoch
-        model.memory.rebuild(clusters, model.device)
         figures = describe(clusters, self.true_ids)
-        assignment = None
-        for name, head in model.loss_heads.items():
-            if head.weight_at(clusters.epoch) > 0 or head.begins_always:
-                built = head.begin_epoch(clusters, model.memory)
-                figures.update({f"{name}/{key}": value for key, value in built.items()})
-                figures.update(self._precision(name, head, clusters))
-                assignment = head.assignment or assignment
-        for head in model.loss_heads.values():
-            head.matching = assignment
+        built, assignment = begin_epoch(trainer.bare_model, clusters)
+        for name, own in built.items():
+            figures.update({f"{name}/{key}": value for key, value in own.items()})
+            figures.update(self._precision(name, trainer.bare_model.loss_heads[name], clusters))
         labels = torch.full((len(self.domains),), -1, dtype=torch.int64)
         for domain in Domain:
             labels[clusters[domain].indices] = clusters[domain].labels
@@ -83,6 +75,7 @@ class LabelPhase(HookBase):
 
     def _cluster(self, epoch: int) -> EpochClusters:
         features = self.extract()
+        self.trainer.checkpoints.stop_if_asked()
         if not bool(torch.isfinite(features).all()):
             raise FloatingPointError(
                 f"The encoder gives NaN or infinite features at epoch {epoch}; lower SOLVER.BASE_LR."
@@ -144,6 +137,21 @@ class LabelPhase(HookBase):
             path = Path(self.trainer.cfg.OUTPUT_DIR) / "health.jsonl"
             with path.open("a") as file:
                 file.write(json.dumps({"epoch": clusters.epoch, **figures}) + "\n")
+
+
+def begin_epoch(model: Any, clusters: EpochClusters) -> tuple[dict[str, dict[str, float]], Assignment | None]:
+    """Rebuild memory and loss heads for an epoch; returns what each head says of it and the matching used."""
+    model.epoch = clusters.epoch
+    model.memory.rebuild(clusters, model.device)
+    figures: dict[str, dict[str, float]] = {}
+    assignment = None
+    for name, head in model.loss_heads.items():
+        if head.weight_at(clusters.epoch) > 0 or head.begins_always:
+            figures[name] = head.begin_epoch(clusters, model.memory)
+            assignment = head.assignment or assignment
+    for head in model.loss_heads.values():
+        head.matching = assignment
+    return figures, assignment
 
 
 class MemoryUpdate(HookBase):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,8 +14,12 @@ from torch import Tensor, nn
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
+# Loss scaling halves the scale whenever a gradient overflows; this low, every gradient does.
+SMALLEST_SCALE = 2.0**-14
+
+
 class NonFiniteLossError(FloatingPointError):
-    """A loss became NaN or infinite."""
+    """A loss or a gradient became NaN or infinite, or float16 can no longer hold the gradients."""
 
 
 class StepTrainer(SimpleTrainer):
@@ -22,7 +27,9 @@ class StepTrainer(SimpleTrainer):
 
     Attributes:
         pseudo_labels: ``(N,)`` int64 by canonical index, or None when the batch brings its own targets.
-        last_losses: the weighted losses of the last step with their graph released.
+        before_backward: called with the losses of each step while their graph is there.
+        keep_bad_batch: called with batch, losses and reason when one is NaN or infinite; returns where it put
+            them, as a part of the sentence.
     """
 
     def __init__(
@@ -48,7 +55,8 @@ class StepTrainer(SimpleTrainer):
         # Loss scaling is for float16 on CUDA; bfloat16 has the range of float32.
         scaled = self.amp_dtype is torch.float16 and self.device_type == "cuda"
         self.grad_scaler = torch.amp.GradScaler("cuda") if scaled else None
-        self.before_backward: list[Any] = []
+        self.before_backward: list[Callable[[dict[str, Tensor]], None]] = []
+        self.keep_bad_batch: Callable[[dict[str, Any], dict[str, Tensor], str], str] | None = None
 
     def start_iterator(self) -> None:
         """Start reading batches afresh, e.g. after the sampler got new labels."""
@@ -69,16 +77,20 @@ class StepTrainer(SimpleTrainer):
             losses = self.model(batch)
         for inspect in self.before_backward:
             inspect(losses)
-        self._check_finite(losses)
+        self._check_losses(batch, losses)
         total = sum(losses.values())
         self.optimizer.zero_grad()
         if self.grad_scaler is None:
             total.backward()
+            self._check_gradients(batch, losses)
             self.optimizer.step()
         else:
+            # Gradients that are infinite for the moment only make the scaler skip the step.
             self.grad_scaler.scale(total).backward()
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
+            if self.grad_scaler.get_scale() < SMALLEST_SCALE:
+                self._stop(batch, losses, f"The loss scale fell to {self.grad_scaler.get_scale():g}")
         self._write_metrics(losses, data_time)
 
     def _autocast(self) -> contextlib.AbstractContextManager:
@@ -86,11 +98,25 @@ class StepTrainer(SimpleTrainer):
             return contextlib.nullcontext()
         return torch.autocast(self.device_type, dtype=self.amp_dtype)
 
-    def _check_finite(self, losses: dict[str, Tensor]) -> None:
+    def _check_losses(self, batch: dict[str, Any], losses: dict[str, Tensor]) -> None:
         for name, value in losses.items():
             if not torch.isfinite(value):
-                rate = self.optimizer.param_groups[0]["lr"]
-                raise NonFiniteLossError(
-                    f"{name} is {float(value)} at iteration {self.iter} (learning rate {rate:g}); lower "
-                    f"SOLVER.BASE_LR or look at the batch, whose first images are {self.last_paths[:3]}."
-                )
+                self._stop(batch, losses, f"{name} is {float(value.detach())}")
+
+    def _check_gradients(self, batch: dict[str, Any], losses: dict[str, Tensor]) -> None:
+        """A finite loss can have a gradient that is not; one step with it would ruin all weights."""
+        named = [(name, p.grad) for name, p in self.model.named_parameters() if p.grad is not None]
+        if named and not torch.isfinite(nn.utils.get_total_norm([gradient for _, gradient in named])):
+            bad = [name for name, gradient in named if not bool(torch.isfinite(gradient).all())]
+            where = f"in {len(bad)} tensors, e.g. {bad[0]}" if bad else "in its norm"
+            self._stop(batch, losses, f"All losses are finite, but the gradient is NaN or infinite {where},")
+
+    def _stop(self, batch: dict[str, Any], losses: dict[str, Tensor], what: str) -> None:
+        rate = self.optimizer.param_groups[0]["lr"]
+        scale = "off" if self.grad_scaler is None else f"{self.grad_scaler.get_scale():g}"
+        reason = f"{what} at iteration {self.iter} (learning rate {rate:g}, loss scale {scale})"
+        kept = "" if self.keep_bad_batch is None else self.keep_bad_batch(batch, losses, reason)
+        raise NonFiniteLossError(
+            f"{reason}; lower SOLVER.BASE_LR or look at the batch, whose first images are {self.last_paths[:3]}"
+            f"{f'; {kept}' if kept else ''}."
+        )

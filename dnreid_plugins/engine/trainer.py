@@ -23,6 +23,7 @@ from ..evaluation.evaluator import evaluate
 from ..evaluation.extraction import extract_features
 from ..functional.types import Assignment
 from . import preflight
+from .bad_batch import KeepBadBatch
 from .checkpointing import Checkpoints
 from .distributed import SameBuffers, wrap_model
 from .hooks import Evaluate, LabelPhase, LossAudit, MemoryUpdate, Writers
@@ -104,7 +105,7 @@ class CrossDomainTrainer(DefaultTrainer):
 
     def build_hooks(self) -> list[HookBase]:
         cfg = self.cfg
-        result: list[HookBase] = [fastreid_hooks.IterationTimer()]
+        result: list[HookBase] = [fastreid_hooks.IterationTimer(), KeepBadBatch()]
         if comm.get_world_size() > 1 and not cfg.MODEL.SYNC_BN:
             result.append(SameBuffers())
         if self.train_data is not None:

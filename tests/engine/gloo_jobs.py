@@ -95,6 +95,20 @@ def train_until_killed(opts: list[Any], rank: int, iteration: int) -> None:
     trainer.train()
 
 
+def train_until_asked(opts: list[Any], rank: int, iteration: int) -> None:
+    """One process alone is asked to end, during ``iteration``."""
+    trainer = CrossDomainTrainer(tiny_config(opts))
+    run_step = trainer.run_step
+
+    def step() -> None:
+        run_step()
+        if trainer.iter == iteration and comm.get_rank() == rank:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer.run_step = step  # type: ignore[method-assign]
+    trainer.train()
+
+
 def disagree(opts: list[Any]) -> None:
     """Rank 1 changes a weight behind everybody's back."""
     trainer = CrossDomainTrainer(tiny_config(opts))

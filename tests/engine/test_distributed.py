@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
 import subprocess
 import sys
 from argparse import Namespace
@@ -104,6 +105,19 @@ def test_a_resumed_run_of_two_processes_ends_as_the_undisturbed_one(
     assert [len(one["losses"]) for one in again] == [2, 2]
     for one in again:
         assert [k for k in whole["weights"] if not torch.equal(whole["weights"][k], one["weights"][k])] == []
+
+
+def test_when_one_process_is_asked_to_end_all_keep_the_state_and_leave(
+    pool: gloo_jobs.Pool, tmp_path: Path
+) -> None:
+    options = [*OPTIONS, "DATALOADER.ITERS_PER_EPOCH", 4, "OUTPUT_DIR", str(tmp_path / "whole")]
+    whole = pool.run(2, "train", options)[0]
+    options[-1] = str(tmp_path / "cut")
+    for stopped in pool.run(2, "train_until_asked", options, 1, 5):
+        assert isinstance(stopped, SystemExit) and stopped.code == 128 + signal.SIGTERM
+    again = pool.run(2, "train", options, True)[0]
+    assert len(again["losses"]) == 2
+    assert [k for k in whole["weights"] if not torch.equal(whole["weights"][k], again["weights"][k])] == []
 
 
 def test_without_synchronised_batch_norm_the_ranks_still_agree(pool: gloo_jobs.Pool, tmp_path: Path) -> None:

@@ -1,0 +1,146 @@
+"""The batch on which training broke down: kept with all that its losses depend on, and replayed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from fastreid.config import CfgNode, get_cfg
+from fastreid.engine.train_loop import HookBase
+from fastreid.modeling.meta_arch import build_model
+from fastreid.utils import comm
+from torch import Tensor, nn
+
+from ..modeling.weight_files import WeightFileError, read_weight_file
+from .files import plain, write_atomically
+from .hooks import begin_epoch, gradient_norm
+from .state import clusters_from_state, clusters_to_state, generator_state, set_generator_state
+
+logger = logging.getLogger(__name__)
+
+FILE = "bad_batch.pt"
+
+
+class KeepBadBatch(HookBase):
+    """Writes ``OUTPUT_DIR/bad_batch.pt`` when a loss or gradient is not finite (``.rank1.pt`` in process 1 ...)."""
+
+    def before_train(self) -> None:
+        self.trainer.step_trainer.keep_bad_batch = self.keep
+
+    def keep(self, batch: dict[str, Any], losses: dict[str, Tensor], reason: str) -> str:
+        """Save; returns what to say about it, empty where there is no ``OUTPUT_DIR``."""
+        trainer, rank = self.trainer, comm.get_rank()
+        if not trainer.cfg.OUTPUT_DIR:
+            return ""
+        name = FILE if rank == 0 else FILE.replace(".pt", f".rank{rank}.pt")
+        path = Path(trainer.cfg.OUTPUT_DIR) / name
+        content = plain(self._content(batch, losses, reason), name)
+        try:
+            write_atomically(path, lambda file: torch.save(content, file))
+        except (OSError, RuntimeError) as error:
+            return f"the batch could not be kept ({error})"
+        return f"{_features_text(trainer.bare_model, batch)}all is in {path} for tools/replay_batch.py"
+
+    def _content(self, batch: dict[str, Any], losses: dict[str, Tensor], reason: str) -> dict[str, Any]:
+        trainer, model = self.trainer, self.trainer.bare_model
+        content = {
+            "reason": reason,
+            "iteration": trainer.iter,
+            "losses": {name: float(value.detach()) for name, value in losses.items()},
+            "batch": dict(batch),
+            "model": model.state_dict(),
+            "generators": generator_state(),
+            "config": trainer.cfg.dump(),
+        }
+        if trainer.train_data is not None:
+            content["clusters"] = clusters_to_state(trainer.label_phase.clusters)
+            content["memory"] = model.memory.state_dict()
+            content["carry_over"] = {name: head.carry_over() for name, head in model.loss_heads.items()}
+        return content
+
+
+def _features_text(model: Any, batch: dict[str, Any]) -> str:
+    features = getattr(model, "last_batch", None)
+    if features is None:
+        return ""
+    bad = torch.nonzero(~torch.isfinite(features.features).all(dim=1)).flatten().tolist()
+    if not bad:
+        return "the features themselves are finite; "
+    return f"{len(bad)} of {len(features.features)} features are NaN or infinite already; "
+
+
+@dataclass(frozen=True)
+class HeadReport:
+    """One loss head on the replayed batch: its weighted loss and the norms of its gradient."""
+
+    name: str
+    loss: float
+    gradient_at_features: float
+    gradient_at_weights: float
+
+
+def load_bad_batch(paths: Sequence[str | Path]) -> dict[str, Any]:
+    """The kept batch; the files of several processes are joined into the global batch.
+
+    Raises:
+        WeightFileError: a file cannot be read or is something else.
+    """
+    contents = [read_weight_file(Path(path)) for path in paths]
+    for path, content in zip(paths, contents, strict=True):
+        if not isinstance(content, dict) or not {"batch", "model", "config", "reason"} <= content.keys():
+            raise WeightFileError(f"{path} holds no kept batch; give the bad_batch.pt of a run.")
+    whole = contents[0]
+    parts = [content["batch"] for content in contents]
+    joined = {key: _joined([part[key] for part in parts]) for key in parts[0]}
+    if "domains" in joined:
+        order = torch.argsort(joined["domains"], stable=True)
+        joined = {
+            key: value[order] if isinstance(value, Tensor) else [value[i] for i in order.tolist()]
+            for key, value in joined.items()
+        }
+    return {**whole, "batch": joined}
+
+
+def _joined(values: list[Any]) -> Any:
+    return (
+        torch.cat(values) if isinstance(values[0], Tensor) else [item for value in values for item in value]
+    )
+
+
+def rebuild_model(content: dict[str, Any], device: str = "") -> nn.Module:
+    """The model as it was before the step, in train mode, with memory and loss heads of that epoch."""
+    cfg = get_cfg()
+    cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(content["config"])))
+    cfg.MODEL.DEVICE = device or cfg.MODEL.DEVICE
+    cfg.MODEL.BACKBONE.PRETRAIN = False
+    model = build_model(cfg)
+    model.load_state_dict(content["model"])
+    model.train()
+    if "clusters" in content:
+        for name, carried in content["carry_over"].items():
+            model.loss_heads[name].load_carry_over(carried)
+        begin_epoch(model, clusters_from_state(content["clusters"]))
+        model.memory.load_state_dict(content["memory"], model.device)
+    return model
+
+
+def replay(content: dict[str, Any], device: str = "") -> list[HeadReport]:
+    """Forward and backward of the kept batch, one head after the other, in full precision."""
+    model = rebuild_model(content, device)
+    set_generator_state(content["generators"])
+    losses = model(content["batch"])
+    features = getattr(model, "last_features", None)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    reports = []
+    for name, loss in losses.items():
+        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        found: list[Tensor | None] = list(gradients)
+        norms = torch.stack([g.float().norm() for g in found if g is not None] or [torch.zeros(())])
+        at_features = float("nan") if features is None else gradient_norm(loss, features)
+        reports.append(HeadReport(name, float(loss.detach()), at_features, float(norms.norm())))
+    return reports

@@ -1,0 +1,69 @@
+"""SIGTERM and Ctrl-C as a wish to end: the run keeps its state first and leaves with a sentence."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopped(SystemExit):
+    """The run was asked to end; the exit code is 128 + the signal's number, as a shell would say it."""
+
+
+class StopSignals:
+    """Remembers the first SIGTERM or SIGINT of this process; the owner looks at `wanted` at safe points.
+
+    The same signal a second time, or any while there is nothing to lose, ends the process at once.
+
+    Args:
+        nothing_to_lose: True while everything that was computed is on disk (or was never to be kept).
+    """
+
+    def __init__(self, nothing_to_lose: Callable[[], bool]) -> None:
+        self.nothing_to_lose = nothing_to_lose
+        self.wanted = 0
+        self._before: dict[int, Any] = {}
+        self._process = 0
+
+    def install(self) -> None:
+        """Take the signals over; outside the main thread Python does not allow that, and nothing happens."""
+        if threading.current_thread() is threading.main_thread():
+            self.wanted, self._process = 0, os.getpid()
+            self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+
+    def remove(self) -> None:
+        """Give the signals back to whom they belonged."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _receive(self, number: int, frame: Any) -> None:
+        if os.getpid() != self._process:
+            # A loader's worker inherited this. Ctrl-C reaches it too, but its owner ends it when the time comes.
+            if number == signal.SIGTERM:
+                os._exit(128 + number)
+            return
+        again, self.wanted = self.wanted == number, number
+        if again or self.nothing_to_lose():
+            self.leave(
+                "nothing was left to keep" if not again else "the second time, so nothing more is kept"
+            )
+        logger.warning("%s: going on to the next point at which the state can be kept.", _name(number))
+
+    def leave(self, what: str, number: int = 0) -> None:
+        """Raise `Stopped` with ``what`` about the state; ``number`` if another process got the signal."""
+        number = self.wanted or number or signal.SIGTERM
+        logger.warning("Ended by %s: %s. Go on with --resume.", _name(number), what)
+        raise Stopped(128 + number)
+
+
+def _name(number: int) -> str:
+    return signal.Signals(number).name
