@@ -55,7 +55,7 @@ class AtomicCheckpointer(Checkpointer):
 
     # ------------------------------------------------------------------ saving
 
-    def save(self, name: str, **kwargs: Any) -> bool:  # type: ignore[override]
+    def save(self, name: str, **kwargs: Any) -> bool:
         """Write ``<name>.pth`` with the model, all checkpointables and ``kwargs``, then forget old ones.
 
         Returns whether the state is kept, by this process or by the one that writes for all.

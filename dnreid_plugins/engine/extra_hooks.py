@@ -191,7 +191,7 @@ class BestKeeper(HookBase):
         folder: where ``model_best.pth`` lies.
     """
 
-    def __init__(self, latest: Callable[[], Any], save: Callable[..., None], folder: str) -> None:
+    def __init__(self, latest: Callable[[], Any], save: Callable[..., Any], folder: str) -> None:
         self.latest = latest
         self.save = save
         self.path = Path(folder) / f"{BEST}.pth"
