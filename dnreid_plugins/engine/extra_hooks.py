@@ -30,7 +30,8 @@ def add_extra_config(cfg: CfgNode) -> None:
     cfg.SOLVER.SWA = CfgNode({"ENABLED": False})
     # First epoch (counted from 1) that goes into the average.
     cfg.SOLVER.SWA.START_EPOCH = 1
-    # Keep the weights with the best test score as model_best.pth. They are chosen by test labels: not a result.
+    # With EVAL_PERIOD above 0 keep the weights of the best test score as model_best.pth; chosen by test labels, they
+    # are not a result.
     cfg.TEST.KEEP_BEST = True
     cfg.PROFILE = CfgNode()
     # Iterations to profile into OUTPUT_DIR/profile-<iteration>.json (chrome://tracing); 0 = none.
