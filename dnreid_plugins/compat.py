@@ -116,5 +116,5 @@ def mend() -> None:
     reid_evaluation.ReidEvaluator._compile_dependencies = lambda self: None
     # regnet.build_regnet_backbone, effnet.build_effnet_backbone: worked inside the source tree only.
     home = Path(build.__file__).parents[2]
-    regnet.regnet_cfg = _PackageConfig(regnet.regnet_cfg, home)
-    effnet.effnet_cfg = _PackageConfig(effnet.effnet_cfg, home)
+    regnet.regnet_cfg = _PackageConfig(regnet.regnet_cfg, home)  # type: ignore[attr-defined]
+    effnet.effnet_cfg = _PackageConfig(effnet.effnet_cfg, home)  # type: ignore[attr-defined]

@@ -19,7 +19,11 @@ from dnreid_plugins import compat
 def fresh(code: str) -> subprocess.CompletedProcess[str]:
     """Run code in a new interpreter without the plug-ins."""
     return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
@@ -34,7 +38,9 @@ collections.Mapping = collections.abc.Mapping
 def test_plain_fastreid_does_not_import_and_nothing_of_the_shim_stays() -> None:
     plain = fresh("import fastreid.data")
     assert plain.returncode != 0 and "_six" in plain.stderr
-    plain = fresh(SHIM.replace("collections.Mapping = collections.abc.Mapping", "") + "import fastreid.evaluation")
+    plain = fresh(
+        SHIM.replace("collections.Mapping = collections.abc.Mapping", "") + "import fastreid.evaluation"
+    )
     assert plain.returncode != 0 and "Mapping" in plain.stderr
     assert "torch._six" not in sys.modules and not hasattr(collections, "Mapping")
 
@@ -92,13 +98,17 @@ DataLoaderX(0, dataset=[1, 2], batch_size=1)
 
 
 def test_the_collator_knows_every_type_or_refuses() -> None:
-    plain = fresh(SHIM + "from fastreid.data.build import fast_batch_collator as f; print(f([(1, 2), (3, 4)]))")
+    plain = fresh(
+        SHIM + "from fastreid.data.build import fast_batch_collator as f; print(f([(1, 2), (3, 4)]))"
+    )
     assert plain.stdout.split()[-1] == "None", "fast-reid's collator is honest now: drop the remedy"
     with pytest.raises((TypeError, ValueError)):
         build.fast_batch_collator([object(), object()])
 
 
-def test_regnet_builds_anywhere_and_a_y_does_not_spoil_an_x(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+def test_regnet_builds_anywhere_and_a_y_does_not_spoil_an_x(
+    monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
     plain = fresh(
         "import os; os.chdir('/')\n"
         "from fastreid.config import get_cfg\n"

@@ -8,7 +8,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dnreid_plugins.engine.cli import main  # noqa: E402
+from dnreid_plugins.engine.cli import main
 
 if __name__ == "__main__":
     result: Any = main()

@@ -247,7 +247,9 @@ def gradient_norm(loss: Tensor, features: Tensor) -> float:
     if not loss.requires_grad:
         return 0.0
     (gradient,) = torch.autograd.grad(loss, features, retain_graph=True, allow_unused=True)
-    return 0.0 if gradient is None else float(gradient.float().norm())
+    # torch's types do not know that `allow_unused` gives None.
+    found: Tensor | None = gradient
+    return 0.0 if found is None else float(found.float().norm())
 
 
 def flatten(results: dict[str, Any], prefix: str = "") -> dict[str, float]:

@@ -35,6 +35,8 @@ MODEL_CFG: dict[str, Any] = {
 CONV_STEM = (16, 32, 64)
 # Sentences that a caption is put into; the first is what DNMini's prompts are built from.
 FRAMES = ("A daytime photo of {}.", "A visible photo of {}.", "A photo of {}.", "{}")
+# How the fine attributes of a caption can be told from the coarse ones (body, paint, panels, roof, stripe, windows).
+FINE = re.compile(r" mark$| at the back$| marker lights?$| wheels$| lamps$")
 # Words of the templates, whether or not a caption has them.
 TEMPLATE_WORDS = "A daytime nighttime visible infrared thermal photo image of a an the vehicle car person . ,"
 
@@ -43,8 +45,10 @@ TEMPLATE_WORDS = "A daytime nighttime visible infrared thermal photo image of a 
 class ClipPretrainOptions:
     """Everything that decides the weights.
 
-    ``exposure``: range of the random brightness factor. ``short_share``: share of captions that keep only their
-    first few attributes. ``vehicle_share``: share of captions that say "vehicle" instead of the body type.
+    ``exposure``: range of the random brightness factor. ``fine_share``: share of captions that may mention
+    wheels, lamps, stickers and the like, by which single vehicles are told apart. ``short_share``: share of
+    captions that keep only their first few attributes. ``vehicle_share``: share of captions that say "vehicle"
+    instead of the body type.
     """
 
     num_ids: int = 4000
@@ -54,6 +58,7 @@ class ClipPretrainOptions:
     learning_rate: float = 5e-4
     weight_decay: float = 0.05
     exposure: tuple[float, float] = (0.3, 1.3)
+    fine_share: float = 0.0
     short_share: float = 0.5
     vehicle_share: float = 0.25
     pixel_mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
@@ -77,13 +82,15 @@ def describe_miniclip() -> ClipDescription:
 
 def vary_caption(sentence: str, options: ClipPretrainOptions, generator: torch.Generator) -> str:
     """A caption as somebody else might put it: fewer attributes, "vehicle", another frame around it."""
-    draw = torch.rand(3, generator=generator).tolist()
+    draw = torch.rand(4, generator=generator).tolist()
     head, _, tail = sentence.partition(" with ")
     if draw[1] < options.vehicle_share:
         head = " ".join([*head.split()[:-1], "vehicle"])
     parts = re.split(r", | and ", tail)
+    if draw[3] >= options.fine_share:
+        parts = [part for part in parts if not FINE.search(part)]
     if draw[0] < options.short_share:
-        parts = parts[: int(torch.randint(len(parts), (1,), generator=generator))]
+        parts = parts[: int(torch.randint(max(len(parts), 1), (1,), generator=generator))]
     text = f"{head} with {', '.join(parts)}" if parts else head
     return FRAMES[int(draw[2] * len(FRAMES))].format(text)
 
@@ -119,7 +126,7 @@ def pretrain_clip(
         image = F.normalize(model.encode_image(images))
         text = F.normalize(tokens.encode_texts(sentences))
         logits = model.logit_scale.exp().clamp(max=100) * image @ text.T
-        target = torch.arange(len(images))
+        target = _same_sentence(sentences)
         loss = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
         optimizer.zero_grad()
         loss.backward()
@@ -127,11 +134,19 @@ def pretrain_clip(
         optimizer.step()
         schedule.step()
         if step % 50 == 0 or step == options.steps:
-            right = (logits.argmax(dim=1) == target).float().mean().item()
+            right = (target.gather(1, logits.argmax(dim=1, keepdim=True)) > 0).float().mean().item()
             logger.info(
                 "step %d of %d: loss %.3f, right caption %.3f", step, options.steps, loss.item(), right
             )
     return description, {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _same_sentence(sentences: Sequence[str]) -> Tensor:
+    """``(B, B)`` float32, rows of sum 1: which captions of the batch are right for an image, equal ones shared."""
+    numbers = {sentence: number for number, sentence in enumerate(dict.fromkeys(sentences))}
+    which = torch.tensor([numbers[sentence] for sentence in sentences])
+    same = (which[:, None] == which[None, :]).float()
+    return same / same.sum(dim=1, keepdim=True)
 
 
 def _optimizer(model: Any, options: ClipPretrainOptions) -> torch.optim.Optimizer:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 OPTIMIZERS = ("AdamW", "Adam")
 FIRST_MOMENTS = ("float32", "bfloat16")
+TOKEN_RATES = ("dense", "plain")
 LAST_BATCH = ("drop", "merge", "keep")
 
 
@@ -27,6 +28,7 @@ class PromptStageOptions:
     warmup_lr: float = 1e-5
     min_lr: float = 1e-6
     temperature: float = 1.0
+    token_rate: str = "dense"
     first_moment: str = "float32"
     last_batch: str = "drop"
     seed: int = 0
@@ -34,6 +36,7 @@ class PromptStageOptions:
     def __post_init__(self) -> None:
         for key, known in (
             ("optimizer", OPTIMIZERS),
+            ("token_rate", TOKEN_RATES),
             ("first_moment", FIRST_MOMENTS),
             ("last_batch", LAST_BATCH),
         ):
@@ -55,6 +58,18 @@ class PromptStageOptions:
             return self.warmup_lr + (self.lr - self.warmup_lr) * epoch / self.warmup_epochs
         share = min(epoch / max(self.epochs, 1), 1.0)
         return self.min_lr + 0.5 * (self.lr - self.min_lr) * (1 + math.cos(math.pi * share))
+
+    def token_factor(self, steps_per_epoch: int, beta: float = 0.999) -> float:
+        """How much further than LR a row that is visited once per epoch should go per visit.
+
+        A dense AdamW decays a row's second moment ``v`` in each of the S steps between two visits with gradient
+        ``g``, so that ``v = (1 - beta) g^2 / (1 - beta^S)``, and its first moment moves the row on until all of
+        ``g`` is spent: the row goes ``lr g / sqrt(v)``. A row-wise AdamW, whose clock stands still in between,
+        goes ``lr``. The factor is the quotient of the two.
+        """
+        if self.token_rate == "plain":
+            return 1.0
+        return math.sqrt((1 - beta**steps_per_epoch) / (1 - beta))
 
 
 def epoch_order(

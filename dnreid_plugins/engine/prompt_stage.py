@@ -67,6 +67,7 @@ class PromptStage:
         self.epoch, self.step = 1, 0
         self._sums: dict[str, Tensor] = {}
         self._batches = self._order()
+        self._token_factor = options.token_factor(len(self._batches))
 
     @property
     def device(self) -> torch.device:
@@ -101,8 +102,9 @@ class PromptStage:
         """One optimizer step. Returns the means of the epoch so far if this step ended it, else nothing."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
+            factor = self._token_factor if isinstance(optimizer, RowAdamW) else 1.0
             for group in optimizer.param_groups:
-                group["lr"] = self.options.learning_rate(self.epoch)
+                group["lr"] = factor * self.options.learning_rate(self.epoch)
         for domain in Domain:
             chosen = self._images[domain][self._batches[self.step][domain]]
             if len(chosen) > 0:

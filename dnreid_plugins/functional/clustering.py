@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,9 @@ from scipy import sparse
 from torch import Tensor
 
 from ._jit import Array, jit
+from ._product import product_rate
 from .jaccard import Arithmetic, jaccard_graph
-from .knn import Neighbours, Progress
+from .knn import BLOCK, SPARE, Neighbours, Progress
 
 TIE_TOLERANCE = 1e-6
 """Added to ``eps``. Two images that share j of their k2 expansion rows and nothing else are exactly
@@ -75,7 +76,7 @@ def jaccard_dbscan(
     """
     wanted = [eps] if isinstance(eps, (int, float)) else list(eps)
     slack = TIE_TOLERANCE if arithmetic == "accurate" else 0.0
-    if not wanted or min(wanted) <= 0 or max(wanted) + slack >= 1:
+    if not wanted or not (min(wanted) > 0 and max(wanted) + slack < 1):
         raise ValueError(f"eps must be in (0, 1), got {eps}; common values are 0.3 to 0.7.")
     graph = jaccard_graph(
         features,
@@ -151,3 +152,32 @@ def _dbscan(indptr: Array, columns: Array, distances: Array, eps: float, min_sam
                 if labels[border] < 0 or labels[core] < labels[border]:
                     labels[border] = labels[core]
     return labels
+
+
+class LabelPhaseEstimate(NamedTuple):
+    """What computing pseudo labels will take on this machine, beyond the features themselves."""
+
+    bytes: int
+    seconds: float
+
+
+def estimate_label_phase(
+    num_images: int, dim: int, *, k1: int = 30, block: int = BLOCK, rate: float | None = None
+) -> LabelPhaseEstimate:
+    """Memory and time of :func:`jaccard_dbscan` on the CPU, for a line in the log before it starts.
+
+    Args:
+        num_images, dim: N and D.
+        k1, block: as given to the search.
+        rate: float32 operations per second of a matrix product; measured in a few milliseconds if ``None``.
+
+    Returns:
+        The N^2 D operations of the symmetric search at that rate and 25 microseconds per image for all
+        that follows; bytes of the widest moment, either the search (candidates and product blocks) or the
+        graph (about 300 sparse entries per image with k1 = 30).
+    """
+    rate = product_rate() if rate is None else rate
+    seconds = num_images * (num_images + block) * dim / rate + 2.5e-5 * num_images
+    search = num_images * (k1 + SPARE) * 20 + 3 * 4 * min(block, num_images) ** 2
+    graph = num_images * k1 * 8 + num_images * 10 * k1 * 2 * 8
+    return LabelPhaseEstimate(max(search, graph), seconds)

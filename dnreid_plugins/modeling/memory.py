@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..functional.memory import updated_rows
+from ..functional.memory import UpdatePolicy, updated_rows
 from ..functional.types import Domain, EpochClusters
 
 
@@ -23,7 +23,7 @@ class PrototypeMemory:
     """
 
     def __init__(
-        self, *, momentum: float = 0.1, policy: str = "sequential", outlier_rows: bool = False
+        self, *, momentum: float = 0.1, policy: UpdatePolicy = "sequential", outlier_rows: bool = False
     ) -> None:
         if not 0.0 <= momentum <= 1.0:
             raise ValueError(f"MODEL.MEMORY.MOMENTUM is {momentum}; it must lie in [0, 1].")

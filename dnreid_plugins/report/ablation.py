@@ -108,7 +108,7 @@ def run_table(
         if str(seed) not in kept.get(row.folder, {})
     }
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        codes = list(pool.map(lambda job: _run(root, *job, logs, overrides), todo.values()))
+        codes = list(pool.map(lambda job: _run(root, job[0], job[1], logs, overrides), todo.values()))
     failed = [
         f"{row.name} seed {seed}" for (row, seed), code in zip(todo.values(), codes, strict=True) if code
     ]

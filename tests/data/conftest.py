@@ -47,7 +47,7 @@ def global_states() -> Callable[[], tuple]:
     """The states of the three global generators, to be compared."""
 
     def states() -> tuple:
-        numpy = np.random.get_state()  # noqa: NPY002
+        numpy = np.random.get_state()
         return random.getstate(), numpy[1].tolist(), numpy[2], torch.get_rng_state().tolist()
 
     return states

@@ -137,7 +137,7 @@ def test_patches_are_copies_in_a_small_pool() -> None:
 
 def test_seeding_touches_all_three_generators_and_gives_them_back(global_states) -> None:
     def draw() -> tuple[float, float, float]:
-        numpy = np.random.rand()  # noqa: NPY002
+        numpy = np.random.rand()
         return random.random(), float(numpy), float(torch.rand(()))
 
     with generators_kept():

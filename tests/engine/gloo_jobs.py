@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import multiprocessing
 import os
 import pickle
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-
-import dnreid_plugins  # noqa: F401  (mends fast-reid before anything of it is imported)
+from tiny_run import tiny_config
 
 # isort: split
-from fastreid.config import CfgNode, get_cfg
 from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
 
@@ -26,22 +22,6 @@ from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.modeling.batch import BatchFeatures
 from dnreid_plugins.modeling.gather import check_composition, gather_batch
 from dnreid_plugins.modeling.sync_bn import SyncBatchNorm
-
-TESTS = Path(__file__).resolve().parents[1]
-
-
-def tiny_config(opts: list[Any]) -> CfgNode:
-    """The tests' tiny config; registers the tiny backbone in this process."""
-    if "tiny_parts" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("tiny_parts", TESTS / "conftest.py")
-        assert spec is not None and spec.loader is not None
-        sys.modules["tiny_parts"] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    torch.set_num_threads(1)
-    cfg = get_cfg()
-    cfg.merge_from_file(str(TESTS / "tiny.yml"))
-    cfg.merge_from_list(opts)
-    return cfg
 
 
 class Recorder(HookBase):

@@ -17,6 +17,7 @@ from dnreid_plugins.engine.prompt_options import PromptStageOptions, epoch_order
 from dnreid_plugins.engine.prompt_stage import PromptStage
 from dnreid_plugins.modeling.clip_weights import ClipDescription, build_open_clip
 from dnreid_plugins.modeling.prompts import PromptLearner
+from dnreid_plugins.modeling.row_adam import RowAdamW
 from dnreid_plugins.modeling.text import ClipTextTower
 
 TOY = {
@@ -105,6 +106,27 @@ def test_learning_rate_as_in_the_paper() -> None:
     assert rates == sorted(rates, reverse=True)
     assert rates[74] == pytest.approx(0.5)
     assert rates[-1] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("steps", [1, 31, 157, 1109])
+def test_token_factor_is_how_far_a_dense_optimizer_takes_a_row(steps: int) -> None:
+    """Simulated: one number, gradient 1e-3 at every visit, zero in between; dense AdamW against row-wise."""
+    visits, lr, grad = 12, 1e-3, 1e-3
+    dense = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer = torch.optim.AdamW([dense], lr=lr, weight_decay=0.0)
+    for step in range(visits * steps):
+        dense.grad = torch.full_like(dense, grad if step % steps == 0 else 0.0)
+        optimizer.step()
+    row = torch.nn.Embedding.from_pretrained(
+        torch.zeros(1, 1, dtype=torch.float64), freeze=False, sparse=True
+    )
+    rowwise = RowAdamW([row.weight], lr=lr * PromptStageOptions().token_factor(steps))
+    for _ in range(visits):
+        rowwise.zero_grad()
+        (row(torch.tensor([0])) * grad).sum().backward()
+        rowwise.step()
+    assert float(row.weight / dense) == pytest.approx(1.0, abs=0.1)
+    assert PromptStageOptions(token_rate="plain").token_factor(steps) == 1.0
 
 
 # ---------------------------------------------------------------- the equations
@@ -247,6 +269,7 @@ def test_half_precision_features_are_accepted(text: ClipTextTower) -> None:
     ("options", "message"),
     [
         ({"optimizer": "SGD"}, "OPTIMIZER is 'SGD'"),
+        ({"token_rate": "fast"}, "TOKEN_RATE is 'fast'"),
         ({"first_moment": "int8"}, "FIRST_MOMENT is 'int8'"),
         ({"last_batch": "pad"}, "LAST_BATCH is 'pad'"),
         ({"batch_size": 0}, "BATCH_SIZE 0"),

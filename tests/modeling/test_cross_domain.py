@@ -123,7 +123,7 @@ def test_separate_passes_keep_the_batch_order() -> None:
 
 def test_frozen_statistics_stay_as_loaded() -> None:
     model = ready(config(SHARED_BN="frozen")).train()
-    shared = [m for m in model.backbone.shared_batch_norms()]
+    shared = list(model.backbone.shared_batch_norms())
     before = [m.running_mean.clone() for m in shared]
     model(batch())
     assert shared and all(torch.equal(a, m.running_mean) for a, m in zip(before, shared, strict=True))

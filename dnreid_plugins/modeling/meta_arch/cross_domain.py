@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from fastreid.config import configurable
@@ -14,7 +14,7 @@ from ..backbone import build_backbone
 from ..batch import BatchFeatures
 from ..dual_stream import DualStream
 from ..gather import check_composition, gather_batch
-from ..loss_heads import build_loss_heads
+from ..loss_heads import LossHead, build_loss_heads
 from ..memory import PrototypeMemory
 
 SHARED_BN_MODES = ("joint", "separate", "frozen")
@@ -39,6 +39,9 @@ class CrossDomainBaseline(nn.Module):
         shared_bn: ``MODEL.DUAL_STREAM.SHARED_BN``.
         channels_last: ``MODEL.CHANNELS_LAST``.
     """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     # The trainer runs a label phase before each epoch for architectures that say so.
     needs_clusters = True
@@ -119,7 +122,8 @@ class CrossDomainBaseline(nn.Module):
     def losses(self, batch: BatchFeatures) -> dict[str, Tensor]:
         """The weighted losses of the heads whose weight in the running epoch is above 0."""
         result = {}
-        for name, head in self.loss_heads.items():
+        for name, module in self.loss_heads.items():
+            head = cast(LossHead, module)
             weight = head.weight_at(self.epoch)
             if weight > 0 and head.has_loss:
                 result[f"loss_{name.lower()}"] = weight * head(batch, self.memory)

@@ -1,0 +1,238 @@
+"""Pseudo labels against fast-reid's dense distances followed by scikit-learn's DBSCAN, element by element."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from fastreid_twin import KINDS, fastreid_jaccard, make_features
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.cluster import DBSCAN
+
+from dnreid_plugins.functional.clustering import (
+    TIE_TOLERANCE,
+    dbscan_graph,
+    estimate_label_phase,
+    jaccard_dbscan,
+)
+from dnreid_plugins.functional.jaccard import jaccard_graph
+from dnreid_plugins.functional.knn import knn_table
+
+EPS = (0.3, 0.5, 0.6, 0.7)
+
+
+def twin_labels(distances: NDArray[np.floating], eps: float, min_samples: int = 4) -> NDArray[np.int64]:
+    labels: NDArray[np.int64] = DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit_predict(
+        distances
+    )
+    return labels
+
+
+# sizes up to 600, most of them small: fast-reid's loops are what takes the time
+sizes = st.one_of(st.integers(1, 40), st.integers(1, 120), st.integers(1, 600))
+
+
+@given(
+    kind=st.sampled_from(KINDS),
+    num=sizes,
+    k1=st.sampled_from([2, 5, 20, 30, 30, 30, 700]),
+    k2=st.sampled_from([1, 2, 6, 6, 6, 9]),
+    min_samples=st.integers(1, 6),
+    seed=st.integers(0, 999),
+)
+@settings(max_examples=200)
+def test_reference_labels_equal_fastreid_and_sklearn(
+    kind: str, num: int, k1: int, k2: int, min_samples: int, seed: int
+) -> None:
+    k1 = k1 if num <= 120 else min(k1, 30)
+    features = make_features(kind, num, 16, seed)
+    table = knn_table(features, k1).indices
+    theirs = fastreid_jaccard(features, table, k1=k1, k2=k2)
+    ours = jaccard_dbscan(
+        features, k1=k1, k2=k2, eps=EPS, min_samples=min_samples, knn=table, arithmetic="reference"
+    )
+    for eps, labels in zip(EPS, ours):
+        assert labels.dtype == np.int64
+        np.testing.assert_array_equal(labels, twin_labels(theirs, eps, min_samples), err_msg=f"eps {eps}")
+
+
+@given(kind=st.sampled_from(KINDS), num=sizes, k2=st.sampled_from([1, 6]), seed=st.integers(0, 999))
+@settings(max_examples=200)
+def test_labels_equal_fastreid_and_sklearn_under_the_tie_rule(
+    kind: str, num: int, k2: int, seed: int
+) -> None:
+    features = make_features(kind, num, 16, seed)
+    table = knn_table(features, 30).indices
+    theirs = fastreid_jaccard(features, table, k1=30, k2=k2)
+    for eps, labels in zip(EPS, jaccard_dbscan(features, k2=k2, eps=EPS, knn=table)):
+        limit = eps + TIE_TOLERANCE
+        # fast-reid's own rounding: below 1e-6 on unit rows, larger the longer the rows are
+        rounding = 4e-7 if kind not in ("lengths", "near copies") else 1e-4
+        if (np.abs(theirs - limit) < rounding).any():
+            continue  # too near to the limit for its rounding to be trusted
+        np.testing.assert_array_equal(labels, twin_labels(theirs, limit), err_msg=f"eps {eps}")
+
+
+def test_labels_equal_fastreid_and_sklearn_at_a_thousand() -> None:
+    check_at_size(1000)
+
+
+@pytest.mark.slow
+def test_labels_equal_fastreid_and_sklearn_at_three_thousand() -> None:
+    check_at_size(3000)
+
+
+@pytest.mark.stress
+def test_labels_equal_fastreid_and_sklearn_at_ten_thousand() -> None:
+    check_at_size(10_000)
+
+
+def check_at_size(num: int) -> None:
+    generator = torch.Generator().manual_seed(num)
+    centers = torch.randn(num // 25, 64, generator=generator)
+    own = torch.randint(len(centers), (num,), generator=generator)
+    features = torch.nn.functional.normalize(
+        centers[own] + 1.3 * torch.randn(num, 64, generator=generator), dim=1
+    )
+    found = knn_table(features, 30)
+    theirs = fastreid_jaccard(features, found.indices, k1=30, k2=6)
+    exact = jaccard_dbscan(features, eps=EPS, knn=found, arithmetic="reference")
+    ruled = jaccard_dbscan(features, eps=EPS, knn=found)
+    clusters = set()
+    for eps, reference, accurate in zip(EPS, exact, ruled):
+        np.testing.assert_array_equal(reference, twin_labels(theirs, eps), err_msg=f"eps {eps}")
+        np.testing.assert_array_equal(
+            accurate, twin_labels(theirs, eps + TIE_TOLERANCE), err_msg=f"eps {eps}"
+        )
+        clusters.add(int(accurate.max()))
+    assert len(clusters) == len(EPS) and max(clusters) > 10  # the four radii say something different
+    np.testing.assert_array_equal(jaccard_dbscan(features, eps=0.6), ruled[2])  # with our own search
+
+
+@given(
+    num=st.integers(1, 40),
+    density=st.floats(0, 0.5),
+    eps=st.floats(0.1, 0.9),
+    min_samples=st.integers(1, 7),
+    seed=st.integers(0, 999),
+)
+@settings(max_examples=200)
+def test_dbscan_equals_sklearn(num: int, density: float, eps: float, min_samples: int, seed: int) -> None:
+    """Few values on purpose: borders reached by several clusters, ties with eps, zeros."""
+    rng = np.random.default_rng(seed)
+    upper = np.triu(rng.random((num, num)) < density, k=1)
+    values = rng.choice(np.float32([0, 0.25, eps, 0.5, 0.75]), (num, num))
+    row, col = np.nonzero(upper)
+    graph = sparse.csr_array((values[row, col], (row, col)), shape=(num, num))
+    distances = np.ones((num, num), dtype=np.float32)
+    distances[row, col] = distances[col, row] = values[row, col]
+    np.fill_diagonal(distances, 0)
+    ours = dbscan_graph(graph, eps=eps, min_samples=min_samples)
+    np.testing.assert_array_equal(ours, twin_labels(distances, eps, min_samples))
+
+
+def test_a_structural_tie_is_within() -> None:
+    """k2 = 2: two images that share one of their two expansion rows are exactly 1 - 1 / 3 = 2/3 apart."""
+    eps = 2 / 3
+    features = make_features("noise", 400, 8, 0)
+    graph = jaccard_graph(features, k1=4, k2=2, radius=0.7)
+    ties = np.abs(graph.data - eps) < 1e-6
+    assert ties.sum() > 10
+    labels = jaccard_dbscan(features, k1=4, k2=2, eps=eps, min_samples=2)
+    coo = graph.tocoo()
+    for i, j in zip(coo.row[ties], coo.col[ties]):
+        assert labels[i] == labels[j] >= 0
+    apart = jaccard_dbscan(features, k1=4, k2=2, eps=eps - 3e-6, min_samples=2)
+    assert (apart != labels).any()
+
+
+def test_one_graph_serves_every_radius() -> None:
+    features = make_features("clusters", 300, 32, 0)
+    together = jaccard_dbscan(features, eps=EPS)
+    assert isinstance(together, list)
+    for eps, labels in zip(EPS, together):
+        np.testing.assert_array_equal(labels, jaccard_dbscan(features, eps=eps))
+        np.testing.assert_array_equal(labels, jaccard_dbscan(features, eps=(eps,))[0])
+
+
+def test_clusters_are_numbered_without_gaps_by_first_core() -> None:
+    labels = jaccard_dbscan(make_features("copies", 200, 16, 1))
+    assert set(labels) - {-1} == set(range(labels.max() + 1))
+    firsts = [int(np.nonzero(labels == c)[0][0]) for c in range(labels.max() + 1)]
+    assert firsts == sorted(firsts) and len(firsts) > 5
+
+
+@pytest.mark.parametrize("kind", ["constant", "one cluster"])
+def test_collapsed_features_are_one_cluster(kind: str) -> None:
+    """Fewer rows than k1, or each row would name the same first k1 rows as its neighbours."""
+    labels = jaccard_dbscan(make_features(kind, 30, 16, 0))
+    np.testing.assert_array_equal(labels, 0)
+
+
+@pytest.mark.parametrize("num", [0, 1, 2, 3])
+def test_too_few_images_are_outliers(num: int) -> None:
+    labels = jaccard_dbscan(make_features("noise", num, 8, 0))
+    assert labels.dtype == np.int64 and labels.tolist() == [-1] * num
+
+
+def test_numpy_torch_and_threads_agree() -> None:
+    features = make_features("clusters", 500, 32, 0)
+    expected = jaccard_dbscan(features)
+    assert expected.max() > 5
+    np.testing.assert_array_equal(jaccard_dbscan(features.numpy()), expected)
+    np.testing.assert_array_equal(jaccard_dbscan(features.double()), expected)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        np.testing.assert_array_equal(jaccard_dbscan(features), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_joint_clustering_of_two_domains() -> None:
+    """Balanced expansion joins the two domains of an identity where the plain one keeps them apart."""
+    generator = torch.Generator().manual_seed(0)
+    centers = torch.randn(8, 32, generator=generator)
+    gap = 3 * torch.nn.functional.normalize(torch.randn(32, generator=generator), dim=0)
+    own, domains = torch.arange(8).repeat(40), (torch.arange(320) >= 240).long()
+    features = centers[own] + 0.5 * torch.randn(320, 32, generator=generator) + gap * domains[:, None]
+    features = torch.nn.functional.normalize(features, dim=1)
+
+    def mixed(labels: NDArray[np.int64]) -> int:
+        return sum(len(set(domains[labels == c].tolist())) == 2 for c in range(labels.max() + 1))
+
+    plain, balanced = (jaccard_dbscan(features, k1=15, k2=12, eps=0.4, domains=d) for d in (None, domains))
+    assert mixed(plain) <= 2 and mixed(balanced) == 8
+
+
+@pytest.mark.parametrize("eps", [0, -0.1, 1, 1.5, (), (0.5, 1.0), float("nan")])
+def test_refuses_a_radius_outside_the_range(eps: float) -> None:
+    with pytest.raises(ValueError, match=r"eps must be in \(0, 1\)"):
+        jaccard_dbscan(make_features("noise", 10, 8, 0), eps=eps)
+
+
+def test_refuses_nan() -> None:
+    features = make_features("noise", 10, 8, 0)
+    features[4, 4] = float("nan")
+    with pytest.raises(ValueError, match="features has 1 rows with NaN"):
+        jaccard_dbscan(features)
+
+
+def test_progress_is_reported() -> None:
+    calls: list[tuple[int, int]] = []
+    jaccard_dbscan(
+        make_features("noise", 100, 8, 0), progress=lambda done, total: calls.append((done, total))
+    )
+    assert calls == [(1, 1)]
+
+
+def test_estimate_grows_as_it_should() -> None:
+    small, large = (estimate_label_phase(n, 2048, rate=4e11) for n in (10_000, 20_000))
+    assert 1.9 < large.bytes / small.bytes < 2.1 or small.bytes > 5e7  # linear above the blocks
+    assert 2 < large.seconds / small.seconds < 4.1
+    assert estimate_label_phase(71_000, 2048, rate=4e11).bytes < 2**29
+    measured = estimate_label_phase(1000, 64)
+    assert measured.seconds > 0 and measured.bytes > 0

@@ -1,0 +1,258 @@
+"""CMC, mAP and mINP against loops with a stable sort, and against fast-reid's own function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fastreid.evaluation.rank import eval_market1501
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from dnreid_plugins.functional.ranking import (
+    QueryRanks,
+    rank_distances,
+    rank_metrics,
+    rank_metrics_both,
+    summarize,
+)
+
+
+def naive(
+    distances: NDArray[np.floating],
+    query_ids: NDArray[np.integer],
+    gallery_ids: NDArray[np.integer],
+    query_cams: NDArray[np.integer] | None = None,
+    gallery_cams: NDArray[np.integer] | None = None,
+    *,
+    remove: NDArray[np.bool_] | None = None,
+    by_identity: bool = False,
+) -> QueryRanks:
+    """One query after the other: sort by (distance, index), remove, walk down the list."""
+    first, precision, penalty = [], [], []
+    for q, row in enumerate(distances):
+        order = np.argsort(row, kind="stable")
+        gone = np.zeros(len(row), dtype=bool)
+        if query_cams is not None and gallery_cams is not None:
+            gone |= (gallery_ids == query_ids[q]) & (gallery_cams == query_cams[q])
+        if remove is not None:
+            gone |= remove[q]
+        listed = [int(gallery_ids[g]) for g in order if not gone[g]]
+        ranks = [r for r, identity in enumerate(listed) if identity == query_ids[q]]
+        if not ranks:
+            first.append(-1)
+            precision.append(np.nan)
+            penalty.append(np.nan)
+            continue
+        first.append(len(set(listed[: ranks[0]])) if by_identity else ranks[0])
+        precision.append(np.mean([(n + 1) / (r + 1) for n, r in enumerate(ranks)]))
+        penalty.append(len(ranks) / (ranks[-1] + 1))
+    return QueryRanks(np.array(first, np.int64), np.array(precision, float), np.array(penalty, float))
+
+
+def assert_equal_ranks(found: QueryRanks, true: QueryRanks) -> None:
+    np.testing.assert_array_equal(found.first_rank, true.first_rank)
+    np.testing.assert_allclose(found.average_precision, true.average_precision, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.inverse_penalty, true.inverse_penalty, rtol=0, atol=1e-12)
+
+
+def make_case(queries: int, gallery: int, ids: int, seed: int, values: int = 0) -> dict[str, Any]:
+    """Random ids, cameras and distances; with ``values`` only that many different distances."""
+    rng = np.random.default_rng(seed)
+    distances = rng.random((queries, gallery), dtype=np.float32)
+    return {
+        "distances": np.floor(distances * values).astype(np.float32) if values else distances,
+        "query_ids": rng.integers(0, ids + 2, queries),
+        "gallery_ids": rng.integers(0, ids, gallery),
+        "query_cams": rng.integers(0, 3, queries),
+        "gallery_cams": rng.integers(0, 3, gallery),
+    }
+
+
+@given(
+    queries=st.integers(1, 30),
+    gallery=st.integers(1, 60),
+    ids=st.integers(1, 12),
+    values=st.sampled_from([0, 1, 2, 5]),
+    seed=st.integers(0, 999),
+    cmc=st.sampled_from(["image", "identity"]),
+)
+def test_equals_naive(queries: int, gallery: int, ids: int, values: int, seed: int, cmc: Any) -> None:
+    case = make_case(queries, gallery, ids, seed, values)
+    found = rank_distances(**case, cmc=cmc)
+    assert_equal_ranks(found, naive(**case, by_identity=cmc == "identity"))
+
+
+@given(seed=st.integers(0, 999), block=st.sampled_from([1, 7, 30, 31]), values=st.sampled_from([0, 3]))
+def test_removal_mask_and_function(seed: int, block: int, values: int) -> None:
+    case = make_case(30, 40, 5, seed, values)
+    mask = np.random.default_rng(seed + 1).random((30, 40)) < 0.4
+    true = naive(**case, remove=mask)
+    before = case["distances"].copy()
+    assert_equal_ranks(rank_distances(**case, remove=mask, block=block), true)
+    assert_equal_ranks(rank_distances(**case, remove=lambda rows: mask[rows], block=block), true)
+    np.testing.assert_array_equal(case["distances"], before)
+
+
+@given(seed=st.integers(0, 99), cameras=st.booleans())
+def test_equals_fastreid(seed: int, cameras: bool) -> None:
+    case = make_case(60, 200, 6, seed)
+    if not cameras:  # different cameras on both sides: nothing is removed
+        case["gallery_cams"] += 10
+    cmc, precision, penalty = eval_market1501(
+        case["distances"],
+        case["query_ids"],
+        case["gallery_ids"],
+        case["query_cams"],
+        case["gallery_cams"],
+        50,
+    )
+    result = summarize(rank_distances(**case), topk=range(1, 51))
+    np.testing.assert_allclose([result[f"Rank-{k}"] for k in range(1, 51)], 100 * cmc, atol=1e-4)
+    assert result["mAP"] == pytest.approx(100 * np.mean(precision), abs=1e-6)
+    assert result["mINP"] == pytest.approx(100 * np.mean(penalty), abs=1e-6)
+    assert result["queries"] - result["queries_without_match"] == len(precision)
+
+
+def test_ties_are_broken_by_gallery_index() -> None:
+    """All distances equal: the list is the gallery in its order."""
+    result = rank_distances(np.zeros((3, 4)), [7, 8, 9], [8, 7, 9, 7])
+    assert result.first_rank.tolist() == [1, 0, 2]
+    np.testing.assert_allclose(result.average_precision, [(1 / 2 + 2 / 4) / 2, 1, 1 / 3])
+    np.testing.assert_allclose(result.inverse_penalty, [2 / 4, 1, 1 / 3])
+
+
+def test_constant_features_follow_the_same_rule() -> None:
+    features = torch.ones(600, 32)
+    ids = np.arange(600) % 300
+    result = rank_metrics(features[:5], features, ids[:5], ids, topk=(1, 3), block=2)
+    assert result["Rank-1"] == pytest.approx(20) and result["Rank-3"] == pytest.approx(60)
+
+
+def test_hand_made_percentages() -> None:
+    query, gallery = torch.eye(3)[:2], torch.tensor([[1.0, 0.1, 0], [0, 1, 0], [1, 0.2, 0], [0, 0, 1]])
+    result = rank_metrics(query, gallery, [0, 5], [1, 2, 0, 0], topk=(1, 2, 10))
+    assert result == {
+        "Rank-1": 0.0,
+        "Rank-2": 100.0,
+        "Rank-10": 100.0,
+        "mAP": pytest.approx(100 * (1 / 2 + 2 / 4) / 2),
+        "mINP": pytest.approx(50),
+        "queries": 2.0,
+        "queries_without_match": 1.0,
+    }
+    assert all(type(value) is float for value in result.values())
+
+
+def test_identity_level_cmc_collapses_an_identity() -> None:
+    distances = np.array([[0.1, 0.2, 0.3, 0.4, 0.5]])
+    by_image, by_identity = (
+        rank_distances(distances, [3], [1, 1, 2, 1, 3], cmc=rule) for rule in ("image", "identity")
+    )
+    assert by_image.first_rank.tolist() == [4] and by_identity.first_rank.tolist() == [2]
+    assert by_image.average_precision == by_identity.average_precision
+
+
+def features_of(queries: int, gallery: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, Any, Any]:
+    rng = np.random.default_rng(seed)
+    centers = torch.from_numpy(rng.standard_normal((20, 32)).astype(np.float32))
+    ids = rng.integers(0, 20, queries), rng.integers(0, 20, gallery)
+    noise = [torch.from_numpy(rng.standard_normal((n, 32)).astype(np.float32)) for n in (queries, gallery)]
+    return centers[ids[0]] + 1.5 * noise[0], centers[ids[1]] + 1.5 * noise[1], *ids
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("block", [1, 7, 99, 100, 512])
+def test_from_features(metric: Any, block: int) -> None:
+    query, gallery, query_ids, gallery_ids = features_of(100, 150)
+    left, right = query.double(), gallery.double()
+    if metric == "cosine":
+        left, right = (torch.nn.functional.normalize(x, dim=1) for x in (left, right))
+        distances = 1 - left @ right.T
+    else:
+        distances = (left[:, None] - right).square().sum(dim=2)
+    true = summarize(naive(distances.numpy(), query_ids, gallery_ids))
+    found = rank_metrics(query, gallery, query_ids, gallery_ids, metric=metric, block=block)
+    assert found == pytest.approx(true, abs=1e-5)
+    assert found["mAP"] > 20
+
+
+@pytest.mark.parametrize("limit", [0, 2**30])
+@pytest.mark.parametrize("cmc", ["image", "identity"])
+def test_both_directions(limit: int, cmc: Any) -> None:
+    a, b, ids_a, ids_b = features_of(80, 120, seed=1)
+    cams_a, cams_b = np.arange(80) % 2, np.arange(120) % 3
+    found = rank_metrics_both(a, b, ids_a, ids_b, cams_a, cams_b, cmc=cmc, matrix_limit=limit, block=32)
+    assert found[0] == pytest.approx(rank_metrics(a, b, ids_a, ids_b, cams_a, cams_b, cmc=cmc), abs=1e-5)
+    assert found[1] == pytest.approx(rank_metrics(b, a, ids_b, ids_a, cams_b, cams_a, cmc=cmc), abs=1e-5)
+    assert found[0] != found[1]
+
+
+def test_camera_pairs_of_sysu_as_a_function() -> None:
+    """A query of camera 3 does not see camera 2, whatever the identity."""
+    case = make_case(20, 50, 4, 0)
+    cams, others = case["query_cams"] + 1, case["gallery_cams"] + 1
+    rule = (cams[:, None] == 3) & (others[None] == 2)
+    plain = {key: case[key] for key in ("distances", "query_ids", "gallery_ids")}
+    found = rank_distances(**plain, remove=lambda rows: (cams[rows, None] == 3) & (others == 2))
+    assert_equal_ranks(found, naive(**plain, remove=rule))
+
+
+def test_gallery_shorter_than_k_keeps_the_last_value() -> None:
+    result = rank_metrics(torch.eye(2), torch.eye(2), [0, 1], [0, 1], topk=(1, 50))
+    assert result["Rank-1"] == result["Rank-50"] == 100
+
+
+def test_no_query_matches() -> None:
+    with pytest.raises(ValueError, match="none of 2 queries has a correct image left"):
+        rank_metrics(torch.eye(2), torch.eye(2), [0, 1], [2, 3])
+    with pytest.raises(ValueError, match="none of 2 queries"):
+        rank_metrics(torch.eye(2), torch.eye(2), [0, 1], [0, 1], [0, 0], [0, 0])
+    with pytest.raises(ValueError, match="none of 2 queries"):
+        rank_metrics(torch.eye(2), torch.empty(0, 2), [0, 1], [])
+    with pytest.raises(ValueError, match="none of 0 queries"):
+        rank_metrics(torch.empty(0, 2), torch.eye(2), [], [0, 1])
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_refuses_nan(side: int) -> None:
+    features = [torch.eye(3), torch.eye(3)]
+    features[side][1, 1] = float("nan")
+    with pytest.raises(ValueError, match="_features has 1 rows with NaN"):
+        rank_metrics(*features, [0, 1, 2], [0, 1, 2])
+    with pytest.raises(ValueError, match="distances has NaN"):
+        rank_distances(np.full((1, 1), np.nan), [0], [0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"query_ids": [0]}, "got 1 query ids and 3 gallery ids for 3 queries and 3 gallery images"),
+        ({"query_cams": [0, 1, 2]}, "must be given together"),
+        ({"query_cams": [0], "gallery_cams": [0]}, "got 1 and 1 cameras for 3 queries and 3 gallery images"),
+        ({"metric": "manhattan"}, "metric must be 'cosine' or 'euclidean', got 'manhattan'"),
+        ({"cmc": "camera"}, "cmc must be 'image' or 'identity', got 'camera'"),
+        ({"gallery_features": torch.eye(4)[:3]}, "query has 3 dimensions, gallery 4"),
+        ({"gallery_ids": np.zeros((3, 1))}, "gallery_ids must be a vector"),
+    ],
+)
+def test_refuses(change: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {
+        "query_features": torch.eye(3),
+        "gallery_features": torch.eye(3),
+        "query_ids": [0, 1, 2],
+        "gallery_ids": [0, 1, 2],
+    }
+    with pytest.raises(ValueError, match=message):
+        rank_metrics(**(arguments | change))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpu_equals_cpu() -> None:
+    query, gallery, query_ids, gallery_ids = features_of(300, 500)
+    cpu = rank_metrics(query, gallery, query_ids, gallery_ids)
+    gpu = rank_metrics(query.cuda(), gallery.cuda(), query_ids, gallery_ids)
+    assert gpu == pytest.approx(cpu, abs=1e-5)
