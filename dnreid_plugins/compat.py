@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import collections.abc
 import copy
+import functools
 import importlib
 import importlib.metadata
 import sys
@@ -61,6 +62,19 @@ def _preprocess_image(self: Any, batched_inputs: Any) -> Any:
     return (images - self.pixel_mean) / self.pixel_std
 
 
+def _in_order(init: Any) -> Any:
+    """A data set's constructor that sorts its three lists; lists that are made later are sorted then."""
+
+    def ordered(items: Any) -> Any:
+        return (lambda: sorted(items())) if callable(items) else sorted(items)
+
+    @functools.wraps(init)
+    def sorted_init(self: Any, train: Any, query: Any, gallery: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, ordered(train), ordered(query), ordered(gallery), *args, **kwargs)
+
+    return sorted_init
+
+
 class _PackageConfig:
     """RegNet's and EffNet's global config: yaml files are found beside fast-reid's code wherever the working
     directory is, and each build starts from the defaults (a RegNetY left its switches on for every RegNetX)."""
@@ -83,16 +97,20 @@ def mend() -> None:
     """Replace the fast-reid symbols that cannot work, or work wrongly, on today's machines."""
     import fastreid.data.build as build
     import fastreid.data.common as common
+    import fastreid.data.datasets.bases as bases
     import fastreid.engine.defaults as defaults
     import fastreid.evaluation
     import fastreid.evaluation.reid_evaluation as reid_evaluation
-    from fastreid.modeling.meta_arch import baseline, mgn
+    from fastreid.layers import any_softmax
+    from fastreid.modeling.meta_arch import META_ARCH_REGISTRY, baseline, mgn, moco
 
     from .data.images import read_image
     from .data.loaders import CpuGpuLoader, collate
     from .data.transforms import build_transforms
     from .evaluation.reid_evaluator import DomainReidEvaluator
     from .modeling.backbone import build_backbone
+    from .modeling.fastreid_parts import QueueMemory, SafeArcSoftmax, cross_entropy_loss
+    from .modeling.meta_arch.distiller import Distiller
 
     effnet = sys.modules["fastreid.modeling.backbones.regnet.effnet"]
     regnet = sys.modules["fastreid.modeling.backbones.regnet.regnet"]
@@ -102,6 +120,16 @@ def mend() -> None:
     mgn.MGN.preprocess_image = _preprocess_image
     # build_backbone: wrapped or prefixed weight files loaded nothing, without a word; PRETRAIN needs gdown.
     baseline.build_backbone = mgn.build_backbone = build_backbone
+    # any_softmax.ArcSoftmax: NaN where a feature meets its class centre.
+    any_softmax.ArcSoftmax = SafeArcSoftmax
+    # cross_entropy_loss: the mean left out images whose loss is exactly 0; one class divided by zero.
+    baseline.cross_entropy_loss = mgn.cross_entropy_loss = cross_entropy_loss
+    # moco.Memory: an image was its own positive, empty rows counted as class 0.
+    moco.Memory = QueueMemory
+    # Distiller: the EMA teacher was in no checkpoint, teachers used batch statistics.
+    META_ARCH_REGISTRY._obj_map["Distiller"] = Distiller
+    # Dataset: readers list images in the file system's order.
+    bases.Dataset.__init__ = _in_order(bases.Dataset.__init__)
     # data.build.DataLoaderX: opened a CUDA stream even without CUDA; its thread hung on a data set error.
     build.DataLoaderX = CpuGpuLoader
     # data.build.fast_batch_collator: turned unknown types into None.

@@ -28,10 +28,11 @@ def add_config(cfg: CfgNode) -> None:
     _add_run_config(cfg)
     # Rooms with many keys of their own keep them beside their code.
     from .data.transforms import add_input_config
+    from .engine.extra_hooks import add_extra_config
     from .modeling.clip import add_clip_config
     from .modeling.prompts import add_prompt_config
 
-    for add in (add_input_config, add_clip_config, add_prompt_config):
+    for add in (add_input_config, add_clip_config, add_prompt_config, add_extra_config):
         add(cfg)
 
 

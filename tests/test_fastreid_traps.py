@@ -717,6 +717,17 @@ def test_M02_pretrain_without_a_path(plain: Plain, cfg: CfgNode) -> None:
         preflight.check(cfg)
 
 
+def test_M03_unknown_depth(plain: Plain, cfg: CfgNode) -> None:
+    """fast-reid: an unknown `DEPTH` is a bare KeyError, also for `152x`, which ResNeXt half knows.
+
+    Here: one sentence with key, value and backbone.
+    """
+    assert plain["m03"] == "KeyError: '152x'"
+    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.DEPTH = "build_resnext_backbone", "152x"
+    with pytest.raises(ValueError, match=r"MODEL\.BACKBONE\.DEPTH is '152x', which build_resnext_backbone"):
+        build_backbone(cfg)
+
+
 def test_M04_foreign_objects_in_weight_files(plain: Plain, tmp_path: Path) -> None:
     """fast-reid: a file with a path, NumPy number or Namespace ends in a page of UnpicklingError.
 

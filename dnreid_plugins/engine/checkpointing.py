@@ -113,6 +113,7 @@ class Checkpoints(HookBase):
             "scaler": scaler.state_dict() if scaler is not None else {},
             # One per process; they differ where a layer draws random numbers.
             "generators": comm.gather(generator_state()),
+            "hooks": {type(h).__name__: h.state_dict() for h in owner._hooks if hasattr(h, "state_dict")},
             "config": config_items(owner.cfg),
             "config_hash": config_hash(owner.cfg),
             "code_version": code_version(),
@@ -188,6 +189,9 @@ class Checkpoints(HookBase):
             owner.step_trainer.grad_scaler.load_state_dict(state["scaler"])
         for name, carried in state.get("carry_over", {}).items():
             owner.bare_model.loss_heads[name].load_carry_over(carried)
+        for hook in owner._hooks:
+            if hasattr(hook, "load_state_dict"):
+                hook.load_state_dict(state["hooks"][type(hook).__name__])
         generators = state["generators"]
         if isinstance(generators, list):
             generators = generators[comm.get_rank() if len(generators) == comm.get_world_size() else 0]

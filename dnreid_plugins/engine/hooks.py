@@ -185,11 +185,18 @@ class Evaluate(HookBase):
 
 
 class Writers(HookBase):
-    """Run the event writers every ``period`` iterations and at each epoch's end."""
+    """Run the event writers every ``period`` iterations and at each epoch's end.
 
-    def __init__(self, writers: list[EventWriter], period: int = 200) -> None:
-        self.writers = writers
+    They open their files when training starts, after an earlier run in the folder was set aside.
+    """
+
+    def __init__(self, build: Callable[[], list[EventWriter]], period: int = 200) -> None:
+        self.build = build
+        self.writers: list[EventWriter] = []
         self.period = period
+
+    def before_train(self) -> None:
+        self.writers = self.build()
 
     def after_step(self) -> None:
         if (self.trainer.iter + 1) % self.period == 0:

@@ -26,10 +26,12 @@ from . import preflight
 from .bad_batch import KeepBadBatch
 from .checkpointing import Checkpoints
 from .distributed import SameBuffers, wrap_model
+from .extra_hooks import BestKeeper, build_extra_hooks
 from .hooks import Evaluate, LabelPhase, LossAudit, MemoryUpdate, Writers
 from .label_phase import Clusterer
 from .logs import quiet_screen, setup_logs
 from .results import read_results, update_results
+from .run_folder import set_aside
 from .solver import build_lr_scheduler, build_optimizer
 from .step import StepTrainer
 from .train_data import TrainData, build_train_data, read_dataset
@@ -113,10 +115,16 @@ class CrossDomainTrainer(DefaultTrainer):
             result += [self.label_phase, MemoryUpdate()]
             if cfg.AUDIT.PERIOD > 0:
                 result.append(LossAudit(cfg.AUDIT.PERIOD))
-        result += [self.scheduler.hook(), Evaluate(cfg.TEST.EVAL_PERIOD, self._evaluate)]
+        result += [self.scheduler.hook(), *build_extra_hooks(self)]
+        result.append(Evaluate(cfg.TEST.EVAL_PERIOD, self._evaluate))
+        # With one evaluation, at the end, the best would be the final state once more.
+        if cfg.TEST.KEEP_BEST and cfg.TEST.EVAL_PERIOD > 0 and cfg.OUTPUT_DIR and cfg.DATASETS.TESTS:
+            result.append(
+                BestKeeper(lambda: self._last_eval_results, self.checkpoints.files.save, cfg.OUTPUT_DIR)
+            )
         result.append(self.checkpoints)
         if comm.is_main_process():
-            result.append(Writers(self.build_writers()))
+            result.append(Writers(self.build_writers))
         return result
 
     def build_label_phase(self) -> LabelPhase:
@@ -163,8 +171,12 @@ class CrossDomainTrainer(DefaultTrainer):
 
     def resume_or_load(self, resume: bool = False) -> None:
         """Go on from the newest checkpoint of ``OUTPUT_DIR``, or load ``MODEL.WEIGHTS`` if there is none."""
-        if not (resume and self.checkpoints.resume()):
-            self.checkpoints.load_weights(self.cfg.MODEL.WEIGHTS)
+        if resume and self.checkpoints.resume():
+            return
+        self.checkpoints.load_weights(self.cfg.MODEL.WEIGHTS)
+        comm.synchronize()  # the weights may lie in the folder that is cleared now
+        if comm.is_main_process() and self.cfg.OUTPUT_DIR:
+            set_aside(self.cfg.OUTPUT_DIR)
 
     def train(self) -> dict[str, Any]:
         """Run the remaining epochs; returns the last evaluation."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def build_backbone(cfg: Any) -> nn.Module:
     ``PRETRAIN_PATH`` is a file in any wrapping, or ``shipped:<name>`` for weights that come with the package.
 
     Raises:
-        ValueError: the name is unknown, or ``PRETRAIN`` is True without a path.
+        ValueError: name or depth is unknown, or ``PRETRAIN`` is True without a path.
         WeightFileError: the file cannot be read or does not fit.
     """
     backbone = cfg.MODEL.BACKBONE
@@ -32,7 +33,7 @@ def build_backbone(cfg: Any) -> nn.Module:
         raise ValueError(f"MODEL.BACKBONE.NAME is {backbone.NAME!r}; known backbones: {known}.")
     builder = BACKBONE_REGISTRY.get(backbone.NAME)
     if not backbone.PRETRAIN or backbone.NAME in SELF_LOADING:
-        return builder(cfg)
+        return _build(builder, cfg)
     if not backbone.PRETRAIN_PATH:
         raise ValueError(
             "MODEL.BACKBONE.PRETRAIN is True but PRETRAIN_PATH is empty, and nothing is downloaded; name a weight "
@@ -42,9 +43,22 @@ def build_backbone(cfg: Any) -> nn.Module:
     bare = cfg.clone()
     bare.defrost()
     bare.MODEL.BACKBONE.PRETRAIN = False
-    model = builder(bare)
+    model = _build(builder, bare)
     load_backbone_weights(model, path)
     return model
+
+
+def _build(builder: Callable[[Any], nn.Module], cfg: Any) -> nn.Module:
+    depth = cfg.MODEL.BACKBONE.DEPTH
+    try:
+        return builder(cfg)
+    except KeyError as error:
+        if error.args != (depth,):
+            raise
+        raise ValueError(
+            f"MODEL.BACKBONE.DEPTH is {depth!r}, which {cfg.MODEL.BACKBONE.NAME} does not have; see fast-reid's model "
+            "zoo for its sizes."
+        ) from None
 
 
 def weight_path(name: str) -> Path:

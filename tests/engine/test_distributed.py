@@ -245,9 +245,9 @@ def test_torchrun_describes_the_process(monkeypatch: pytest.MonkeyPatch) -> None
 def test_torchrun_runs_a_job(tmp_path: Path) -> None:
     script = tmp_path / "job.py"
     script.write_text(
-        "import dnreid_plugins, gloo_jobs\n"
+        "import sys\nimport dnreid_plugins, gloo_jobs\n"
         "from dnreid_plugins.engine.distributed import launch\n"
-        "print('ranks', launch(gloo_jobs.ranks))\n"
+        "sys.stdout.write(f'ranks {launch(gloo_jobs.ranks)}\\n')\n"
     )
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).resolve().parents[2])])
     done = subprocess.run(

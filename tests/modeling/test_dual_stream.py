@@ -27,7 +27,7 @@ BACKBONES = {
     "build_vit_backbone": ("small", 768, ("patch_embed",), (32, 32)),
 }
 # Registered, but not an image backbone that fast-reid's own builders can make on their own here.
-OURS = {"build_clip_vit_backbone"}
+OURS = {"build_clip_vit_backbone", "build_tiny_backbone"}
 
 
 def make(name: str) -> nn.Module:
