@@ -57,17 +57,6 @@ class Matches:
                 f"{queries} queries and {gallery} gallery images; give one id per row."
             )
 
-    def removed(self, start: int, stop: int) -> Iterator[tuple[int | slice, NDArray[np.generic]]]:
-        """Pairs ``(row, columns)`` to leave out, rows counted from ``start``."""
-        if self.remove is not None:
-            rows = np.arange(start, stop)
-            mask = self.remove(rows) if callable(self.remove) else self.remove[rows]
-            yield slice(None), np.asarray(mask, dtype=bool)
-        if self.cameras is not None:
-            for row in range(stop - start):
-                same = self.same_identity(start + row)
-                yield row, same[self.cameras[1][same] == self.cameras[0][start + row]]
-
     def same_identity(self, query: int) -> NDArray[np.int64]:
         """Gallery images of the identity of a query, ascending."""
         code = self.query_codes[query]
@@ -75,8 +64,19 @@ class Matches:
 
     def hide_removed(self, distances: NDArray[np.float32], start: int) -> None:
         """Write infinity over the distances of removed images; row 0 is query ``start``."""
-        for row, columns in self.removed(start, start + len(distances)):
-            distances[row, columns] = np.inf
+        rows = np.arange(start, start + len(distances))
+        if self.remove is not None:
+            mask = np.asarray(self.remove(rows) if callable(self.remove) else self.remove[rows], dtype=bool)
+            if mask.shape != distances.shape:
+                raise ValueError(
+                    f"remove gave {mask.shape} for {distances.shape} distances; one entry per pair."
+                )
+            distances[mask] = np.inf
+        if self.cameras is not None:
+            ours, theirs = self.cameras
+            for row, query in zip(distances, rows):
+                same = self.same_identity(query)
+                row[same[theirs[same] == ours[query]]] = np.inf
 
 
 def distance_blocks(

@@ -236,6 +236,7 @@ def test_refuses_nan(side: int) -> None:
         ({"metric": "manhattan"}, "metric must be 'cosine' or 'euclidean', got 'manhattan'"),
         ({"cmc": "camera"}, "cmc must be 'image' or 'identity', got 'camera'"),
         ({"gallery_features": torch.eye(4)[:3]}, "query has 3 dimensions, gallery 4"),
+        ({"remove": np.zeros((3, 1), bool)}, r"remove gave \(3, 1\) for \(3, 3\) distances"),
         ({"gallery_ids": np.zeros((3, 1))}, "gallery_ids must be a vector"),
     ],
 )

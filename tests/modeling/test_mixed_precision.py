@@ -1,0 +1,81 @@
+"""Mixed precision: bfloat16 and float16 train every loss head with finite losses close to full precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from fastreid.config import CfgNode
+
+from dnreid_plugins.engine.step import SMALLEST_SCALE, NonFiniteLossError
+from dnreid_plugins.engine.trainer import CrossDomainTrainer
+from dnreid_plugins.modeling.loss_heads import LOSS_HEAD_REGISTRY
+
+#: Heads that work on any encoder's features; CMA has no loss of its own but changes the memory.
+HEADS = ["ClusterNCE", "DGM", "MAA", "MMD", "MarginMMD", "PGM", "CMA"]
+
+
+def all_heads(cfg: CfgNode) -> CfgNode:
+    cfg.MODEL.LOSSES.NAME = HEADS
+    for name in HEADS:
+        cfg.MODEL.LOSSES[name.upper()].WEIGHT = ((1, 0.5),)
+    cfg.DATASETS.TESTS = ()
+    cfg.SOLVER.MAX_EPOCH = 1
+    cfg.SOLVER.STEPS = []
+    return cfg
+
+
+def run(cfg: CfgNode) -> tuple[CrossDomainTrainer, list[dict[str, torch.Tensor]]]:
+    trainer = CrossDomainTrainer(cfg)
+    seen: list[dict[str, torch.Tensor]] = []
+    trainer.step_trainer.before_backward.append(
+        lambda losses: seen.append({key: value.detach() for key, value in losses.items()})
+    )
+    trainer.train()
+    return trainer, seen
+
+
+def test_the_list_of_heads_is_complete() -> None:
+    assert set(HEADS) <= set(LOSS_HEAD_REGISTRY._obj_map)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_every_loss_head_trains_in_half_precision(tiny_cfg: CfgNode, dtype: str) -> None:
+    _, expected = run(all_heads(tiny_cfg))
+    tiny_cfg.SOLVER.AMP.ENABLED = True
+    tiny_cfg.SOLVER.AMP.DTYPE = dtype
+    half, got = run(tiny_cfg)
+    assert len(got) == 4 and set(got[0]) == {f"loss_{name.lower()}" for name in HEADS if name != "CMA"}
+    for losses in got:
+        assert all(value.dtype == torch.float32 and bool(torch.isfinite(value)) for value in losses.values())
+    # The first step starts from the same weights and labels.
+    for name, value in got[0].items():
+        assert float(value) == pytest.approx(float(expected[0][name]), rel=0.05, abs=0.02), name
+    assert all(p.dtype == torch.float32 for p in half.bare_model.parameters())
+    assert half.bare_model.last_features.dtype == getattr(torch, dtype)
+    for domain in (0, 1):
+        assert half.bare_model.memory.rows(domain).dtype == torch.float32
+
+
+def test_a_loss_scale_that_vanishes_stops_the_run(tiny_cfg: CfgNode) -> None:
+    """float16 on a GPU: a gradient that overflows at every scale is no reason to go on in silence."""
+
+    class Scaler:
+        def scale(self, loss: torch.Tensor) -> torch.Tensor:
+            return loss
+
+        def step(self, optimizer: Any) -> None: ...
+
+        def update(self) -> None: ...
+
+        def get_scale(self) -> float:
+            return SMALLEST_SCALE / 2
+
+        def state_dict(self) -> dict[str, Any]:
+            return {}
+
+    trainer = CrossDomainTrainer(tiny_cfg)
+    trainer.step_trainer.grad_scaler = Scaler()  # type: ignore[assignment]
+    with pytest.raises(NonFiniteLossError, match="loss scale fell to .* at iteration 0"):
+        trainer.train()
