@@ -249,7 +249,8 @@ def test_torchrun_runs_a_job(tmp_path: Path) -> None:
         "from dnreid_plugins.engine.distributed import launch\n"
         "sys.stdout.write(f'ranks {launch(gloo_jobs.ranks)}\\n')\n"
     )
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).resolve().parents[2])])
+    here = Path(__file__).resolve()
+    path = os.pathsep.join(str(folder) for folder in (here.parent, here.parents[1], here.parents[2]))
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(script)],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
