@@ -74,7 +74,7 @@ class Matches:
             distances[mask] = np.inf
         if self.cameras is not None:
             ours, theirs = self.cameras
-            for row, query in zip(distances, rows):
+            for query, row in enumerate(distances, start=start):
                 same = self.same_identity(query)
                 row[same[theirs[same] == ours[query]]] = np.inf
 
