@@ -30,6 +30,7 @@ from .extra_hooks import BestKeeper, build_extra_hooks
 from .hooks import Evaluate, LabelPhase, LossAudit, MemoryUpdate, Writers
 from .label_phase import Clusterer
 from .logs import quiet_screen, setup_logs
+from .resources import check_resources
 from .results import read_results, update_results
 from .run_folder import set_aside
 from .solver import build_lr_scheduler, build_optimizer
@@ -71,6 +72,8 @@ class CrossDomainTrainer(DefaultTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         self.bare_model = model
+        if self.train_data is not None:
+            check_resources(cfg, model, torch.bincount(self.train_data.domains).tolist())
         amp = cfg.SOLVER.AMP.DTYPE if cfg.SOLVER.AMP.ENABLED else None
         wrapped = wrap_model(model, sync_bn=cfg.MODEL.SYNC_BN)
         self.step_trainer = self._trainer = StepTrainer(wrapped, loader, optimizer, amp_dtype=amp)

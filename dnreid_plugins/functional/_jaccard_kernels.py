@@ -198,7 +198,7 @@ def near_pairs(
     start: int,
     stop: int,
 ) -> tuple[Array, Array, Array]:
-    """Pairs ``i < j`` with ``1 - t / (2 - t) <= radius``, ``t`` the sum of minima over shared columns."""
+    """Pairs ``i <= j`` with ``1 - t / (2 - t) <= radius``, ``t`` the sum of minima over shared columns."""
     num = total.shape[0]
     one, two = total.dtype.type(1), total.dtype.type(2)
     seen = np.full(num, -1, dtype=np.int32)
@@ -214,9 +214,9 @@ def near_pairs(
             c = columns[e]
             value = values[e]
             first, last = colptr[c], colptr[c + 1]
-            while first < last:  # rows of a column are ascending: skip those up to i
+            while first < last:  # rows of a column are ascending: skip those before i
                 middle = (first + last) // 2
-                if rows[middle] <= i:
+                if rows[middle] < i:
                     first = middle + 1
                 else:
                     last = middle

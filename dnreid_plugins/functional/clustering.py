@@ -95,6 +95,7 @@ def jaccard_dbscan(
 def dbscan_graph(graph: sparse.csr_array, *, eps: float, min_samples: int) -> Labels:
     """DBSCAN on the upper triangle of a sparse distance matrix; absent pairs are farther than ``eps``.
 
+    That includes the diagonal: an image without an entry there does not count itself.
     Clusters are numbered by their smallest core index, and a border image joins the lowest-numbered
     cluster that reaches it: element by element what scikit-learn returns.
     """
@@ -119,12 +120,12 @@ def _root(parent: Array, i: int) -> int:
 @jit
 def _dbscan(indptr: Array, columns: Array, distances: Array, eps: float, min_samples: int) -> Array:
     num = indptr.shape[0] - 1
-    degree = np.ones(num, dtype=np.int64)
+    degree = np.zeros(num, dtype=np.int64)
     for i in range(num):
         for e in range(indptr[i], indptr[i + 1]):
             if distances[e] <= eps:
                 degree[i] += 1
-                degree[columns[e]] += 1
+                degree[columns[e]] += columns[e] != i
     parent = np.arange(num)
     for i in range(num):
         if degree[i] < min_samples:

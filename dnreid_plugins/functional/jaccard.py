@@ -33,7 +33,7 @@ def jaccard_graph(
     arithmetic: Arithmetic = "accurate",
     progress: Progress | None = None,
 ) -> sparse.csr_array:
-    """Jaccard distances of all pairs ``i < j`` that are at most ``radius`` apart.
+    """Jaccard distances of all pairs ``i <= j`` that are at most ``radius`` apart.
 
     Args:
         features: ``(N, D)``, used as given (no normalisation), NumPy or torch.
@@ -49,7 +49,8 @@ def jaccard_graph(
         progress: see :func:`knn_table`.
 
     Returns:
-        ``(N, N)`` float32 upper triangle without the diagonal, columns ascending; a stored 0 is a distance.
+        ``(N, N)`` float32 upper triangle, columns ascending; a stored 0 is a distance. The diagonal is 0 but for
+        rows that more than k1 copies keep out of their own neighbours: those are up to 1 from themselves.
     """
     if not 0 <= radius < 1:
         raise ValueError(

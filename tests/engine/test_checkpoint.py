@@ -206,8 +206,12 @@ def test_a_full_disk_keeps_the_old_files_and_training_goes_on(
 def _save_beyond_the_limit(checkpointer: AtomicCheckpointer, big: Tensor) -> None:
     checkpointer.save("model_0000")
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
-    checkpointer.save("model_0001", big=big)
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20000, unlimited[1]))
+    try:
+        checkpointer.save("model_0001", big=big)
+    finally:  # what else the child writes, a coverage report for one, is not on trial
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
 
 
 def _save_for_ever(checkpointer: AtomicCheckpointer) -> None:

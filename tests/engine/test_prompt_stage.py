@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,6 @@ from dnreid_plugins.engine.prompt_options import PromptStageOptions, epoch_order
 from dnreid_plugins.engine.prompt_stage import PromptStage
 from dnreid_plugins.modeling.clip_weights import ClipDescription, build_open_clip
 from dnreid_plugins.modeling.prompts import PromptLearner
-from dnreid_plugins.modeling.row_adam import RowAdamW
 from dnreid_plugins.modeling.text import ClipTextTower
 
 TOY = {
@@ -109,24 +109,20 @@ def test_learning_rate_as_in_the_paper() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 31, 157, 1109])
-def test_token_factor_is_how_far_a_dense_optimizer_takes_a_row(steps: int) -> None:
-    """Simulated: one number, gradient 1e-3 at every visit, zero in between; dense AdamW against row-wise."""
-    visits, lr, grad = 12, 1e-3, 1e-3
-    dense = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
-    optimizer = torch.optim.AdamW([dense], lr=lr, weight_decay=0.0)
-    for step in range(visits * steps):
-        dense.grad = torch.full_like(dense, grad if step % steps == 0 else 0.0)
-        optimizer.step()
-    row = torch.nn.Embedding.from_pretrained(
-        torch.zeros(1, 1, dtype=torch.float64), freeze=False, sparse=True
-    )
-    rowwise = RowAdamW([row.weight], lr=lr * PromptStageOptions().token_factor(steps))
-    for _ in range(visits):
-        rowwise.zero_grad()
-        (row(torch.tensor([0])) * grad).sum().backward()
-        rowwise.step()
-    # 1.11 at 157 steps: the rule ignores the bias correction of the first visit.
-    assert float(row.weight / dense) == pytest.approx(1.0, abs=0.15)
+def test_token_factor_is_how_far_dense_adam_takes_a_row_per_visit(steps: int) -> None:
+    """Simulated number by number: gradient 1e-3 at every visit, zero in the steps between."""
+    lr, grad, visits, moved = 1e-3, 1e-3, 30, [0.0]
+    first = second = place = 0.0
+    for step in range(1, visits * steps + 1):
+        now = grad if (step - 1) % steps == 0 else 0.0
+        first, second = 0.9 * first + 0.1 * now, 0.999 * second + 0.001 * now**2
+        place += lr * first / (1 - 0.9**step) / (math.sqrt(second / (1 - 0.999**step)) + 1e-8)
+        if step % steps == 0:
+            moved.append(place)
+    per_visit = [(b - a) / lr for a, b in itertools.pairwise(moved[1:])]
+    factor = PromptStageOptions().token_factor(steps)
+    assert per_visit[-1] == pytest.approx(factor, rel=0.01)
+    assert all(0.7 * factor < length < 1.01 * factor for length in per_visit)
     assert PromptStageOptions(token_rate="plain").token_factor(steps) == 1.0
 
 
