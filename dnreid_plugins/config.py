@@ -67,6 +67,7 @@ def _add_loss_config(cfg: CfgNode) -> None:
     # Softmax temperature; CIA silent (U3), 0.05 is ADCA's and ClusterContrast's.
     losses.CLUSTERNCE.TEMPERATURE = 0.05
     _add_cia_config(losses)
+    _add_bridging_config(losses)
 
 
 def _add_cia_config(losses: CfgNode) -> None:
@@ -130,6 +131,30 @@ def _add_cia_config(losses: CfgNode) -> None:
     losses.MARGINMMD.BATCH_MARGIN = 0.0
 
 
+def _add_bridging_config(losses: CfgNode) -> None:
+    """Stage 2 of Bridging Day and Night; T1-T7 are facts about the released code (see the project's README)."""
+    # PrototypeClassifier: linear layers set to the prototypes at each epoch's start (Eq. 7/8).
+    losses.PROTOTYPECLASSIFIER = CfgNode({"WEIGHT": ((1, 1.0),), "SMOOTHING": 0.1})
+
+    # ImageText: images against the text features of their prompts (Eq. 9); needs stage 1, see PROMPT_STAGE.
+    losses.IMAGETEXT = CfgNode({"WEIGHT": ((1, 1.0),)})
+    # "cluster": text centroids of the clusters in the batch (Eq. 9); "instance": each image and its own text.
+    losses.IMAGETEXT.ALIGNMENT = "cluster"
+    losses.IMAGETEXT.SMOOTHING = 0.1
+    # The bias net sees unit features as in stage 1; False: as released, neck features as they are (T4).
+    losses.IMAGETEXT.UNIT_INPUT = True
+    # As released: gradient also goes through bias net and text tower (T5). False: texts are constants of a step.
+    losses.IMAGETEXT.THROUGH_TEXT = False
+
+    # CPML: cross-domain prototype matching (Eq. 10-13).
+    losses.CPML = CfgNode({"WEIGHT": ((1, 1.0),)})
+    # What learns: "instance", "batch_centroid", "classifier" or "as_released" (nothing, T1).
+    losses.CPML.VARIANT = "instance"
+    # Neighbours per cluster; the released code has 15, keep it well below the number of clusters.
+    losses.CPML.TOP_K = 15
+    losses.CPML.TEMPERATURE = 0.07
+
+
 def _add_cluster_config(cfg: CfgNode) -> None:
     cfg.CLUSTER = CfgNode()
     # Neighbours of the k-reciprocal encoding; keep K1 below the images per identity and domain.
@@ -140,6 +165,9 @@ def _add_cluster_config(cfg: CfgNode) -> None:
     cfg.CLUSTER.EPS = 0.6
     # Neighbours (the image itself included) that make an image a core of a cluster.
     cfg.CLUSTER.MIN_SAMPLES = 4
+    # Which feature is clustered and makes the prototypes: "after" the batch-norm neck, the one that is compared at
+    # test time, or "before" it, as Bridging Day and Night's released code does (T2).
+    cfg.CLUSTER.FEATURE = "after"
     # Cluster on the mean of an image's feature and its mirror image's.
     cfg.CLUSTER.FLIP = True
     # A domain without any cluster: "widen" raises EPS by 0.05 at a time up to 0.9 and then skips the domain for the

@@ -68,6 +68,14 @@ def wrap_model(model: nn.Module, *, sync_bn: bool = False) -> nn.Module:
     sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     # A domain left out of an epoch, a frozen layer or a head that starts later gets no gradient for a while.
     options: dict[str, Any] = {"find_unused_parameters": True, sync: not sync_bn}
+    # Layers that are sized anew each epoch cannot be in fixed buckets, and need no exchange: see `LossHead`.
+    alone = [
+        f"{name}.{key}"
+        for name, module in model.named_modules()
+        if getattr(module, "follows_clusters", False)
+        for key, _ in module.named_parameters()
+    ]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, alone)
     return DistributedDataParallel(model, device_ids=devices, **options)
 
 

@@ -64,6 +64,9 @@ class LabelPhase(HookBase):
         trainer = self.trainer
         figures = describe(clusters, self.true_ids)
         built, assignment = begin_epoch(trainer.bare_model, clusters)
+        for head in trainer.bare_model.loss_heads.values():
+            for parameter in head.renewed:
+                trainer.optimizer.state.pop(parameter, None)
         for name, own in built.items():
             figures.update({f"{name}/{key}": value for key, value in own.items()})
             figures.update(self._precision(name, trainer.bare_model.loss_heads[name], clusters))

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from ..functional.cluster_quality import cluster_quality
 from ..functional.clustering import jaccard_dbscan
+from ..functional.knn import Neighbours, knn_table
 from ..functional.types import Domain, DomainClusters, EpochClusters
+from .progress import ProgressLine
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +57,17 @@ class Clusterer:
     def _cluster(self, features: Tensor, domains: Tensor, domain: Domain) -> DomainClusters:
         indices = torch.nonzero(domains == domain).flatten()
         own = features[indices]
-        labels, eps = self._labels(own, self.eps), self.eps
-        while labels.max(initial=-1) < 0 and self.on_empty == "widen" and eps + WIDEN_STEP <= WIDEST_EPS:
-            eps += WIDEN_STEP
-            labels = self._labels(own, eps)
+        name = domain.name.lower()
+        # nearly all of the time goes into the search, so one table serves every radius
+        line = ProgressLine(f"Label phase, neighbours among {len(own)} {name} images")
+        found = knn_table(own, self.k1, progress=line)
+        labels, eps = self._labels(own, found, self.eps), self.eps
+        wider = widened_radii(self.eps) if self.on_empty == "widen" else []
+        while labels.max(initial=-1) < 0 and wider:
+            eps = wider.pop(0)
+            labels = self._labels(own, found, eps)
         if labels.max(initial=-1) < 0:
-            text = f"{domain.name.lower()}: none of {len(own)} images is in a cluster (eps {eps:.2f})"
+            text = f"{name}: none of {len(own)} images is in a cluster (eps {eps:.2f})"
             if self.on_empty == "stop":
                 raise NothingClusteredError(f"{text}; CLUSTER.ON_EMPTY is 'stop'.")
             logger.warning("%s; the domain is left out of this epoch.", text)
@@ -68,8 +75,17 @@ class Clusterer:
             logger.warning("%s: nothing clustered at eps %.2f, widened to %.2f.", domain.name, self.eps, eps)
         return make_clusters(torch.from_numpy(labels), own, indices)
 
-    def _labels(self, features: Tensor, eps: float) -> np.ndarray:
-        return jaccard_dbscan(features, k1=self.k1, k2=self.k2, eps=eps, min_samples=self.min_samples)
+    def _labels(self, features: Tensor, found: Neighbours, eps: float) -> np.ndarray:
+        return jaccard_dbscan(
+            features, k1=self.k1, k2=self.k2, eps=eps, min_samples=self.min_samples, knn=found
+        )
+
+
+def widened_radii(eps: float) -> list[float]:
+    """What the policy ``widen`` tries after ``eps``: `WIDEN_STEP` more each time, `WIDEST_EPS` included."""
+    # Steps are counted, since a sum of 0.05 passes 0.9 by its rounding.
+    steps = int((WIDEST_EPS - eps) / WIDEN_STEP + 1e-9)
+    return [round(eps + step * WIDEN_STEP, 9) for step in range(1, steps + 1)]
 
 
 def make_clusters(labels: Tensor, features: Tensor, indices: Tensor) -> DomainClusters:

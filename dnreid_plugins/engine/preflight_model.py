@@ -139,7 +139,7 @@ def _backbone_switches(cfg: CfgNode) -> str | None:
 
 def _heads(cfg: CfgNode) -> str | None:
     heads, backbone = cfg.MODEL.HEADS, cfg.MODEL.BACKBONE.NAME
-    if heads.POOL_LAYER == "Identity" and backbone != "build_vit_backbone":
+    if heads.POOL_LAYER == "Identity" and backbone not in ("build_vit_backbone", "build_clip_vit_backbone"):
         return (
             f"MODEL.HEADS.POOL_LAYER is 'Identity', with which only the top-left cell of {backbone}'s map would be "
             f"used; choose GlobalAvgPool or GeneralizedMeanPooling."
@@ -209,5 +209,26 @@ def _distiller(cfg: CfgNode) -> str | None:
     return f"KD names {missing[0]}, which does not exist; correct the path." if missing else None
 
 
+def _bridging(cfg: CfgNode) -> str | None:
+    """Parts of Bridging Day and Night that work together only."""
+    if not needs_clusters(cfg):
+        return None
+    losses, heads = cfg.MODEL.LOSSES, cfg.MODEL.HEADS
+    clip = cfg.MODEL.BACKBONE.NAME == "build_clip_vit_backbone" and heads.NAME == "ClipNeckHead"
+    if "ImageText" in losses.NAME and not clip:
+        return (
+            f"MODEL.LOSSES.NAME has ImageText with the backbone {cfg.MODEL.BACKBONE.NAME} and the head {heads.NAME}; "
+            "it needs build_clip_vit_backbone and ClipNeckHead."
+        )
+    if cfg.CLUSTER.FEATURE not in ("before", "after"):
+        return f"CLUSTER.FEATURE is {cfg.CLUSTER.FEATURE!r}; it is 'before' or 'after'."
+    if cfg.CLUSTER.FEATURE == "before" and heads.EMBEDDING_DIM > 0:
+        return (
+            f"CLUSTER.FEATURE is 'before' with MODEL.HEADS.EMBEDDING_DIM {heads.EMBEDDING_DIM}: prototypes and neck "
+            "features would differ in length; set it 'after'."
+        )
+    return None
+
+
 MODEL_CHECKS: tuple[Check, ...] = (_device, _names, _weights, _backbone_switches, _heads, _image_size)
-MODEL_TRAINING_CHECKS: tuple[Check, ...] = (_losses, _pretrained, _mgn, _moco, _distiller)
+MODEL_TRAINING_CHECKS: tuple[Check, ...] = (_losses, _pretrained, _mgn, _moco, _distiller, _bridging)

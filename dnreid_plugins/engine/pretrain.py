@@ -36,9 +36,9 @@ class PretrainOptions:
 
     backbone: str = "build_shufflenetv2_backbone"
     depth: str = "0.5x"
-    num_ids: int = 1000
+    num_ids: int = 400
     images_per_id: int = 20
-    epochs: int = 2
+    epochs: int = 3
     batch_size: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 5e-4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -50,7 +50,9 @@ class PromptStageOptions:
 
     @classmethod
     def from_config(cls, cfg: Any) -> PromptStageOptions:
-        return cls(seed=cfg.SEED, **{key.lower(): value for key, value in cfg.PROMPT_STAGE.items()})
+        known = {field.name for field in fields(cls)}
+        section = {key.lower(): value for key, value in cfg.PROMPT_STAGE.items()}
+        return cls(seed=cfg.SEED, **{key: value for key, value in section.items() if key in known})
 
     def learning_rate(self, epoch: int) -> float:
         """Rate of a whole epoch, counted from 1: linear warm-up, then the cosine over all epochs."""

@@ -84,19 +84,18 @@ class PromptStage:
     def run(self, after_step: Callable[[PromptStage], None] | None = None) -> None:
         """Train from where it stands to the end; ``after_step`` may save or raise to stop."""
         while not self.finished:
-            started, epoch = time.monotonic(), self.epoch
-            while self.epoch == epoch:
-                means = self.train_step()
-                if after_step is not None:
-                    after_step(self)
-            text = "  ".join(f"{key} {value:.4g}" for key, value in means.items())
-            _log.info(
-                "stage 1 epoch %d/%d  %s  %.1f s",
-                epoch,
-                self.options.epochs,
-                text,
-                time.monotonic() - started,
-            )
+            self.run_epoch(after_step)
+
+    def run_epoch(self, after_step: Callable[[PromptStage], None] | None = None) -> None:
+        """Train from where it stands to the end of the epoch."""
+        started, epoch = time.monotonic(), self.epoch
+        while self.epoch == epoch:
+            means = self.train_step()
+            if after_step is not None:
+                after_step(self)
+        text = "  ".join(f"{key} {value:.4g}" for key, value in means.items())
+        seconds = time.monotonic() - started
+        _log.info("stage 1 epoch %d/%d  %s  %.1f s", epoch, self.options.epochs, text, seconds)
 
     def train_step(self) -> dict[str, float]:
         """One optimizer step. Returns the means of the epoch so far if this step ended it, else nothing."""

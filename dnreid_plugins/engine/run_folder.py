@@ -16,16 +16,18 @@ TRACES = (
     "model_*.pth",
     "events.out.tfevents.*",
     "profile-*.json",
+    "stage1.pth",
 )
 
 
-def set_aside(folder: str | Path) -> Path | None:
+def set_aside(folder: str | Path, *, keep: tuple[str, ...] = ()) -> Path | None:
     """Move the traces of an earlier run in ``folder`` to ``folder/previous-<n>``; returns that, or None.
 
     Call it before a fresh run opens its own files and after ``MODEL.WEIGHTS`` (which may lie there) is read.
+    ``keep`` names files that stay.
     """
     folder = Path(folder)
-    found = sorted({path for pattern in TRACES for path in folder.glob(pattern)})
+    found = sorted({path for pattern in TRACES for path in folder.glob(pattern) if path.name not in keep})
     if not found:
         return None
     number = 1

@@ -22,6 +22,7 @@ from ..data.datasets import configure as configure_datasets
 from ..evaluation.evaluator import evaluate
 from ..evaluation.extraction import extract_features
 from ..functional.types import Assignment
+from ..modeling.meta_arch import BeforeNeck
 from . import preflight
 from .bad_batch import KeepBadBatch
 from .checkpointing import Checkpoints
@@ -30,6 +31,8 @@ from .extra_hooks import BestKeeper, build_extra_hooks
 from .hooks import Evaluate, LabelPhase, LossAudit, MemoryUpdate, Writers
 from .label_phase import Clusterer
 from .logs import quiet_screen, setup_logs
+from .prompt_phase import FILE as PROMPT_FILE
+from .prompt_phase import PromptPhase
 from .resources import check_resources
 from .results import read_results, update_results
 from .run_folder import set_aside
@@ -115,6 +118,8 @@ class CrossDomainTrainer(DefaultTrainer):
             result.append(SameBuffers())
         if self.train_data is not None:
             self.label_phase = self.build_label_phase()
+            if "ImageText" in self.cfg.MODEL.LOSSES.NAME:
+                result.append(self.build_prompt_phase())
             result += [self.label_phase, MemoryUpdate()]
             if cfg.AUDIT.PERIOD > 0:
                 result.append(LossAudit(cfg.AUDIT.PERIOD))
@@ -135,7 +140,8 @@ class CrossDomainTrainer(DefaultTrainer):
         assert data is not None
 
         def extract() -> Tensor:
-            return extract_features(self.bare_model, data.inference_loader, flip=cluster.FLIP)
+            model = BeforeNeck(self.bare_model) if cluster.FEATURE == "before" else self.bare_model
+            return extract_features(model, data.inference_loader, flip=cluster.FLIP)
 
         return LabelPhase(
             extract=extract,
@@ -149,6 +155,17 @@ class CrossDomainTrainer(DefaultTrainer):
             domains=data.domains,
             true_ids=data.true_ids,
             paired=self.cfg.DATALOADER.PAIRED,
+        )
+
+    def build_prompt_phase(self) -> PromptPhase:
+        """Stage 1 of Bridging Day and Night, whose prompts the loss head ``ImageText`` needs."""
+        data = self.train_data
+        assert data is not None
+        return PromptPhase(
+            self.cfg,
+            extract=lambda: extract_features(BeforeNeck(self.bare_model), data.inference_loader),
+            domains=data.domains,
+            paths=[item[0] for item in data.items],
         )
 
     def build_writers(self) -> list[Any]:
@@ -179,7 +196,8 @@ class CrossDomainTrainer(DefaultTrainer):
         self.checkpoints.load_weights(self.cfg.MODEL.WEIGHTS)
         comm.synchronize()  # the weights may lie in the folder that is cleared now
         if comm.is_main_process() and self.cfg.OUTPUT_DIR:
-            set_aside(self.cfg.OUTPUT_DIR)
+            # A resume without a checkpoint may have been stopped in stage 1.
+            set_aside(self.cfg.OUTPUT_DIR, keep=(PROMPT_FILE,) if resume else ())
 
     def train(self) -> dict[str, Any]:
         """Run the remaining epochs; returns the last evaluation."""

@@ -9,6 +9,7 @@ them per domain.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -175,15 +176,15 @@ class ClipVitBackbone(nn.Module):
         return torch.cat([token, self.project(token)], dim=1)[:, :, None, None]
 
 
-def unit_parts(features: Tensor, split: tuple[int, int]) -> Tensor:
-    """``norm([norm(v); norm(p)])``, which clustering and stage 1 of Bridging Day and Night work on.
+def unit_parts(features: Tensor, split: Sequence[int]) -> Tensor:
+    """``norm([norm(v); norm(p)])``, which stage 1 of Bridging Day and Night works on.
 
     Args:
         features: ``(B, W + P)``, class token and projection, before the batch-norm necks.
-        split: ``(W, P)``.
+        split: ``(W, P)``, or the widths of any other parts.
     """
-    token, projection = features.split(split, dim=1)
-    return F.normalize(torch.cat([F.normalize(token), F.normalize(projection)], dim=1))
+    parts = [F.normalize(part, dim=1) for part in features.split(list(split), dim=1)]
+    return F.normalize(torch.cat(parts, dim=1), dim=1)
 
 
 @BACKBONE_REGISTRY.register()

@@ -44,6 +44,7 @@ class ClipNeckHead(EmbeddingHead):
     def __init__(self, *, split: tuple[int, int], norm_type: str = "BN", **embedding: Any) -> None:
         super().__init__(**embedding, with_bnneck=False, norm_type=norm_type)
         self.bottleneck = TwoNecks(split=split, norm_type=norm_type)
+        self.split = split
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

@@ -61,6 +61,10 @@ def add_prompt_config(cfg: CfgNode) -> None:
     # Images of the larger domain that do not fill a batch: "drop" them for this epoch, "merge" them into the
     # last full batch or "keep" them as a smaller batch.
     stage.LAST_BATCH = "drop"
+    # A finished stage 1 of another run (its OUTPUT_DIR/stage1.pth) to use instead of running it again.
+    stage.WEIGHTS = ""
+    # Keep the state of a running stage 1 every so many epochs; SOLVER.CHECKPOINT_MINUTES counts too.
+    stage.CHECKPOINT_PERIOD = 10
 
 
 class DynamicBiasNet(nn.Module):

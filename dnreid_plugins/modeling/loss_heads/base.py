@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastreid.utils.registry import Registry
@@ -32,18 +32,25 @@ class LossHead(nn.Module):
     has_loss = True
     # True: `begin_epoch` runs also while the weight is 0, because other heads use the matching.
     begins_always = False
+    # True: parameters change their size with the clusters; every process computes the same gradient for them.
+    follows_clusters = False
 
     def __init__(self, *, weight: Sequence[Sequence[float]] = ((1, 1.0),)) -> None:
         super().__init__()
         self.schedule = parse_weight(weight)
         # Figures of the last batch for the log.
         self.statistics: dict[str, Tensor | float] = {}
+        # Parameters that `begin_epoch` has set anew; the optimizer forgets what it knew of them.
+        self.renewed: list[nn.Parameter] = []
 
     @classmethod
     def from_config(cls, cfg: Any) -> LossHead:
         """Build from ``MODEL.LOSSES.<NAME>``: every key of the section is the argument of the same name."""
         section = cfg.MODEL.LOSSES[cls.__name__.upper()]
         return cls(**{key.lower(): value for key, value in section.items()})
+
+    def connect(self, heads: Mapping[str, LossHead]) -> None:
+        """Called once with all heads of the model, for a head that works with another one."""
 
     def weight_at(self, epoch: int) -> float:
         """Weight in ``epoch`` (from 1); 0 before the first border."""

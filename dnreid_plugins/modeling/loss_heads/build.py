@@ -13,7 +13,7 @@ def build_loss_heads(cfg: Any) -> nn.ModuleDict:
     """The loss heads of ``MODEL.LOSSES.NAME`` by name, in that order.
 
     Raises:
-        ValueError: no name, an unknown name or one that stands twice.
+        ValueError: no name, an unknown name, one that stands twice, or a head without the one it works with.
     """
     names = tuple(cfg.MODEL.LOSSES.NAME)
     known = sorted(LOSS_HEAD_REGISTRY._obj_map)
@@ -26,4 +26,6 @@ def build_loss_heads(cfg: Any) -> nn.ModuleDict:
     if not names or len(set(names)) != len(names):
         raise ValueError(f"MODEL.LOSSES.NAME is {names!r}; name at least one loss head, each of them once.")
     heads: dict[str, LossHead] = {name: LOSS_HEAD_REGISTRY.get(name).from_config(cfg) for name in names}
+    for head in heads.values():
+        head.connect(heads)
     return nn.ModuleDict(heads)

@@ -1,5 +1,5 @@
 """Meta-architectures, registered with fast-reid."""
 
-from .cross_domain import CrossDomainBaseline
+from .cross_domain import BeforeNeck, CrossDomainBaseline
 
-__all__ = ["CrossDomainBaseline"]
+__all__ = ["BeforeNeck", "CrossDomainBaseline"]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..backbone import build_backbone
 from ..batch import BatchFeatures
+from ..clip import unit_parts
 from ..dual_stream import DualStream
 from ..gather import check_composition, gather_batch
 from ..loss_heads import LossHead, build_loss_heads
@@ -119,6 +120,12 @@ class CrossDomainBaseline(nn.Module):
         self.last_batch = features.detach()
         return self.losses(features)
 
+    def features_before_neck(self, batch: dict[str, Any]) -> Tensor:
+        """``(B, P)`` unit rows from before the neck; a head with ``split`` has each part at unit length first."""
+        heads: Any = self.heads
+        pooled = heads.pool_layer(self.backbone(self.preprocess_image(batch), self._domains(batch)))
+        return unit_parts(pooled[..., 0, 0], getattr(heads, "split", (pooled.shape[1],)))
+
     def losses(self, batch: BatchFeatures) -> dict[str, Tensor]:
         """The weighted losses of the heads whose weight in the running epoch is above 0."""
         result = {}
@@ -148,3 +155,15 @@ class CrossDomainBaseline(nn.Module):
         outputs = [self.heads(self.backbone(images[part], domains[part])) for part in parts if len(part) > 0]
         back = torch.argsort(torch.cat(parts))
         return {key: torch.cat([output[key] for output in outputs])[back] for key in outputs[0]}
+
+
+class BeforeNeck(nn.Module):
+    """A `CrossDomainBaseline` whose eval output is `features_before_neck`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        model: Any = self.model
+        return model.features_before_neck(batch)

@@ -1,0 +1,39 @@
+"""How far a long computation is: a line in the log now and then, nothing for a short one."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+#: Seconds until the first line and between two lines.
+EVERY = 10.0
+
+
+class ProgressLine:
+    """A ``progress(done, total)`` callback that logs share, seconds spent and seconds to go.
+
+    Lines come at least `EVERY` seconds apart, the first one that long after construction; the last step says
+    nothing, since what follows speaks for itself. A log line and not a bar: it reaches the log file too, and
+    of several processes only the main one puts it on the screen.
+
+    Args:
+        text: what is computed, the head of each line.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, text: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.text = text
+        self.clock = clock
+        self.start = self.last = clock()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = self.clock()
+        if done >= total or done < 1 or now - self.last < EVERY:
+            return
+        self.last = now
+        spent = now - self.start
+        left = spent * (total - done) / done
+        logger.info("%s: %d %% after %.0f s, about %.0f s to go", self.text, 100 * done // total, spent, left)
