@@ -45,7 +45,7 @@ TEMPLATE_WORDS = "A daytime nighttime visible infrared thermal photo image of a 
 class ClipPretrainOptions:
     """Everything that decides the weights.
 
-    ``exposure``: range of the random brightness factor. ``fine_share``: share of captions that may mention
+    ``exposure``, ``jitter``: see `photometric_jitter`. ``fine_share``: share of captions that may mention
     wheels, lamps, stickers and the like, by which single vehicles are told apart. ``short_share``: share of
     captions that keep only their first few attributes. ``vehicle_share``: share of captions that say "vehicle"
     instead of the body type.
@@ -58,6 +58,7 @@ class ClipPretrainOptions:
     learning_rate: float = 5e-4
     weight_decay: float = 0.05
     exposure: tuple[float, float] = (0.3, 1.3)
+    jitter: float = 1.0
     fine_share: float = 0.0
     short_share: float = 0.5
     vehicle_share: float = 0.25
@@ -173,7 +174,9 @@ def _batches(
         ):
             view = torch.randint(views, chosen.shape, generator=generator)
             images = shift_and_flip(pictures[chosen * views + view].float(), generator)
-            images = photometric_jitter(images, generator, exposure=options.exposure)
+            images = photometric_jitter(
+                images, generator, exposure=options.exposure, strength=options.jitter
+            )
             sentences = [vary_caption(captions[i], options, generator) for i in chosen.tolist()]
             yield (images - mean) / std, sentences
 

@@ -1,0 +1,220 @@
+"""Both stages of Bridging Day and Night by one trainer: run, stop, go on, reuse, refuse."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fastreid.config import CfgNode, get_cfg
+
+from dnreid_plugins.engine import prompt_phase
+from dnreid_plugins.engine.config_merge import ConfigError
+from dnreid_plugins.engine.prompt_stage import PromptStage
+from dnreid_plugins.engine.trainer import CrossDomainTrainer
+from dnreid_plugins.evaluation.extraction import extract_features
+from dnreid_plugins.modeling.meta_arch import BeforeNeck
+
+FULL = ["ClusterNCE", "PrototypeClassifier", "ImageText", "CPML"]
+
+
+class PowerCutError(Exception):
+    """Stands for a power cut."""
+
+
+@pytest.fixture
+def cfg(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CfgNode:
+    monkeypatch.setenv("FASTREID_DATASETS", str(tiny_root))
+    cfg = get_cfg()
+    cfg.merge_from_file(str(Path(__file__).parents[1] / "tiny_bridging.yml"))
+    cfg.OUTPUT_DIR = str(tmp_path / "out")
+    return cfg
+
+
+def train(cfg: CfgNode, *, resume: bool = False) -> CrossDomainTrainer:
+    trainer = CrossDomainTrainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    trainer.train()
+    return trainer
+
+
+def weights(trainer: CrossDomainTrainer) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in trainer.bare_model.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def prompts_of(trainer: CrossDomainTrainer) -> Any:
+    head: Any = trainer.bare_model.loss_heads["ImageText"]
+    return head._stage_1[0][0]
+
+
+def test_one_run_goes_through_both_stages(cfg: CfgNode, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        trainer = train(cfg)
+    assert "stage 1 epoch 3/3" in caplog.text and (Path(cfg.OUTPUT_DIR) / "stage1.pth").is_file()
+    audit = [r.getMessage() for r in caplog.records if "audit, gradient" in r.getMessage()]
+    assert audit and all("loss_imagetext" in line and "loss_cpml" in line for line in audit)
+    assert "gradient exactly 0" not in caplog.text
+    fresh: Any = CrossDomainTrainer(cfg)
+    start = fresh.build_prompt_phase()
+    start.trainer = fresh
+    assert not torch.equal(prompts_of(trainer).tokens.weight, build_untrained(fresh).tokens.weight)
+    assert trainer.bare_model.loss_heads["PrototypeClassifier"].day.shape[1] == 192
+
+
+def build_untrained(trainer: CrossDomainTrainer) -> Any:
+    from dnreid_plugins.modeling.prompts import build_prompt_learner
+    from dnreid_plugins.modeling.text import build_text_tower
+
+    assert trainer.train_data is not None
+    return build_prompt_learner(trainer.cfg, build_text_tower(trainer.cfg), trainer.train_data.domains)
+
+
+def test_without_stage_1_the_prompts_are_random(cfg: CfgNode) -> None:
+    cfg.PROMPT_STAGE.EPOCHS = 0
+    trainer = train(cfg)
+    assert torch.equal(prompts_of(trainer).tokens.weight, build_untrained(trainer).tokens.weight)
+    assert not (Path(cfg.OUTPUT_DIR) / "stage1.pth").exists()
+
+
+def test_stage_1_sees_the_features_before_the_necks(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(PromptStage, "run_epoch", lambda stage, after=None: _stop(seen, stage.features))
+    with pytest.raises(PowerCutError):
+        train(cfg)
+    fresh = CrossDomainTrainer(cfg)
+    assert fresh.train_data is not None
+    expected = extract_features(BeforeNeck(fresh.bare_model), fresh.train_data.inference_loader)
+    assert torch.equal(seen[0], expected) and torch.allclose(expected.norm(dim=1), torch.ones(len(expected)))
+
+
+def _stop(seen: list[torch.Tensor], features: torch.Tensor) -> None:
+    seen.append(features)
+    raise PowerCutError
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_cut_in_stage_1_loses_nothing(
+    cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    whole = weights(train(cfg))
+    cfg.OUTPUT_DIR = str(tmp_path / "cut")
+    step = PromptStage.train_step
+
+    def dying(stage: PromptStage) -> dict[str, float]:
+        if stage.epoch == epoch and stage.step == 1:
+            raise PowerCutError
+        return step(stage)
+
+    with monkeypatch.context() as patch, pytest.raises(PowerCutError):
+        patch.setattr(PromptStage, "train_step", dying)
+        train(cfg)
+    assert (Path(cfg.OUTPUT_DIR) / "stage1.pth").is_file() == (epoch == 2)
+    assert same(weights(train(cfg, resume=True)), whole)
+
+
+@pytest.mark.parametrize("iteration", [0, 2, 4, 6])
+def test_a_cut_in_stage_2_loses_nothing(cfg: CfgNode, tmp_path: Path, iteration: int) -> None:
+    """At 0 stage 1 is finished and no checkpoint is there yet; at 2 and 6 an epoch is under way."""
+    cfg.SOLVER.CHECKPOINT_MINUTES = 1e-9
+    whole = weights(train(cfg))
+    cfg.OUTPUT_DIR = str(tmp_path / "cut")
+    trainer = CrossDomainTrainer(cfg)
+    trainer.resume_or_load()
+    run_step = trainer.run_step
+
+    def step() -> None:
+        if trainer.iter == iteration:
+            raise PowerCutError
+        run_step()
+
+    trainer.run_step = step  # type: ignore[method-assign]
+    with pytest.raises(PowerCutError):
+        trainer.train()
+    assert same(weights(train(cfg, resume=True)), whole)
+
+
+def test_a_finished_stage_1_serves_other_runs(
+    cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = weights(train(cfg))
+    cfg.PROMPT_STAGE.WEIGHTS = str(Path(cfg.OUTPUT_DIR) / "stage1.pth")
+    cfg.OUTPUT_DIR = str(tmp_path / "second")
+    monkeypatch.setattr(PromptStage, "__init__", lambda *a, **k: pytest.fail("stage 1 ran again"))
+    assert same(weights(train(cfg)), first)
+
+
+def test_prompts_of_other_images_or_sizes_are_refused(
+    cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(cfg)
+    cfg.PROMPT_STAGE.WEIGHTS = str(Path(cfg.OUTPUT_DIR) / "stage1.pth")
+    cfg.OUTPUT_DIR = str(tmp_path / "second")
+    cfg.MODEL.PROMPT.NUM_TOKENS = 2
+    with pytest.raises(ValueError, match=r"do not fit MODEL\.PROMPT"):
+        train(cfg)
+    monkeypatch.setattr(prompt_phase, "name_of_images", lambda paths: "72-other")
+    with pytest.raises(ValueError, match="other training images"):
+        train(cfg)
+    cfg.PROMPT_STAGE.WEIGHTS = str(tmp_path / "nothing.pth")
+    with pytest.raises(FileNotFoundError, match="correct the path"):
+        train(cfg)
+
+
+def test_stage_2_without_the_file_of_stage_1_is_refused(cfg: CfgNode) -> None:
+    train(cfg)
+    (Path(cfg.OUTPUT_DIR) / "stage1.pth").unlink()
+    with pytest.raises(ValueError, match="put it back"):
+        train(cfg, resume=True)
+
+
+def test_a_fresh_run_sets_an_old_stage_1_aside(cfg: CfgNode) -> None:
+    train(cfg)
+    train(cfg)
+    assert (Path(cfg.OUTPUT_DIR) / "previous-001" / "stage1.pth").is_file()
+
+
+def test_memory_of_the_optimizer_is_new_with_each_classifier(cfg: CfgNode) -> None:
+    cfg.MODEL.LOSSES.NAME = FULL[:2]
+    trainer = CrossDomainTrainer(cfg)
+    seen: list[bool] = []
+    begin = trainer.label_phase.start_epoch
+
+    def start_epoch(clusters: Any) -> None:
+        head: Any = trainer.bare_model.loss_heads["PrototypeClassifier"]
+        before = head.day in trainer.optimizer.state
+        begin(clusters)
+        seen.extend([before, head.day in trainer.optimizer.state])
+
+    trainer.label_phase.start_epoch = start_epoch  # type: ignore[method-assign]
+    trainer.train()
+    assert seen == [False, False, True, False]
+
+
+def test_clustering_before_the_necks(cfg: CfgNode) -> None:
+    cfg.MODEL.LOSSES.NAME, cfg.CLUSTER.FEATURE, cfg.CLUSTER.FLIP = FULL[:2], "before", False
+    trainer = CrossDomainTrainer(cfg)
+    assert trainer.train_data is not None
+    expected = extract_features(BeforeNeck(trainer.bare_model), trainer.train_data.inference_loader)
+    assert torch.equal(trainer.label_phase.extract(), expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["MODEL.HEADS.NAME", "NeckHead"], "needs build_clip_vit_backbone and ClipNeckHead"),
+        (["CLUSTER.FEATURE", "middle"], "'before' or 'after'"),
+        (["MODEL.LOSSES.CPML.VARIANT", "all"], "VARIANT 'all'"),
+    ],
+)
+def test_wrong_settings_are_refused_before_the_first_epoch(
+    cfg: CfgNode, changes: list[Any], message: str
+) -> None:
+    cfg.merge_from_list(changes)
+    with pytest.raises((ConfigError, ValueError), match=message):
+        train(cfg)
