@@ -24,16 +24,22 @@ logger = logging.getLogger(__name__)
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 DIRECTIONS = ("D2N", "N2D")
 METRICS = ("Rank-1", "mAP")
+STAGE_1 = "stage1.pth"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its printed name, config below the project folder, overrides and the paper's figures."""
+    """One row: its printed name, config below the project folder, overrides and the paper's figures.
+
+    ``reuse``: another row of the table, given as its config, whose finished stage 1 of the same seed is taken where
+    it is there already. Stage 1 being the same computation, the row's result does not depend on that.
+    """
 
     name: str
     config: str
     overrides: tuple[str, ...] = ()
     paper: str = ""
+    reuse: str = ""
 
     @property
     def folder(self) -> str:
@@ -77,6 +83,7 @@ def load_table(root: Path, project: str, name: str) -> Table:
             str((path.parent / row["config"]).relative_to(root)),
             tuple(str(word) for word in row.get("overrides", ())),
             str(row.get("paper", "")),
+            str(row.get("reuse", "")),
         )
         for row in content["rows"]
     )
@@ -124,7 +131,15 @@ def _run(root: Path, row: Row, seed: int, logs: Path, overrides: Sequence[str]) 
         return 0
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "tools/train_net.py", "--config-file", row.config, "--resume"]
-    command += ["SEED", str(seed), "OUTPUT_DIR", str(folder), *row.overrides, *overrides]
+    command += [
+        "SEED",
+        str(seed),
+        "OUTPUT_DIR",
+        str(folder),
+        *row.overrides,
+        *_reused(row, seed, logs),
+        *overrides,
+    ]
     # Small convolutions run fastest on one thread, so two runs at a time beat one run with two threads.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     threads |= KEEP_MEMORY
@@ -134,6 +149,15 @@ def _run(root: Path, row: Row, seed: int, logs: Path, overrides: Sequence[str]) 
         ).returncode
     logger.info("%s seed %d: %s", row.name, seed, "done" if code == 0 else f"exit code {code}")
     return code
+
+
+def _reused(row: Row, seed: int, logs: Path) -> list[str]:
+    """Overrides that take over the stage 1 of the row's sister, if she has finished."""
+    sister = logs / Row("", row.reuse).folder / f"seed{seed}"
+    if not row.reuse or (logs / row.folder / f"seed{seed}" / STAGE_1).is_file():
+        return []
+    done = read_run(sister).get("finished") and (sister / STAGE_1).is_file()
+    return ["PROMPT_STAGE.WEIGHTS", str(sister / STAGE_1)] if done else []
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -178,8 +202,9 @@ def mean_and_spread(values: Iterable[float]) -> str:
     finite = np.array([v for v in values if np.isfinite(v)])
     if len(finite) == 0:
         return "–"
-    spread = f" ± {finite.std(ddof=1):.1f}" if len(finite) > 1 else ""
-    return f"{finite.mean():.1f}{spread}"
+    digits = 1 if np.abs(finite).max() > 1 else 2
+    spread = f" ± {finite.std(ddof=1):.{digits}f}" if len(finite) > 1 else ""
+    return f"{finite.mean():.{digits}f}{spread}"
 
 
 def markdown(table: Table, kept: dict[str, dict[str, Any]], *, seeds: Sequence[int]) -> str:
