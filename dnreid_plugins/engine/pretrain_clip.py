@@ -45,20 +45,21 @@ TEMPLATE_WORDS = "A daytime nighttime visible infrared thermal photo image of a 
 class ClipPretrainOptions:
     """Everything that decides the weights.
 
+    Training is short and jitter weak on purpose, as for the other start (`PretrainOptions`).
     ``exposure``, ``jitter``: see `photometric_jitter`. ``fine_share``: share of captions that may mention
     wheels, lamps, stickers and the like, by which single vehicles are told apart. ``short_share``: share of
     captions that keep only their first few attributes. ``vehicle_share``: share of captions that say "vehicle"
     instead of the body type.
     """
 
-    num_ids: int = 4000
+    num_ids: int = 1500
     images_per_id: int = 4
-    steps: int = 1200
+    steps: int = 300
     batch_size: int = 128
     learning_rate: float = 5e-4
     weight_decay: float = 0.05
-    exposure: tuple[float, float] = (0.3, 1.3)
-    jitter: float = 1.0
+    exposure: tuple[float, float] = (0.65, 1.2)
+    jitter: float = 0.25
     fine_share: float = 0.0
     short_share: float = 0.5
     vehicle_share: float = 0.25
