@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -227,3 +229,13 @@ def test_estimate_grows_as_it_should() -> None:
     assert estimate_label_phase(71_000, 2048, rate=4e11).bytes < 2**29
     measured = estimate_label_phase(1000, 64)
     assert measured.seconds > 0 and measured.bytes > 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("arithmetic", ["accurate", "reference"])
+def test_gpu_equals_cpu(arithmetic: Any) -> None:
+    features = make_features("clusters", 2000, 64, 0)
+    cpu = jaccard_dbscan(features, eps=EPS, arithmetic=arithmetic)
+    gpu = jaccard_dbscan(features.cuda(), eps=EPS, arithmetic=arithmetic)
+    for one, other in zip(cpu, gpu, strict=True):
+        np.testing.assert_array_equal(one, other)

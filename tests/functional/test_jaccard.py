@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from dnreid_plugins.functional import jaccard
 from dnreid_plugins.functional.jaccard import jaccard_graph, reciprocal_sets
 from dnreid_plugins.functional.knn import Neighbours, knn_table
 
@@ -117,6 +118,32 @@ def test_kept_distances_are_within_two_millionths_of_fastreid() -> None:
     upper = np.triu(theirs <= 0.7 - 2e-6)
     assert graph.nnz >= upper.sum()
     assert upper[graph.row, graph.col].sum() == upper.sum()
+
+
+@pytest.mark.parametrize("kind", ["noise", "copies", "near copies", "one cluster", "two groups"])
+def test_kept_distances_are_so_on_every_kind_of_unit_rows(kind: str) -> None:
+    features = make_features(kind, 300, 64, 0)
+    table = knn_table(features, 30).indices
+    theirs = fastreid_jaccard(features, table, k1=30, k2=6)
+    graph = jaccard_graph(features, radius=BELOW_ONE, knn=table).tocoo()
+    assert graph.nnz > 1000
+    assert np.abs(theirs[graph.row, graph.col] - graph.data).max() <= 2e-6
+
+
+@pytest.mark.parametrize("arithmetic", ["accurate", "reference"])
+@pytest.mark.parametrize("rows", [1, 7, 199, 200])
+def test_rows_per_task_change_nothing(
+    arithmetic: jaccard.Arithmetic, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = make_features("clusters", 200, 32, 3)
+    whole = jaccard_graph(features, arithmetic=arithmetic)
+    monkeypatch.setattr(jaccard, "_ROWS", rows)
+    parts = jaccard_graph(features, arithmetic=arithmetic)
+    assert whole.nnz > 800
+    for one, other in zip(
+        (whole.indptr, whole.indices, whole.data), (parts.indptr, parts.indices, parts.data)
+    ):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("k1", [1, 2, 3, 5, 24, 25, 26, 30, 60])
