@@ -192,9 +192,18 @@ def collect(table: Table, logs: Path, *, seeds: Sequence[int]) -> dict[str, dict
 
 
 def last_health(folder: Path) -> dict[str, float]:
-    """The figures of the last epoch's health line."""
+    """The figures of the health lines: each one's last finite value, and under ``mean <figure>`` its mean.
+
+    A matching that comes out empty has no precision, so the last line may lack a figure that earlier ones have.
+    """
     path = folder / "health.jsonl"
-    return json.loads(path.read_text().splitlines()[-1]) if path.is_file() else {}
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    figures: dict[str, float] = {}
+    for key in sorted({key for row in rows for key in row}):
+        values = [row[key] for row in rows if key in row and np.isfinite(row[key])]
+        if values:
+            figures |= {key: values[-1], f"mean {key}": float(np.mean(values))}
+    return figures
 
 
 def mean_and_spread(values: Iterable[float]) -> str:
@@ -222,7 +231,13 @@ def markdown(table: Table, kept: dict[str, dict[str, Any]], *, seeds: Sequence[i
         ]
         lines.append([row.name, *cells, *extra, str(len(runs)), row.paper])
     names = [f"{direction} {'/'.join(METRICS)}" for direction in table.directions]
-    heads = ["row", *names, *[key.removeprefix("true/") for key in table.figures], "seeds", "paper"]
+    heads = [
+        "row",
+        *names,
+        *[key.replace("true/", "").replace("_", " ") for key in table.figures],
+        "seeds",
+        "paper",
+    ]
     if not any(row.paper for row in table.rows):
         heads, lines = heads[:-1], [line[:-1] for line in lines]
     return tabulate(lines, headers=heads, tablefmt="github", disable_numparse=True)

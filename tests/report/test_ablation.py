@@ -36,7 +36,9 @@ def finish(folder: Path, value: float) -> None:
     block = {d: {"Rank-1": value, "mAP": value / 2} for d in ("D2N", "N2D")}
     content = {"DNMini": block, "start": {"DNMini": block}, "finished": True}
     (folder / "results.json").write_text(json.dumps(content))
-    (folder / "health.jsonl").write_text('{"true/day/ARI": 0.1}\n{"true/day/ARI": 0.25}\n')
+    (folder / "health.jsonl").write_text(
+        '{"true/day/ARI": 0.15}\n{"true/day/ARI": 0.25}\n{"true/day/ARI": NaN}\n'
+    )
 
 
 def test_only_unfinished_runs_are_run_and_stage_1_is_reused(
@@ -100,6 +102,12 @@ def test_the_table_has_mean_and_spread_and_replaces_itself(root: Path) -> None:
 def test_mean_and_spread() -> None:
     assert mean_and_spread([]) == "–" and mean_and_spread([float("nan")]) == "–"
     assert mean_and_spread([2.0]) == "2.0" and mean_and_spread([0.5, 0.7]) == "0.60 ± 0.14"
+
+
+def test_figures_of_a_run_are_the_last_and_the_mean_of_what_is_finite(tmp_path: Path) -> None:
+    finish(tmp_path, 1.0)
+    assert ablation.last_health(tmp_path) == {"true/day/ARI": 0.25, "mean true/day/ARI": 0.2}
+    assert ablation.last_health(tmp_path / "nothing") == {}
 
 
 def test_unknown_project_and_table_are_named(root: Path) -> None:
