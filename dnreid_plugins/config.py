@@ -38,7 +38,8 @@ def add_config(cfg: CfgNode) -> None:
 
 def _add_model_config(cfg: CfgNode) -> None:
     cfg.MODEL.DUAL_STREAM = CfgNode()
-    # Sub-modules of the backbone that each domain gets its own copy of, e.g. ("conv1", "bn1", "layer1", "layer2").
+    # Sub-modules of the backbone that each domain gets its own copy of, e.g. ("conv1", "bn1", "layer1", "layer2"),
+    # CIA's text; the code it cites separates ("conv1", "bn1") only (U26).
     # Empty: both domains share the whole backbone.
     cfg.MODEL.DUAL_STREAM.MODULES = ()
     # How batch norm of the shared part sees the two domains: "joint" (one concatenated pass), "separate" (one pass
@@ -52,9 +53,9 @@ def _add_model_config(cfg: CfgNode) -> None:
     cfg.MODEL.SYNC_BN = True
 
     cfg.MODEL.MEMORY = CfgNode()
-    # Share of the old row that an update keeps (0.1: the row follows the newest images).
+    # Share of the old row that an update keeps (0.1: the row follows the newest images); CIA silent (U4).
     cfg.MODEL.MEMORY.MOMENTUM = 0.1
-    # Which images of a cluster update its row: "sequential" (each, in batch order), "mean" or "hardest".
+    # Which images of a cluster update its row (CIA silent, U4): "sequential" (each in turn), "mean" or "hardest".
     cfg.MODEL.MEMORY.UPDATE = "sequential"
     # Features of outliers become rows of their own that are never updated (Bridging Day and Night, as released).
     cfg.MODEL.MEMORY.OUTLIER_ROWS = False
@@ -92,6 +93,8 @@ def _add_cia_config(losses: CfgNode) -> None:
     losses.DGM.ON_EMPTY = "skip"
     # Match in stage 1 too, for MAA's class factor only; paper silent (U22).
     losses.DGM.MATCH_ALWAYS = False
+    # Match clusters that are left over once more, among all clusters of the other domain; paper silent (U9).
+    losses.DGM.SECOND_ROUND = False
     # Let matched features move the other domain's rows as PGM's code does; paper silent (U6).
     losses.DGM.UPDATE_OTHER = False
 
@@ -107,6 +110,8 @@ def _add_cia_config(losses: CfgNode) -> None:
     losses.MAA.CLASS_FACTOR = 1.1
     # "neck": the unit feature of Eq. 2; "pooled": before the batch-norm neck; paper silent (U18).
     losses.MAA.FEATURE = "neck"
+    # Gaussians in the kernel's sum, 1 = a single one; paper silent (U15), 5 is MMD-ReID's.
+    losses.MAA.NUM_KERNELS = 5
 
     # CMA: ADCA's memory aggregation; a weight above 0 switches it on, it adds no loss.
     losses.CMA = CfgNode({"WEIGHT": ((51, 1.0),)})
@@ -123,8 +128,8 @@ def _add_cia_config(losses: CfgNode) -> None:
     losses.PGM.ALTERNATE = True
 
     # MMD and Margin-MMD of MMD-ReID as plug-ins; weights as MAA's.
-    losses.MMD = CfgNode({"WEIGHT": ((1, 0.5), (51, 0.3)), "FEATURE": "neck"})
-    losses.MARGINMMD = CfgNode({"WEIGHT": ((1, 0.5), (51, 0.3)), "FEATURE": "neck"})
+    losses.MMD = CfgNode({"WEIGHT": ((1, 0.5), (51, 0.3)), "FEATURE": "neck", "NUM_KERNELS": 5})
+    losses.MARGINMMD = CfgNode({"WEIGHT": ((1, 0.5), (51, 0.3)), "FEATURE": "neck", "NUM_KERNELS": 5})
     # Margin per matched pair of clusters, as released per identity.
     losses.MARGINMMD.MARGIN = 1.4
     # Margin while nothing is matched and the whole batch is one group; MMD-ReID has no such case.
@@ -178,10 +183,12 @@ def _add_cluster_config(cfg: CfgNode) -> None:
 def _add_run_config(cfg: CfgNode) -> None:
     # Optimizer steps per epoch; 0 = training images // IMS_PER_BATCH, as in fast-reid.
     cfg.DATALOADER.ITERS_PER_EPOCH = 0
-    # Draw matched day and night clusters into the same batch once a matching exists (CIA, paper silent).
+    # Draw matched day and night clusters into the same batch once a matching exists (CIA, paper silent, U23).
     cfg.DATALOADER.PAIRED = False
     # Which of RegDB's ten train/test splits is used.
     cfg.DATASETS.REGDB_TRIAL = 1
+    # DN-Wild: every test image is a query, not only those of the query lists; CIA silent (U28).
+    cfg.DATASETS.DNWILD_ALL_QUERIES = False
     # Seed of the rendered data set DNMini; 0 is the published one.
     cfg.DATASETS.DNMINI_SEED = 0
     # Epochs (counted from 1) at which optimizer and learning-rate schedule start afresh; () = one schedule.

@@ -175,9 +175,7 @@ def _batches(
         ):
             view = torch.randint(views, chosen.shape, generator=generator)
             images = shift_and_flip(pictures[chosen * views + view].float(), generator)
-            images = photometric_jitter(
-                images, generator, exposure=options.exposure, strength=options.jitter
-            )
+            images = photometric_jitter(images, generator, exposure=options.exposure, strength=options.jitter)
             sentences = [vary_caption(captions[i], options, generator) for i in chosen.tolist()]
             yield (images - mean) / std, sentences
 

@@ -95,6 +95,7 @@ def maa_loss(
     intra_day: float = 0.30,
     intra_night: float = 0.35,
     class_factor: float = 1.1,
+    num_kernels: int = 5,
 ) -> AdaptiveAlignment:
     """L_MAA (Eq. 14): `mmd2` under `multi_factor_weights`; arguments as there, features carry the gradient.
 
@@ -112,7 +113,7 @@ def maa_loss(
         intra_night=intra_night,
         class_factor=class_factor,
     )
-    loss = mmd2(features_day, features_night, weights=weights)
+    loss = mmd2(features_day, features_night, weights=weights, num_kernels=num_kernels)
     if weights.day_night.numel() == 0:
         return AdaptiveAlignment(loss, torch.ones_like(loss))
     intra = (weights.day_day.mean() + weights.night_night.mean()) / 2.0

@@ -56,6 +56,7 @@ def dictionary_graph_matching(
     threshold_final: float = 1.15,
     penalty: float = 1.0,
     on_empty: EmptyGraphPolicy = "skip",
+    second_round: bool = False,
     previous: Assignment | None = None,
 ) -> GraphMatching:
     """CIA's DGM (Eq. 4-7): minimum-cost assignment on the thresholded dictionary.
@@ -82,6 +83,8 @@ def dictionary_graph_matching(
         threshold_final: ``T_ada`` at progress 1.
         penalty: ``G_p`` of Eq. 7.
         on_empty: see above.
+        second_round: a cluster that is left over is matched among all of the other side, edges only, as PGM
+            does; its partner keeps its own first partner (U9). Off in CIA.
         previous: matching for ``keep_last``.
 
     Raises:
@@ -103,10 +106,11 @@ def dictionary_graph_matching(
     if num_edges == 0 and on_empty == "keep_last" and previous is not None:
         _check_sizes(previous, num_day, num_night)
         return GraphMatching(previous, 0, threshold, best, kept_last=True)
-    pairs = _assigned_pairs(graph_cost(information, threshold, penalty=penalty))
-    scores = information.cpu()[pairs[:, 0], pairs[:, 1]]
-    kept = scores >= threshold
-    assignment = Assignment.from_pairs(pairs[kept], scores[kept], num_day, num_night)
+    cost = graph_cost(information, threshold, penalty=penalty)
+    pairs, scores = _assigned_edges(cost, information, threshold)
+    assignment = Assignment.from_pairs(pairs, scores, num_day, num_night)
+    if second_round:
+        _match_leftovers(assignment, cost, information, threshold)
     return GraphMatching(assignment, num_edges, threshold, best)
 
 
@@ -168,6 +172,26 @@ def progressive_graph_matching(
         waiting = waiting[large_to_small[waiting] < 0]
         rounds += 1
     return result
+
+
+def _assigned_edges(cost: Tensor, information: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Pairs ``(P, 2)`` of the minimum-cost assignment that are edges, and their scores."""
+    pairs = _assigned_pairs(cost)
+    scores = information.cpu()[pairs[:, 0], pairs[:, 1]]
+    kept = scores >= threshold
+    return pairs[kept], scores[kept]
+
+
+def _match_leftovers(assignment: Assignment, cost: Tensor, information: Tensor, threshold: float) -> None:
+    """Give clusters without a partner one among all of the other side, in place; each side by itself."""
+    for domain, costs, scores in ((0, cost, information), (1, cost.T, information.T)):
+        partner, score = assignment.partner(domain)
+        alone = torch.nonzero(partner < 0).flatten()
+        if len(alone) == 0 or costs.shape[1] == 0:
+            continue
+        index = alone.to(costs.device)
+        pairs, found = _assigned_edges(costs[index], scores[index], threshold)
+        partner[alone[pairs[:, 0]]], score[alone[pairs[:, 0]]] = pairs[:, 1], found.float()
 
 
 def _assigned_pairs(cost: Tensor) -> Tensor:

@@ -52,7 +52,9 @@ def gaussian_kernels(
 
 
 @in_full_precision
-def mmd2(features_day: Tensor, features_night: Tensor, *, weights: PairBlocks | None = None) -> Tensor:
+def mmd2(
+    features_day: Tensor, features_night: Tensor, *, weights: PairBlocks | None = None, num_kernels: int = 5
+) -> Tensor:
     """Squared MMD, biased: the four sums of CIA Eq. 14 as means over their pairs (U16, U17).
 
     Without weights this is MMD-ReID's loss (for equal batch sizes the same formula). With weights it is
@@ -62,13 +64,14 @@ def mmd2(features_day: Tensor, features_night: Tensor, *, weights: PairBlocks | 
         features_day: ``(B_day, D)``; unit post-BN rows by default (U18), MMD-ReID takes pooled features.
         features_night: ``(B_night, D)``.
         weights: constants per pair, from `multi_factor_weights`.
+        num_kernels: see `gaussian_kernels`.
 
     Returns:
         Scalar, float32 or float64. Zero with a graph when a side is empty.
     """
     if features_day.shape[0] == 0 or features_night.shape[0] == 0:
         return zero_with_graph(features_day) + zero_with_graph(features_night)
-    blocks = gaussian_kernels(features_day, features_night)
+    blocks = gaussian_kernels(features_day, features_night, num_kernels=num_kernels)
     if weights is not None:
         blocks = PairBlocks(*(kernel * w for kernel, w in zip(blocks, weights, strict=True)))
     # The night-day sum of Eq. 14 equals the day-night one: kernel and weights are symmetric.
@@ -84,6 +87,7 @@ def margin_mmd(
     day_to_night: Tensor | None = None,
     *,
     margin: float = 1.4,
+    num_kernels: int = 5,
 ) -> Tensor:
     """MMD-ReID's Margin-MMD: mean over groups of the group's MMD^2, which counts **fully** or not at all.
 
@@ -104,6 +108,7 @@ def margin_mmd(
         targets_night: ``(B_night,)`` int64.
         day_to_night: ``(C_day,)`` int64, night partner of each day cluster, -1 = none; None = no groups.
         margin: smallest MMD^2 that counts; two far apart groups have 5 to 10 (the kernel is a sum of 5).
+        num_kernels: see `gaussian_kernels`.
 
     Returns:
         Scalar; zero with a graph when no group exceeds the margin or there is none.
@@ -123,5 +128,5 @@ def margin_mmd(
         groups = [(day, night) for day, night in groups if night.shape[0] > 0]
     if not groups:
         return nothing
-    terms = torch.stack([mmd2(day, night) for day, night in groups])
+    terms = torch.stack([mmd2(day, night, num_kernels=num_kernels) for day, night in groups])
     return nothing + torch.where(terms > margin, terms, 0.0).mean()

@@ -128,6 +128,13 @@ def test_dnwild_queries_are_a_part_of_the_gallery(dn_root: Path) -> None:
         assert [(item.pid, item.domain) for item in query] == [(3, asked), (12, asked), (12, asked)]
         assert len(gallery) == answered and {item.domain for item in gallery} == {asked.other}
     assert data.query == [data.test[i] for i in data.protocol["D2N"].query]
+    cfg = get_cfg()
+    cfg.DATASETS.DNWILD_ALL_QUERIES = True
+    configure(cfg)
+    every = DNWild(dn_root).protocol
+    configure(get_cfg())
+    assert [len(every[d].query) for d in ("D2N", "N2D")] == [4, 6]
+    assert [len(every[d].gallery) for d in ("D2N", "N2D")] == [6, 4]
 
 
 def test_dnwild_needs_its_query_list(dn_root: Path) -> None:

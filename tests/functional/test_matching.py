@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from itertools import permutations
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from dnreid_plugins.functional.matching import (
@@ -211,3 +213,30 @@ def test_refusals_name_the_value() -> None:
         dictionary_graph_matching(day, night, progress=1.5)
     with pytest.raises(ValueError, match="max_rounds must be at least 1 or None, got 0"):
         progressive_graph_matching(day, night, max_rounds=0)
+
+
+@pytest.mark.parametrize(("day", "night", "seed"), [(3, 7, 0), (7, 3, 1), (5, 5, 2), (1, 4, 3), (4, 1, 4)])
+def test_second_round_gives_leftovers_an_edge_and_keeps_the_first(day: int, night: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    centre = torch.randn(6, generator=generator)
+    sides = [F.normalize(centre + 0.6 * torch.randn(n, 6, generator=generator), dim=1) for n in (day, night)]
+    options: dict[str, Any] = {"progress": 0.3, "threshold_start": 0.7, "threshold_final": 1.15}
+    once = dictionary_graph_matching(*sides, **options).assignment
+    twice = dictionary_graph_matching(*sides, **options, second_round=True).assignment
+    similarity = (sides[0].double() @ sides[1].double().T).tolist()
+    threshold = 0.7 + 0.3 * (1.15 - 0.7)
+    for domain in (0, 1):
+        first, second = once.partner(domain)[0], twice.partner(domain)[0]
+        assert torch.equal(second[first >= 0], first[first >= 0])
+        for own, other in enumerate(second.tolist()):
+            if other >= 0:
+                value = similarity[own][other] if domain == 0 else similarity[other][own]
+                assert (1 + 0.2 * (value - 0.5) if value >= 0.5 else 0.2 * value) >= threshold - 1e-9
+        # as many leftovers find a partner as an assignment of them alone to the whole other side can keep
+        alone = [i for i, other in enumerate(first.tolist()) if other < 0]
+        table = torch.tensor(similarity) if domain == 0 else torch.tensor(similarity).T
+        score = torch.where(table >= 0.5, 1 + 0.2 * (table - 0.5), 0.2 * table)
+        edges = (score >= threshold)[alone]
+        if alone and edges.any():
+            rows, columns = linear_sum_assignment(-edges.double().numpy())
+            assert int((second[alone] >= 0).sum()) == int(edges[rows, columns].sum())

@@ -206,3 +206,21 @@ def test_equal_distributions_have_a_floor_set_by_the_sample_size(size: int, floo
     assert mmd2(day, night).item() == pytest.approx(floor, abs=0.02)
     arithmetic = 2 / size * (5 - sum(math.exp(-1 / w) for w in (0.25, 0.5, 1, 2, 4)))
     assert mmd2(day, night).item() == pytest.approx(arithmetic, abs=0.02)
+
+
+@pytest.mark.parametrize(("num_day", "num_night"), [(1, 4), (3, 5), (4, 4)])
+def test_a_single_kernel_has_the_mean_distance_as_its_width(num_day: int, num_night: int) -> None:
+    day, night = features(1, num_day), features(2, num_night)
+    joint = [*day, *night]
+    distance = [[float(((a - b) ** 2).sum().detach()) for b in joint] for a in joint]
+    width = sum(map(sum, distance)) / (len(joint) * (len(joint) - 1)) + 1e-9
+    kernel = [[math.exp(-d / width) for d in line] for line in distance]
+
+    def mean(rows: range, columns: range) -> float:
+        return sum(kernel[i][j] for i in rows for j in columns) / (len(rows) * len(columns))
+
+    first, second = range(num_day), range(num_day, len(joint))
+    expected = mean(first, first) + mean(second, second) - 2 * mean(first, second)
+    assert float(mmd2(day, night, num_kernels=1).detach()) == pytest.approx(expected, abs=1e-12)
+    whole = margin_mmd(day, night, margin=-1.0, num_kernels=1)
+    assert float(whole.detach()) == pytest.approx(expected, abs=1e-12)

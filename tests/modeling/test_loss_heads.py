@@ -217,3 +217,18 @@ def test_unknown_options_are_refused(head: str, key: str) -> None:
     cfg.MODEL.LOSSES[head][key] = "else"
     with pytest.raises(ValueError, match=f"MODEL.LOSSES.{head}.{key}"):
         build_loss_heads(cfg)
+
+
+@pytest.mark.parametrize("name", ["MAA", "MMD", "MarginMMD"])
+def test_number_of_kernels_reaches_the_loss_and_is_checked(name: str) -> None:
+    values = []
+    for count in (1, 5):
+        cfg = get_cfg()
+        cfg.MODEL.LOSSES.NAME = (name,)
+        cfg.MODEL.LOSSES[name.upper()].NUM_KERNELS = count
+        loss, _ = run(build_loss_heads(cfg)[name], [0, 0, 1, 1], [0, 0, 1, 1])
+        values.append(float(loss.detach()))
+    assert values[0] != values[1]
+    cfg.MODEL.LOSSES[name.upper()].NUM_KERNELS = 0
+    with pytest.raises(ValueError, match="NUM_KERNELS is 0"):
+        build_loss_heads(cfg)

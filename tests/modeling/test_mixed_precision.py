@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,8 @@ from dnreid_plugins.modeling.loss_heads import LOSS_HEAD_REGISTRY
 
 #: Heads that work on any encoder's features; CMA has no loss of its own but changes the memory.
 HEADS = ["ClusterNCE", "DGM", "MAA", "MMD", "MarginMMD", "PGM", "CMA"]
+#: Heads of Bridging Day and Night, which need a CLIP encoder and prompts.
+BRIDGING = ["ClusterNCE", "PrototypeClassifier", "ImageText", "CPML"]
 
 
 def all_heads(cfg: CfgNode) -> CfgNode:
@@ -37,16 +41,31 @@ def run(cfg: CfgNode) -> tuple[CrossDomainTrainer, list[dict[str, torch.Tensor]]
 
 
 def test_the_list_of_heads_is_complete() -> None:
-    assert set(HEADS) <= set(LOSS_HEAD_REGISTRY._obj_map)
+    assert {*HEADS, *BRIDGING} == set(LOSS_HEAD_REGISTRY._obj_map)
+
+
+def bridging(cfg: CfgNode) -> CfgNode:
+    cfg.merge_from_file(str(Path(__file__).resolve().parents[1] / "tiny_bridging.yml"))
+    cfg.MODEL.LOSSES.NAME = BRIDGING
+    cfg.PROMPT_STAGE.EPOCHS = 1
+    cfg.DATASETS.TESTS = ()
+    cfg.SOLVER.MAX_EPOCH = 1
+    cfg.SOLVER.STEPS = []
+    return cfg
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_every_loss_head_trains_in_half_precision(tiny_cfg: CfgNode, dtype: str) -> None:
-    _, expected = run(all_heads(tiny_cfg))
+@pytest.mark.parametrize(("configure", "heads"), [(all_heads, HEADS), (bridging, BRIDGING)])
+def test_every_loss_head_trains_in_half_precision(
+    tiny_cfg: CfgNode, configure: Callable[[CfgNode], CfgNode], heads: list[str], dtype: str
+) -> None:
+    folder = tiny_cfg.OUTPUT_DIR
+    _, expected = run(configure(tiny_cfg))
     tiny_cfg.SOLVER.AMP.ENABLED = True
     tiny_cfg.SOLVER.AMP.DTYPE = dtype
+    tiny_cfg.OUTPUT_DIR = f"{folder}-half"
     half, got = run(tiny_cfg)
-    assert len(got) == 4 and set(got[0]) == {f"loss_{name.lower()}" for name in HEADS if name != "CMA"}
+    assert len(got) == 4 and set(got[0]) == {f"loss_{name.lower()}" for name in heads if name != "CMA"}
     for losses in got:
         assert all(value.dtype == torch.float32 and bool(torch.isfinite(value)) for value in losses.values())
     # The first step starts from the same weights and labels.

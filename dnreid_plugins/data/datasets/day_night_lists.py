@@ -141,9 +141,10 @@ class DNWild(DayNightListDataset):
         query: dict[Domain, dict[str, int]],
         gallery: dict[Domain, dict[str, int]],
     ) -> Protocol:
+        asking = gallery if SETTINGS.dnwild_all_queries else query
         return dnwild_protocol(
             [item.domain for item in items],
-            is_query=[item.path in query[item.domain] for item in items],
+            is_query=[item.path in asking[item.domain] for item in items],
             is_gallery=[item.path in gallery[item.domain] for item in items],
         )
 

@@ -54,6 +54,7 @@ class DGM(LossHead):
         penalty: cost of a pair that is no edge, G_p of Eq. 7 (U8).
         on_empty: ``"skip"``, ``"keep_last"`` or ``"cap"`` when no pair is an edge.
         match_always: match also in epochs in which the weight is 0, for the class factor of `MAA` (U22).
+        second_round: match the clusters left over once more (U9).
         update_other: also move the other domain's rows by the matched features, after the step (U6).
     """
 
@@ -71,6 +72,7 @@ class DGM(LossHead):
         penalty: float = 1.0,
         on_empty: EmptyGraphPolicy = "skip",
         match_always: bool = False,
+        second_round: bool = False,
         update_other: bool = False,
     ) -> None:
         super().__init__(weight=weight)
@@ -88,6 +90,7 @@ class DGM(LossHead):
             "threshold_final": threshold_final,
             "penalty": penalty,
             "on_empty": on_empty,
+            "second_round": second_round,
         }
         self._labels: tuple[Tensor, Tensor] | None = None
 

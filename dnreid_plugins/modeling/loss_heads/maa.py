@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -31,6 +32,12 @@ def check_feature(name: str, feature: str) -> str:
     return feature
 
 
+def check_num_kernels(name: str, num_kernels: int) -> int:
+    if num_kernels < 1:
+        raise ValueError(f"MODEL.LOSSES.{name}.NUM_KERNELS is {num_kernels}; it is at least 1.")
+    return num_kernels
+
+
 @LOSS_HEAD_REGISTRY.register()
 class MAA(LossHead):
     """Weighted multi-kernel MMD; "same cluster across domains" means matched by another head (U22).
@@ -40,6 +47,7 @@ class MAA(LossHead):
         alpha_0, s_0: of Eq. 12-13, paper silent (U12, U13).
         intra_day, intra_night, class_factor: of Eq. 11 and 13, from the paper.
         feature: ``"neck"``, the unit feature that is compared with prototypes, or ``"pooled"`` (U18).
+        num_kernels: Gaussians in the kernel (U15).
     """
 
     def __init__(
@@ -52,15 +60,17 @@ class MAA(LossHead):
         intra_night: float = 0.35,
         class_factor: float = 1.1,
         feature: str = "neck",
+        num_kernels: int = 5,
     ) -> None:
         super().__init__(weight=weight)
         self.feature = check_feature("MAA", feature)
-        self.factors = {
+        self.factors: dict[str, Any] = {
             "alpha_0": alpha_0,
             "s_0": s_0,
             "intra_day": intra_day,
             "intra_night": intra_night,
             "class_factor": class_factor,
+            "num_kernels": check_num_kernels("MAA", num_kernels),
         }
 
     def forward(self, batch: BatchFeatures, memory: PrototypeMemory) -> Tensor:
