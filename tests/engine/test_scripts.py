@@ -51,6 +51,17 @@ def test_an_unmodified_fastreid_script_trains_and_evaluates(tiny_root: Path, tmp
     assert results(tmp_path / "eval")["DN348"] == trained["DN348"]
 
 
+def test_an_unmodified_fastreid_script_runs_base_on_dnmini(tmp_path: Path) -> None:
+    """The shipped config itself, data set and start weights included; shortened to one epoch of two steps."""
+    short = ["SOLVER.MAX_EPOCH", "1", "SOLVER.STEPS", "()", "DATALOADER.ITERS_PER_EPOCH", "2"]
+    out = ["TEST.EVAL_START", "False", "TEST.WITHIN_DOMAIN", "False", "OUTPUT_DIR", str(tmp_path / "out")]
+    command = ["-m", "dnreid_plugins", str(SCRIPT), "--config-file", "configs/DNMini/base.yml", *short, *out]
+    done = run(command, tmp_path / "datasets")
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = results(tmp_path / "out")
+    assert found["finished"] and found["DNMini"]["N2D"]["mAP"] > 10  # chance is 1.7
+
+
 def test_a_missing_script_is_one_sentence(tiny_root: Path) -> None:
     done = run(["-m", "dnreid_plugins", "no_such_script.py"], tiny_root)
     assert done.returncode != 0 and "there is no script 'no_such_script.py'" in done.stderr
