@@ -6,6 +6,8 @@ FASTREID := fastreid==1.4.0
 COVERAGE_MIN ?= 0
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+# What the stress runs tried, one line each; absolute, since tests change the folder.
+LEDGER ?= $(CURDIR)/logs/stress.jsonl
 # Small convolutions run fastest on one thread; the tests run two processes, the demo reads images in a second one.
 export OMP_NUM_THREADS ?= 1
 # glibc: keep freed memory instead of giving it back after every step; no effect elsewhere.
@@ -54,8 +56,10 @@ format: $(VENV)/.installed-dev  ## let ruff rewrite what it can
 bench: $(VENV)/.installed-dev  ## every benchmark side by side with fast-reid's own function
 	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
-stress: $(VENV)/.installed-dev  ## kill, fuzz and soak runs (long)
-	$(BIN)/python -m pytest -m stress $(PYTEST_ARGS)
+stress: $(VENV)/.installed-dev  ## kill, fuzz and soak runs (an hour), then the table of docs/reliability.md
+	@mkdir -p $(dir $(LEDGER)) && rm -f $(LEDGER)
+	status=0; DNREID_STRESS_LEDGER=$(LEDGER) $(BIN)/python -m pytest -m stress $(PYTEST_ARGS) || status=$$?; \
+	    $(BIN)/python tools/reliability_table.py $(LEDGER) && exit $$status
 
 clean:  ## forget the environment and all caches
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*

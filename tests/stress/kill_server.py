@@ -1,6 +1,6 @@
 """Imports everything once, then forks a process per trial, so that a kill costs a second and not ten.
 
-Reads one JSON trial per line: ``method``, ``opts``, ``resume`` and optionally ``trap``, the place at which the
+Reads one JSON trial per line: ``job``, ``opts``, ``resume`` and optionally ``trap``, the place at which the
 process kills itself with SIGKILL. Answers with the process id, and with its exit status when it has ended.
 """
 
@@ -23,7 +23,8 @@ import torch  # noqa: E402
 from toy_prompts import train_prompts  # noqa: E402
 
 import dnreid_plugins.engine.checkpoint as checkpoint  # noqa: E402
-from dnreid_plugins.engine import files  # noqa: E402
+from dnreid_plugins.engine import files, prompt_phase  # noqa: E402
+from dnreid_plugins.engine.prompt_stage import PromptStage  # noqa: E402
 from dnreid_plugins.engine.trainer import CrossDomainTrainer  # noqa: E402
 
 
@@ -73,7 +74,7 @@ class Trap:
             self.visit("checkpoint rename begins")
             replace(source, target)
 
-        checkpoint.write_atomically = files.write_atomically = traced
+        checkpoint.write_atomically = files.write_atomically = prompt_phase.write_atomically = traced
         files.os.replace = renamed  # type: ignore[assignment]
 
 
@@ -101,6 +102,7 @@ class _Counting:
 def train(opts: list[Any], resume: bool, trap: Trap) -> None:
     """One run of the tiny config under ``trap``."""
     trainer = CrossDomainTrainer(tiny_config(opts))
+    trap.around(PromptStage, "train_step", "stage 1 step")
     trap.around(trainer.label_phase, "extract", "label phase: extract")
     trap.around(trainer.label_phase, "start_epoch", "label phase: rebuild")
     trap.around(trainer, "run_step", "iteration")
@@ -123,8 +125,9 @@ def main() -> None:
             os.dup2(log, 1)
             os.dup2(log, 2)
             torch.set_num_threads(1)
+            trap = Trap(trial["marker"], **trial.get("trap", {}))
             job = {"train": train, "prompts": train_prompts}[trial["job"]]
-            job(trial["opts"], trial["resume"], Trap(trial["marker"], **trial.get("trap", {})))
+            job(trial["opts"], trial["resume"], trap)
             os._exit(0)
         print(child, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
+import platform
 from pathlib import Path
+
+import torch
 
 LEDGER = "DNREID_STRESS_LEDGER"
 
@@ -18,6 +22,14 @@ def record(area: str, fault: str, *, tried: int, survived: int, lost: str = "") 
     if not path:
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    row = {"area": area, "fault": fault, "tried": tried, "survived": survived, "lost": lost}
+    row = {
+        "area": area,
+        "fault": fault,
+        "tried": tried,
+        "survived": survived,
+        "lost": lost,
+        "day": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "where": f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}",
+    }
     with Path(path).open("a") as file:
         file.write(json.dumps(row) + "\n")

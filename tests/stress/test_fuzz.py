@@ -238,11 +238,27 @@ def test_overrides(pairs: list[tuple[str, Any]]) -> None:
     _overrides_are_taken_or_refused(pairs)
 
 
-@pytest.mark.stress
+#: One entry per set of overrides that the long version tried.
+TRIED: list[int] = []
+
+
 @settings(max_examples=10_000, suppress_health_check=list(HealthCheck))
 @given(overrides(KEYS, 4))
-def test_many_overrides(pairs: list[tuple[str, Any]]) -> None:
+def _many_overrides(pairs: list[tuple[str, Any]]) -> None:
+    TRIED.append(len(pairs))
     _overrides_are_taken_or_refused(pairs)
+
+
+@pytest.mark.stress
+def test_many_overrides() -> None:
+    TRIED.clear()
+    lost = "a failing example, see the log"
+    try:
+        _many_overrides()
+        lost = ""
+    finally:
+        survived = len(TRIED) - bool(lost)
+        record("hostile input", "config overrides", tried=len(TRIED), survived=survived, lost=lost)
 
 
 #: Keys that shape a run of the tiny config; the rest is checked by name, type and pre-flight only.

@@ -1,0 +1,340 @@
+"""Faults of the label phase in mid-training: training goes on by the named policy, says so, and recovers."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from fastreid.config import CfgNode
+from ledger import record
+from torch import Tensor
+
+from dnreid_plugins.engine.label_phase import Clusterer, NothingClusteredError, widened_radii
+from dnreid_plugins.engine.trainer import CrossDomainTrainer
+from dnreid_plugins.functional.knn import Neighbours
+from dnreid_plugins.functional.types import Assignment, Domain, DomainClusters, EpochClusters
+
+EPOCHS = 4
+#: Config overrides; the first is the quick version's.
+METHODS: dict[str, list[Any]] = {
+    "CIA": ["MODEL.LOSSES.NAME", ["ClusterNCE", "MAA", "DGM"], "MODEL.LOSSES.DGM.MATCH_ALWAYS", True],
+    "Base": ["MODEL.LOSSES.NAME", ["ClusterNCE"], "MODEL.DUAL_STREAM.SHARED_BN", "separate"],
+    "paired": ["MODEL.LOSSES.NAME", ["ClusterNCE", "DGM"], "DATALOADER.PAIRED", True],
+    "rivals": ["MODEL.LOSSES.NAME", ["ClusterNCE", "PGM", "CMA", "MMD", "MarginMMD"]],
+}
+METHODS["Bridging"] = [
+    *["MODEL.LOSSES.NAME", ["ClusterNCE", "PrototypeClassifier", "ImageText", "CPML"]],
+    *["PROMPT_STAGE.EPOCHS", 0],
+]
+METHODS["CIA"] += ["MODEL.LOSSES.DGM.ON_EMPTY", "keep_last"]
+METHODS["paired"] += ["MODEL.MEMORY.OUTLIER_ROWS", True]
+EVERY_WEIGHT = [
+    item for name in ("DGM", "PGM", "CMA") for item in (f"MODEL.LOSSES.{name}.WEIGHT", [[1, 0.3]])
+]
+#: Epochs that the fault hits; the last of the run stays sound.
+WINDOWS = [(2,), (1,), (2, 3), (1, 2, 3)]
+quick_and_long = pytest.mark.parametrize(
+    ("methods", "windows"),
+    [(["CIA"], WINDOWS[:1]), pytest.param(list(METHODS), WINDOWS, marks=pytest.mark.stress)],
+    ids=["quick", "long"],
+)
+
+
+# ------------------------------------------------------------------ faults
+
+
+@dataclass(frozen=True)
+class Outliers(Clusterer):
+    """DBSCAN finds nothing in the domains ``hit`` below the radius ``up_to``."""
+
+    hit: tuple[Domain, ...] = ()
+    up_to: float = 1.0
+    now: bool = False
+
+    def _cluster(self, features: Tensor, domains: Tensor, domain: Domain) -> DomainClusters:
+        return Clusterer._cluster(replace(self, now=domain in self.hit), features, domains, domain)
+
+    def _labels(self, features: Tensor, found: Neighbours, eps: float) -> np.ndarray:
+        if self.now and eps < self.up_to:
+            return np.full(len(features), -1, dtype=np.int64)
+        return super()._labels(features, found, eps)
+
+
+@dataclass(frozen=True)
+class Pairs(Clusterer):
+    """Clusters of two images each, fewer than a batch wants of a cluster."""
+
+    def _labels(self, features: Tensor, found: Neighbours, eps: float) -> np.ndarray:
+        return np.arange(len(features), dtype=np.int64) // 2
+
+
+Spoil = Callable[[Clusterer, Tensor, Tensor], tuple[Clusterer, Tensor]]
+
+
+def outliers(*hit: Domain, up_to: float = 1.0) -> Spoil:
+    return lambda clusterer, features, domains: (
+        Outliers(**vars(clusterer), hit=hit, up_to=up_to),
+        features,
+    )
+
+
+def one_point(clusterer: Clusterer, features: Tensor, domains: Tensor) -> tuple[Clusterer, Tensor]:
+    """All night images have the very same feature."""
+    features[domains == Domain.NIGHT] = features[domains == Domain.NIGHT][:1].clone()
+    return clusterer, features
+
+
+def around_one_point(*hit: Domain) -> Spoil:
+    def spoil(clusterer: Clusterer, features: Tensor, domains: Tensor) -> tuple[Clusterer, Tensor]:
+        noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(1))
+        for domain in hit:
+            own = domains == domain
+            features[own] = F.normalize(features[own][:1] + 0.01 * noise[own], dim=1)
+        # As many neighbours as images: no structure is left inside the domain.
+        return replace(clusterer, k1=len(features)), features
+
+    return spoil
+
+
+def apart(clusterer: Clusterer, features: Tensor, domains: Tensor) -> tuple[Clusterer, Tensor]:
+    """Every day feature is far from every night feature; within a domain all stays as it was."""
+    features[:, 0] = torch.where(domains == Domain.DAY, 3.0, -3.0)
+    return clusterer, F.normalize(features, dim=1)
+
+
+def pairs(clusterer: Clusterer, features: Tensor, domains: Tensor) -> tuple[Clusterer, Tensor]:
+    return Pairs(**vars(clusterer)), features
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fault and what must be seen of it.
+
+    Attributes:
+        spoil: what happens to clusterer and features.
+        said: a part of the log, empty where the health line alone tells it.
+        health: key of the health line -> value in an epoch of the fault (of those keys that a method has).
+        opts: config overrides.
+    """
+
+    spoil: Spoil
+    said: str = ""
+    health: dict[str, float] = field(default_factory=dict)
+    opts: tuple[Any, ...] = ()
+
+
+SMALL_BATCHES = ("SOLVER.IMS_PER_BATCH", 16, "DATALOADER.NUM_INSTANCE", 4)
+CASES = {
+    "a domain collapses to one point": Case(
+        one_point, "1 night clusters for 4 places: they repeat", {"night/clusters": 1}
+    ),
+    "a domain is one cluster": Case(
+        around_one_point(Domain.NIGHT),
+        "1 night clusters for 4 places: they repeat",
+        {"night/clusters": 1, "night/clustered": 100},
+    ),
+    "all images in one cluster per domain": Case(
+        around_one_point(*Domain),
+        "loss_clusternce has gradient exactly 0 at the encoder",
+        {"day/clusters": 1, "night/clusters": 1},
+    ),
+    "all outliers in a domain, policy widen": Case(
+        outliers(Domain.NIGHT, up_to=0.7),
+        "NIGHT: nothing clustered at eps 0.60, widened to 0.70",
+        {},
+    ),
+    "all outliers in a domain, policy widen ends in skip": Case(
+        outliers(Domain.DAY),
+        "day: none of 36 images is in a cluster (eps 0.90); the domain is left out of this epoch",
+        {"day/clusters": 0, "day/clustered": 0, "DGM/pairs": 0, "PGM/pairs": 0, "CMA/pairs": 0},
+    ),
+    "all outliers in a domain, policy skip": Case(
+        outliers(Domain.NIGHT, up_to=0.7),
+        "night: none of 36 images is in a cluster (eps 0.60); the domain is left out of this epoch",
+        {"night/clusters": 0, "DGM/pairs": 0},
+        ("CLUSTER.ON_EMPTY", "skip"),
+    ),
+    "no pair of clusters matches": Case(apart, "", {"DGM/edges": 0, "CMA/pairs": 0}),
+    "clusters smaller than the batch wants": Case(
+        pairs, "", {"day/largest": 2, "night/largest": 2}, SMALL_BATCHES
+    ),
+}
+
+
+class Spoiled:
+    """The label phase's clusterer with a fault in some epochs."""
+
+    def __init__(self, clusterer: Clusterer, spoil: Spoil, epochs: tuple[int, ...]) -> None:
+        self.clusterer, self.spoil, self.epochs = clusterer, spoil, epochs
+
+    def __call__(self, features: Tensor, domains: Tensor, *, epoch: int, max_epoch: int) -> EpochClusters:
+        clusterer = self.clusterer
+        if epoch in self.epochs:
+            clusterer, features = self.spoil(clusterer, features.clone(), domains)
+        return clusterer(features, domains, epoch=epoch, max_epoch=max_epoch)
+
+
+# ------------------------------------------------------------------ runs
+
+
+def configured(base: CfgNode, method: str, folder: Path, opts: tuple[Any, ...] = ()) -> CfgNode:
+    cfg = base.clone()
+    if method == "Bridging":
+        cfg.merge_from_file(str(Path(__file__).resolve().parents[1] / "tiny_bridging.yml"))
+    cfg.merge_from_list([*EVERY_WEIGHT, *METHODS[method], *opts, "SOLVER.MAX_EPOCH", EPOCHS])
+    cfg.merge_from_list(["AUDIT.PERIOD", 1, "SOLVER.STEPS", [], "DATALOADER.ITERS_PER_EPOCH", 2])
+    cfg.DATASETS.TESTS, cfg.OUTPUT_DIR = (), str(folder)
+    return cfg
+
+
+def health(folder: Path) -> dict[int, dict[str, float]]:
+    rows = [json.loads(line) for line in (folder / "health.jsonl").read_text().splitlines()]
+    return {row["epoch"]: row for row in rows}
+
+
+def shortfalls(cfg: CfgNode, case: Case, window: tuple[int, ...], caplog: Any) -> list[str]:
+    """Train through the fault; what was not as the policy promises."""
+    caplog.clear()
+    trainer = CrossDomainTrainer(cfg)
+    trainer.label_phase.clusterer = Spoiled(trainer.label_phase.clusterer, case.spoil, window)  # type: ignore[assignment]
+    start = [p.detach().clone() for p in trainer.bare_model.parameters()]
+    with caplog.at_level(logging.INFO, logger="dnreid_plugins"):
+        trainer.train()
+    seen, found = health(Path(cfg.OUTPUT_DIR)), []
+    for epoch in window:
+        wrong = {k: seen[epoch][k] for k, v in case.health.items() if seen[epoch].get(k, v) != v}
+        found += [f"epoch {epoch}: {wrong}"] if wrong else []
+    if not set(case.health) & set(seen[window[0]]) and case.health:
+        found.append(f"the health line has none of {list(case.health)}")
+    if case.said not in caplog.text:
+        found.append(f"nobody said {case.said!r}")
+    last = seen[EPOCHS]
+    if min(last["day/clusters"], last["night/clusters"]) < 2:
+        found.append(f"no recovery: {last}")
+    end = list(trainer.bare_model.parameters())
+    if not all(bool(torch.isfinite(p).all()) for p in end):
+        found.append("weights are not finite")
+    if all(torch.equal(a, b) for a, b in zip(start, end)):
+        found.append("no weight moved")
+    return found
+
+
+@quick_and_long
+@pytest.mark.parametrize("name", CASES)
+def test_training_goes_on_by_policy_and_says_so(
+    tiny_cfg: CfgNode, tmp_path: Path, caplog: Any, name: str, methods: list[str], windows: list[Any]
+) -> None:
+    case = CASES[name]
+    # A fault that only the matching shows needs a method that matches.
+    only_matching = case.health and all("DGM" in key or "CMA" in key for key in case.health)
+    lost = []
+    tried = 0
+    for method in methods:
+        if only_matching and method == "Base":
+            continue
+        for number, window in enumerate(windows):
+            tried += 1
+            cfg = configured(tiny_cfg, method, tmp_path / f"{method}{number}", case.opts)
+            if found := shortfalls(cfg, case, window, caplog):
+                lost.append(f"{method} in epochs {window}: {'; '.join(found)}")
+    if tried > 1:
+        record("label phase", name, tried=tried, survived=tried - len(lost), lost="; ".join(lost))
+    assert lost == []
+
+
+def test_widening_tries_every_radius_up_to_the_widest() -> None:
+    assert widened_radii(0.6) == [0.65, 0.7, 0.75, 0.8, 0.85, 0.9]
+    assert widened_radii(0.3)[-1] == 0.9 and len(widened_radii(0.3)) == 12
+    assert widened_radii(0.87) == widened_radii(0.9) == widened_radii(0.95) == []
+    assert widened_radii(0.84) == [0.89]
+
+
+@pytest.mark.parametrize("policy", ["skip", "keep_last", "cap"])
+@pytest.mark.parametrize("windows", [WINDOWS[:1], pytest.param(WINDOWS, marks=pytest.mark.stress)])
+def test_an_empty_matching_follows_its_policy(
+    tiny_cfg: CfgNode, tmp_path: Path, caplog: Any, policy: str, windows: list[Any]
+) -> None:
+    """``keep_last`` goes on with the pairs of the epoch before, if there were any; the others have none."""
+    lost = []
+    for number, window in enumerate(windows):
+        folder = tmp_path / str(number)
+        cfg = configured(tiny_cfg, "CIA", folder, ("MODEL.LOSSES.DGM.ON_EMPTY", policy))
+        found = shortfalls(cfg, CASES["no pair of clusters matches"], window, caplog)
+        rows = health(folder)
+        kept = policy == "keep_last" and window[0] > 1
+        wrong = [e for e in window if (rows[e]["DGM/pairs"] > 0) != kept]
+        if found or wrong:
+            lost.append(f"{window}: {found}, pairs {[rows[e]['DGM/pairs'] for e in wrong]}")
+    if len(windows) > 1:
+        fault = f"empty matching, policy {policy}"
+        tried = len(windows)
+        record("label phase", fault, tried=tried, survived=tried - len(lost), lost="; ".join(lost))
+    assert lost == []
+
+
+def test_batches_without_a_matched_image_train_on(tiny_cfg: CfgNode, tmp_path: Path) -> None:
+    """One pair of clusters is matched; a batch without them has a matching loss of exactly 0 and a gradient."""
+    cfg = configured(tiny_cfg, "CIA", tmp_path, ("SOLVER.IMS_PER_BATCH", 4, "DATALOADER.ITERS_PER_EPOCH", 8))
+    trainer = CrossDomainTrainer(cfg)
+    head = trainer.bare_model.loss_heads["DGM"]
+    begin, seen = head.begin_epoch, []
+
+    def one_pair(clusters: EpochClusters, memory: Any) -> dict[str, float]:
+        figures = begin(clusters, memory)
+        sizes = (clusters.day.num_clusters, clusters.night.num_clusters)
+        head.assignment = Assignment.from_pairs(torch.tensor([[0, 0]]), torch.ones(1), *sizes)
+        return figures
+
+    def look(losses: dict[str, Tensor]) -> None:
+        batch = trainer.bare_model.last_batch
+        matched = bool((batch.targets == 0).any())
+        seen.append((matched, float(losses["loss_dgm"].detach()), float(sum(losses.values()).detach())))
+
+    head.begin_epoch = one_pair
+    trainer.step_trainer.before_backward.append(look)
+    trainer.train()
+    assert {matched for matched, _, _ in seen} == {True, False}
+    for matched, loss, total in seen:
+        assert (loss > 0) == matched and np.isfinite(total)
+
+
+@pytest.mark.parametrize("epochs", [[3], pytest.param([2, 3, 4], marks=pytest.mark.stress)])
+@pytest.mark.parametrize("on_empty", ["widen", "stop"])
+def test_where_no_policy_can_go_on_the_run_ends_with_a_sentence_and_loses_nothing(
+    tiny_cfg: CfgNode, tmp_path: Path, on_empty: str, epochs: list[int]
+) -> None:
+    """No cluster in either domain, or policy stop: the state of the epoch's border is there for --resume."""
+    hit = (Domain.NIGHT,) if on_empty == "stop" else tuple(Domain)
+    opts = ("CLUSTER.ON_EMPTY", on_empty)
+    whole = CrossDomainTrainer(configured(tiny_cfg, "CIA", tmp_path / "whole", opts))
+    whole.train()
+    expected, lost = whole.bare_model.state_dict(), []
+    for epoch in epochs:
+        cfg = configured(tiny_cfg, "CIA", tmp_path / str(epoch), opts)
+        cut = CrossDomainTrainer(cfg)
+        cut.label_phase.clusterer = Spoiled(cut.label_phase.clusterer, outliers(*hit), (epoch,))  # type: ignore[assignment]
+        with pytest.raises(NothingClusteredError, match="CLUSTER"):
+            cut.train()
+        again = CrossDomainTrainer(cfg)
+        again.resume_or_load(resume=True)
+        assert again.iter == 2 * (epoch - 1)
+        again.train()
+        got = again.bare_model.state_dict()
+        if different := [key for key in expected if not torch.equal(expected[key], got[key])]:
+            lost.append(f"epoch {epoch}: {different}")
+    if len(epochs) > 1:
+        fault = (
+            "a domain without cluster, policy stop" if on_empty == "stop" else "no cluster in either domain"
+        )
+        fault += ": ends with a sentence, resumes exactly"
+        tried = len(epochs)
+        record("label phase", fault, tried=tried, survived=tried - len(lost), lost="; ".join(lost))
+    assert lost == []
