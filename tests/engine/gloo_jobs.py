@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.modeling.batch import BatchFeatures
 from dnreid_plugins.modeling.gather import check_composition, gather_batch
 from dnreid_plugins.modeling.sync_bn import SyncBatchNorm
+
+#: Batches that 1, 2 and 3 processes can share, and every loss head of CIA from the first epoch on.
+OPTIONS: list[Any] = ["SOLVER.IMS_PER_BATCH", 24, "TEST.IMS_PER_BATCH", 33, "DATALOADER.ITERS_PER_EPOCH", 10]
+OPTIONS += ["MODEL.LOSSES.NAME", ["ClusterNCE", "MAA", "DGM"], "MODEL.LOSSES.DGM.WEIGHT", [[1, 0.3]]]
 
 
 class Recorder(HookBase):
@@ -59,6 +64,44 @@ def train(opts: list[Any], resume: bool = False) -> dict[str, Any]:
         "results": results,
         "weights": {k: v.clone() for k, v in trainer.bare_model.state_dict().items()},
     }
+
+
+def shortfalls(alone: dict[str, Any], every: list[Any]) -> list[str]:
+    """What of the answers of several processes to `train` is not as that of one, or not equal in all of them."""
+    found = []
+    for rank, one in enumerate(every):
+        if isinstance(one, BaseException):
+            found.append(f"rank {rank}: {type(one).__name__} {one}")
+            continue
+        losses = max(_difference(a, b) for a, b in zip(alone["losses"], one["losses"], strict=True))
+        rows = max(
+            float((a - b).abs().max()) if a.shape == b.shape else float("inf")
+            for a, b in zip(_flat(alone["rows"]), _flat(one["rows"]), strict=True)
+        )
+        first = every[0]
+        equal = {
+            "pseudo labels": _equal(alone["labels"], one["labels"]),
+            f"losses, by {losses:.2g}": losses <= 1e-5,
+            f"prototypes, by {rows:.2g}": rows <= 1e-4,
+            "metrics": one["results"] == alone["results"],
+            "losses of rank 0": one["losses"] == first["losses"],
+            "prototypes of rank 0": _equal(_flat(first["rows"]), _flat(one["rows"])),
+            "weights of rank 0": _equal(first["weights"].values(), one["weights"].values()),
+        }
+        found += [f"rank {rank} differs in {name}" for name, good in equal.items() if not good]
+    return found
+
+
+def _difference(a: dict[str, float], b: dict[str, float]) -> float:
+    return max(abs(a[key] - b[key]) for key in a) if a.keys() == b.keys() else float("inf")
+
+
+def _equal(a: Iterable[torch.Tensor], b: Iterable[torch.Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _flat(steps: list[list[torch.Tensor]]) -> list[torch.Tensor]:
+    return [rows for step in steps for rows in step]
 
 
 def train_until_killed(opts: list[Any], rank: int, iteration: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import gloo_jobs
 import pytest
 import torch
+from gloo_jobs import OPTIONS, shortfalls
 from torch import nn
 
 from dnreid_plugins.engine.agreement import DisagreementError, any_process, computed_once, fingerprint
@@ -27,10 +28,6 @@ from dnreid_plugins.engine.distributed import (
     wrap_model,
 )
 from dnreid_plugins.modeling.sync_bn import SyncBatchNorm, convert_batch_norms
-
-#: Batches that 1, 2 and 3 processes can share, and every loss head of CIA from the first epoch on.
-OPTIONS: list[Any] = ["SOLVER.IMS_PER_BATCH", 24, "TEST.IMS_PER_BATCH", 33, "DATALOADER.ITERS_PER_EPOCH", 10]
-OPTIONS += ["MODEL.LOSSES.NAME", ["ClusterNCE", "MAA", "DGM"], "MODEL.LOSSES.DGM.WEIGHT", [[1, 0.3]]]
 
 
 @pytest.fixture(scope="module")
@@ -58,28 +55,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path) -> dict[str
 # ------------------------------------------------------------------ the same results
 
 
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [1, 2, 3])
 def test_a_run_gives_the_same_results_as_with_one_process(
     pool: gloo_jobs.Pool, alone: dict[str, Any], tmp_path: Path, world: int
 ) -> None:
     """Twenty steps: same pseudo labels, prototypes, losses (1e-5) and metrics; the ranks agree bit for bit."""
+    assert len(alone["losses"]) == 20 and len(alone["labels"]) == 2
     every = pool.run(world, "train", [*OPTIONS, "OUTPUT_DIR", str(tmp_path)])
-    for one in every:
-        assert [torch.equal(a, b) for a, b in zip(alone["labels"], one["labels"], strict=True)] == [
-            True,
-            True,
-        ]
-        assert len(one["losses"]) == 20
-        for step, (expected, got) in enumerate(zip(alone["losses"], one["losses"], strict=True)):
-            assert got == pytest.approx(expected, abs=1e-5), f"step {step}"
-        for expected_rows, rows in zip(alone["rows"], one["rows"], strict=True):
-            for domain in (0, 1):
-                torch.testing.assert_close(rows[domain], expected_rows[domain], atol=1e-4, rtol=0)
-        assert one["results"] == alone["results"]
-        assert one["losses"] == every[0]["losses"]
-        assert [
-            k for k in every[0]["weights"] if not torch.equal(every[0]["weights"][k], one["weights"][k])
-        ] == []
+    assert shortfalls(alone, every) == []
     # Rank 0 alone has written.
     assert sorted(p.name for p in tmp_path.glob("*.pth")) == ["model_0001.pth", "model_final.pth"]
     assert len((tmp_path / "health.jsonl").read_text().splitlines()) == 2
