@@ -6,9 +6,6 @@ weights. A step is forward, losses, backward, optimizer step and memory update.
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from fastreid.config import get_cfg
 from fastreid.modeling.meta_arch import build_model
+from measure import finish, parser, seconds_of
 
 import dnreid_plugins  # noqa: F401
 from dnreid_plugins.engine.solver import build_optimizer
@@ -50,7 +48,7 @@ def clusters(num: int, dim: int) -> EpochClusters:
     return EpochClusters(parts[0], parts[1], 60, 100)
 
 
-def main(repeats: int = 3, size: tuple[int, int] = (288, 144), num_clusters: int = 200) -> dict[str, float]:
+def measure(repeats: int, size: tuple[int, int], num_clusters: int) -> dict[str, float]:
     """Shortest seconds of both steps over ``repeats`` interleaved pairs and their ratio."""
     model, optimizer = build(size)
     epoch = clusters(num_clusters, 2048)
@@ -66,26 +64,29 @@ def main(repeats: int = 3, size: tuple[int, int] = (288, 144), num_clusters: int
         "indices": torch.arange(64),
     }
 
-    def step(names: tuple[str, ...]) -> float:
+    def step(names: tuple[str, ...]) -> None:
         model.loss_heads = torch.nn.ModuleDict({name: heads[name] for name in names})
-        start = time.perf_counter()
         losses = model(batch)
         assert len(losses) == len(names)
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
         model.memory.update(model.last_batch.unit, model.last_batch.targets, model.last_batch.domains)
-        return time.perf_counter() - start
 
     step(CIA)
-    pairs = [(step(BASE), step(CIA)) for _ in range(repeats)]
+    pairs = [(seconds_of(lambda: step(BASE)), seconds_of(lambda: step(CIA))) for _ in range(repeats)]
     base, cia = (min(column) for column in zip(*pairs, strict=True))
     return {"base_seconds": base, "cia_seconds": cia, "ratio": cia / base}
 
 
+def main() -> None:
+    args = parser(__doc__).parse_args()
+    torch.set_num_threads(args.threads)
+    size, num_clusters = ((64, 32), 16) if args.quick else ((288, 144), 200)
+    found = measure(1 if args.quick else args.repeats, size, num_clusters)
+    row = {"Base s": found["base_seconds"], "CIA s": found["cia_seconds"], "ratio": found["ratio"]}
+    finish("cia_step", args, {"One training step": [row]}, found)
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--repeats", type=int, default=3)
-    print(json.dumps(main(parser.parse_args().repeats), indent=2))
+    main()

@@ -8,13 +8,9 @@ costs the loop several times its value.
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
+from measure import finish, parser, shortest
 from torch import Tensor
 
 from dnreid_plugins.functional.cpml import row_cpml
@@ -42,18 +38,7 @@ def loop_cpml(rows_day: Tensor, rows_night: Tensor, partition: NeighbourPartitio
     return 0.5 * (means[0] + means[1])
 
 
-def seconds(function: Callable[[], object], repeats: int) -> float:
-    """Shortest of ``repeats`` runs after one to warm up."""
-    function()
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
-def main(num_clusters: int = 200, k: int = 15, dim: int = 1280, seed: int = 0) -> dict[str, float]:
+def measure(num_clusters: int, k: int, repeats: int, dim: int = 1280, seed: int = 0) -> dict[str, float]:
     """Run both and return seconds, their ratios, the number of mutual pairs and the largest differences."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(num_clusters, dim, generator=generator)
@@ -76,11 +61,11 @@ def main(num_clusters: int = 200, k: int = 15, dim: int = 1280, seed: int = 0) -
     gradient_gap = max(
         (a - b).abs().max().item() for a, b in zip(gradients(fast_loss), gradients(slow_loss), strict=True)
     )
-    fast = seconds(lambda: gradients(vectorised()), repeats=20)
-    slow = seconds(lambda: gradients(looped()), repeats=2)
+    fast = shortest(lambda: gradients(vectorised()), 7 * repeats)
+    slow = shortest(lambda: gradients(looped()), repeats)
     with torch.no_grad():
-        fast_value = seconds(vectorised, repeats=20)
-        slow_value = seconds(looped, repeats=3)
+        fast_value = shortest(vectorised, 7 * repeats)
+        slow_value = shortest(looped, repeats)
     return {
         "clusters": float(num_clusters),
         "k": float(k),
@@ -96,11 +81,30 @@ def main(num_clusters: int = 200, k: int = 15, dim: int = 1280, seed: int = 0) -
     }
 
 
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--clusters", type=int, default=200)
+    options.add_argument("--k", type=int, default=15)
+    args = options.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.quick:
+        args.clusters, args.k, args.repeats = 20, 5, 1
+    found = measure(args.clusters, args.k, args.repeats)
+    rows = [
+        {
+            "": name,
+            "loop s": found[f"loop{key}_seconds"],
+            "ours s": found[f"vectorised{key}_seconds"],
+            "ratio": ratio,
+        }
+        for name, key, ratio in (
+            ("value", "_value", found["ratio_value"]),
+            ("with gradient", "", found["ratio"]),
+        )
+    ]
+    title = f"{args.clusters} x {args.clusters} clusters, {found['mutual_pairs']:.0f} mutual pairs"
+    finish("cpml", args, {title: rows}, found)
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clusters", type=int, default=200)
-    parser.add_argument("--k", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    print(json.dumps(main(arguments.clusters, arguments.k), indent=2))
+    main()

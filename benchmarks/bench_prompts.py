@@ -9,22 +9,18 @@ libraries take.
 
 from __future__ import annotations
 
-import argparse
-import json
-import resource
-import subprocess
-import sys
-import time
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from measure import Job, Report, Work, finish, interleaved, parser, seconds_of
 from torch import Tensor
 
 import dnreid_plugins  # noqa: F401
 from dnreid_plugins.engine.prompt_options import PromptStageOptions
 from dnreid_plugins.engine.prompt_stage import PromptStage
-from dnreid_plugins.modeling.clip_weights import build_open_clip, describe
+from dnreid_plugins.modeling.clip_weights import MINI_CLIP, build_open_clip, describe
 from dnreid_plugins.modeling.prompts import PromptLearner
 from dnreid_plugins.modeling.text import ClipTextTower
 
@@ -43,6 +39,12 @@ class LongTextTower(ClipTextTower):
         return self._project(tokens[torch.arange(batch), torch.as_tensor(eot_position)])
 
 
+def random_towers(name: str) -> dict[str, Any]:
+    """What a text tower of the CLIP model ``name`` is made from."""
+    description = describe(name)
+    return {"model": build_open_clip(description), "vocabulary": description.vocabulary}
+
+
 def make_stage(text: ClipTextTower, sizes: tuple[int, int], options: PromptStageOptions) -> PromptStage:
     """A stage on random unit features of ``sizes`` day and night images."""
     domains = torch.cat([torch.zeros(sizes[0], dtype=torch.int64), torch.ones(sizes[1], dtype=torch.int64)])
@@ -54,22 +56,21 @@ def make_stage(text: ClipTextTower, sizes: tuple[int, int], options: PromptStage
     return PromptStage(prompts=prompts, text=text, features=features, options=options)
 
 
-def time_steps(batch_size: int, repeats: int) -> dict[str, float]:
+def time_steps(model_name: str, batch_size: int, repeats: int) -> dict[str, float]:
     """Shortest of ``repeats`` steps with cut prompts and with 77 tokens, taken in turn."""
-    model = build_open_clip(describe("ViT-B-16"))
+    towers = random_towers(model_name)
     options = replace(PromptStageOptions(), batch_size=batch_size)
     stages = {
-        "cut": make_stage(ClipTextTower(model=model), (256, 256), options),
-        "full": make_stage(LongTextTower(model=model), (256, 256), options),
+        "cut": make_stage(ClipTextTower(**towers), (256, 256), options),
+        "full": make_stage(LongTextTower(**towers), (256, 256), options),
     }
     best = dict.fromkeys(stages, float("inf"))
     gap = (stages["cut"].text_features(8)[:8] - stages["full"].text_features(8)[:8]).abs().max().item()
     for repeat in range(repeats + 1):  # the first is to warm up
         for name, stage in stages.items():
-            start = time.perf_counter()
-            stage.train_step()
+            seconds = seconds_of(stage.train_step)
             if repeat:
-                best[name] = min(best[name], time.perf_counter() - start)
+                best[name] = min(best[name], seconds)
     return {
         "seconds_cut": best["cut"],
         "seconds_77": best["full"],
@@ -78,41 +79,51 @@ def time_steps(batch_size: int, repeats: int) -> dict[str, float]:
     }
 
 
-def measure_peak(sizes: tuple[int, int], first_moment: str) -> dict[str, float]:
-    """Largest resident size of this process, in GiB, after building a stage and two steps."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    text = ClipTextTower(model=build_open_clip(describe("ViT-B-16")))
-    stage = make_stage(text, sizes, replace(PromptStageOptions(), first_moment=first_moment))
-    for _ in range(2):
+def peak(model_name: str, sizes: tuple[int, int], first_moment: str) -> Work:
+    """Job: build a stage and take two steps."""
+
+    def work() -> Report:
+        text = ClipTextTower(**random_towers(model_name))
+        stage = make_stage(text, sizes, replace(PromptStageOptions(), first_moment=first_moment))
+        for _ in range(2):
+            stage.train_step()
+        for optimizer in stage.optimizers:
+            for state in optimizer.state.values():
+                for value in state.values():
+                    value.mul_(1)  # writes every page; zeros are handed out without memory behind them
         stage.train_step()
-    for optimizer in stage.optimizers:
-        for state in optimizer.state.values():
-            for value in state.values():
-                value.mul_(1)  # writes every page; zeros are handed out without memory behind them
-    stage.train_step()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    gib = 1024**2  # ru_maxrss is in KiB on Linux
-    return {f"peak_gib_{first_moment}": peak / gib, "gib_after_imports": before / gib}
+        return {}
+
+    return work
 
 
-def main(batch_size: int = 16, repeats: int = 3, images: tuple[int, int] = DN_WILD) -> dict[str, float]:
-    """Step times of both lengths, their ratio, and the peak memory at ``images``."""
-    result = {**time_steps(batch_size, repeats), "images": float(sum(images))}
-    for first_moment in ("float32", "bfloat16"):
-        command = [sys.executable, __file__, "--peak", *map(str, images), "--first-moment", first_moment]
-        finished = subprocess.run(command, capture_output=True, text=True, check=True)
-        result |= json.loads(finished.stdout.splitlines()[-1])
-    return result
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--batch-size", type=int, default=16, help="images per domain in the timed step")
+    args = options.parse_args()
+    torch.set_num_threads(args.threads)
+    model_name, sizes = "ViT-B-16", DN_WILD
+    if args.quick:
+        model_name, sizes, args.batch_size, args.repeats = MINI_CLIP, (40, 30), 2, 1
+    times = time_steps(model_name, args.batch_size, args.repeats)
+    moments = ("float32",) if args.quick else ("float32", "bfloat16")
+    jobs = {
+        name: Job(__file__, "peak", {"model_name": model_name, "sizes": sizes, "first_moment": name})
+        for name in moments
+    }
+    found = interleaved(jobs, args)
+    memory = [
+        {
+            "first moment": name,
+            "images": sum(sizes),
+            "peak GiB": one["peak_gib"],
+            "of it new GiB": one["growth_gib"],
+        }
+        for name, one in found.items()
+    ]
+    row = {"cut s": times["seconds_cut"], "77 tokens s": times["seconds_77"], "ratio": times["ratio"]}
+    finish("prompts", args, {"One step": [row], "Memory": memory}, {"times": times, "memory": found})
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch-size", type=int, default=16, help="images per domain in the timed step")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--peak", type=int, nargs=2, metavar=("DAY", "NIGHT"), help="only measure memory")
-    parser.add_argument("--first-moment", default="float32")
-    args = parser.parse_args()
-    if args.peak:
-        print(json.dumps(measure_peak(tuple(args.peak), args.first_moment)))
-    else:
-        print(json.dumps(main(args.batch_size, args.repeats), indent=2))
+    main()
