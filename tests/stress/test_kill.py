@@ -82,6 +82,7 @@ class Server:
         assert self.process.stdin is not None and self.process.stdout is not None
         folder.mkdir(parents=True, exist_ok=True)
         marker = folder.with_name(f"{folder.name}.marker")
+        marker.unlink(missing_ok=True)
         own = METHODS[method]
         opts = [str(folder)] if own is None else [*own, *COMMON, "OUTPUT_DIR", str(folder)]
         request = {"opts": opts, "resume": resume, "trap": trap or {}}
@@ -96,12 +97,13 @@ class Server:
             with contextlib.suppress(ProcessLookupError):  # it was faster
                 os.kill(child, signal.SIGKILL)
         code = int(self.process.stdout.readline())
-        return code, marker.read_text().strip() if marker.exists() else "start", time.monotonic() - start
+        place = marker.read_text().strip() if marker.exists() else ""
+        return code, place or "start", time.monotonic() - start
 
     def close(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(30)
+        self.process.wait(600)
 
 
 COMMON: list[Any] = [
@@ -208,6 +210,7 @@ def test_kills_at_random_moments(
         folder = tmp_path / f"run{runs}"
         hit += interrupted_run(server, method, folder, kills, undisturbed(method)["seconds"])
         lost += differences(undisturbed(method), folder)
+    assert all(place.startswith(AREAS) for place in hit), hit
     for area in AREAS:
         count = sum(number for place, number in hit.items() if place.startswith(area))
         if count:
