@@ -24,6 +24,7 @@ from toy_prompts import train_prompts  # noqa: E402
 
 import dnreid_plugins.engine.checkpoint as checkpoint  # noqa: E402
 from dnreid_plugins.engine import files, prompt_phase  # noqa: E402
+from dnreid_plugins.engine.hooks import Evaluate  # noqa: E402
 from dnreid_plugins.engine.prompt_stage import PromptStage  # noqa: E402
 from dnreid_plugins.engine.trainer import CrossDomainTrainer  # noqa: E402
 
@@ -109,7 +110,9 @@ def train(opts: list[Any], resume: bool, trap: Trap) -> None:
     trap.around(trainer.bare_model.memory, "update", "memory update")
     trap.around(trainer.step_trainer.optimizer, "step", "optimizer step")
     trap.around(trainer.checkpoints.files, "save", "checkpoint")
-    trap.around(trainer, "_evaluate", "evaluation")
+    for hook in trainer._hooks:
+        if isinstance(hook, Evaluate):
+            trap.around(hook, "evaluate", "evaluation")
     trap.in_files()
     trainer.resume_or_load(resume=resume)
     trainer.train()

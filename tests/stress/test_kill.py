@@ -195,19 +195,25 @@ def test_three_kills_in_one_run(
 def test_kills_at_random_moments(
     server: Server, undisturbed: Undisturbed, tmp_path: Path, method: str
 ) -> None:
-    """`KILLS` kills, half from outside at any time, half at a random trap; three per run."""
+    """`KILLS` kills, three per run, half from outside at any time, half at traps: each once before any comes again."""
     rng = random.Random(0)
+    traps: list[dict[str, Any]] = []
     hit: Counter[str] = Counter()
     lost: list[str] = []
     runs = 0
+
+    def kill() -> dict[str, Any]:
+        if rng.random() < 0.5:
+            return {"after": rng.uniform(0.05, 0.95)}
+        if not traps:
+            traps.extend(rng.sample(TRAPS, len(TRAPS)))
+        return dict(traps.pop())
+
     while hit.total() < KILLS:
         runs += 1
         assert runs < 4 * KILLS, f"kills do not hit any more: {hit}"
-        kills = [
-            {"after": rng.uniform(0.05, 0.95)} if rng.random() < 0.5 else dict(rng.choice(TRAPS))
-            for _ in range(3)
-        ]
         folder = tmp_path / f"run{runs}"
+        kills = [kill() for _ in range(3)]
         hit += interrupted_run(server, method, folder, kills, undisturbed(method)["seconds"])
         lost += differences(undisturbed(method), folder)
     assert all(place.startswith(AREAS) for place in hit), hit
