@@ -12,14 +12,20 @@ from tiny_run import tiny_config
 # isort: split
 from fastreid.utils import comm
 
+from dnreid_plugins.engine.hooks import Evaluate
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 
-PLACES = {
-    "label phase": ("label_phase", "extract"),
-    "iteration": ("", "run_step"),
-    "evaluation": ("", "_evaluate"),
-    "checkpoint": ("checkpoints", "capture"),
-}
+
+def place_in(trainer: CrossDomainTrainer, name: str) -> tuple[Any, str]:
+    """The object and the name of its function at which a process is lost."""
+    evaluate = next(hook for hook in trainer._hooks if isinstance(hook, Evaluate))
+    places = {
+        "label phase": (trainer.label_phase, "extract"),
+        "iteration": (trainer, "run_step"),
+        "evaluation": (evaluate, "evaluate"),
+        "checkpoint": (trainer.checkpoints, "capture"),
+    }
+    return places[name]
 
 
 def train(opts: list[Any], resume: bool) -> None:
@@ -32,8 +38,7 @@ def train(opts: list[Any], resume: bool) -> None:
 def train_until_lost(opts: list[Any], place: str, visit: int, rank: int, number: int, note: str) -> None:
     """Process ``rank`` sends itself signal ``number`` before visit ``visit`` of ``place``; ``note`` gets the time."""
     trainer = CrossDomainTrainer(tiny_config(opts))
-    part, name = PLACES[place]
-    owner = getattr(trainer, part) if part else trainer
+    owner, name = place_in(trainer, place)
     inner, visits = getattr(owner, name), 0
 
     def outer(*args: Any, **kwargs: Any) -> Any:

@@ -211,7 +211,7 @@ def test_torchrun_ends_the_others_too(environment: dict[str, str], tmp_path: Pat
         timeout=LIMIT,
         check=False,
     )
-    good = done.returncode != 0 and (tmp_path / "run" / "model_0001.pth").exists() is False
-    good = good and ("lost another process of the job" in done.stderr or "SIGKILL" in done.stderr)
+    said = "lost another process of the job" in done.stderr or "SIGKILL" in done.stderr
+    good = done.returncode != 0 and said
     record("several processes", "kill -9 of one of 2 under torchrun", tried=1, survived=int(good))
     assert good, done.stderr[-3000:]
