@@ -792,6 +792,15 @@ def t20() -> Any:
     get_cfg().merge_from_list(["SOLVER.BASE_LRR", "1.0"])
 
 
+def t22() -> Any:
+    from fastreid.utils.events import EventStorage
+
+    storage = EventStorage()
+    for _ in range(1500):
+        storage.put_scalar("loss", 1.0)
+    return len(storage.history("loss").values())
+
+
 # ---------------------------------------------------------------------- evaluation
 
 

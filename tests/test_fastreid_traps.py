@@ -1222,6 +1222,22 @@ def test_T21_checkpoints_hold_the_generators(tiny_cfg: CfgNode) -> None:
     }
 
 
+def test_T22_scalars_stay_in_memory(plain: Plain) -> None:
+    """fast-reid: every scalar of every step stays in memory, up to a million values of each.
+
+    Here: the newest 1,000 of each; smoothed values and the mean over all are the same.
+    """
+    from fastreid.utils.events import EventStorage
+
+    assert plain["t22"] == 1500
+    storage = EventStorage()
+    for step in range(1500):
+        storage.put_scalar("loss", float(step))
+    history = storage.history("loss")
+    assert len(history.values()) == 1000 and history.latest() == 1499.0
+    assert history.median(20) == 1489.5 and history.global_avg() == pytest.approx(749.5)
+
+
 # ====================================================================== E: evaluation
 
 
