@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FASTREID := fastreid==1.4.0
-COVERAGE_MIN ?= 0
+COVERAGE_MIN ?= 90
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 # What the stress runs tried, one line each; absolute, since tests change the folder.

@@ -145,6 +145,12 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
         (("SOLVER.AMP.DTYPE", "half"), "SOLVER.AMP.DTYPE is 'half'"),
         ((*BASE, "TEST.PRECISE_BN.ENABLED", "True"), "TEST.PRECISE_BN.ENABLED"),
         ((*BASE, "DATASETS.COMBINEALL", "True"), "DATASETS.COMBINEALL would train on the test images"),
+        ((*BASE, "CLUSTER.FEATURE", "middle"), "CLUSTER.FEATURE is 'middle'"),
+        (
+            (*BASE, "CLUSTER.FEATURE", "before", "MODEL.HEADS.EMBEDDING_DIM", "8"),
+            "CLUSTER.FEATURE is 'before' with MODEL.HEADS.EMBEDDING_DIM 8",
+        ),
+        ((*BASE, "MODEL.LOSSES.NAME", "('ImageText',)"), "needs build_clip_vit_backbone and ClipNeckHead"),
         (("OUTPUT_DIR", "/dev/null/run"), "OUTPUT_DIR /dev/null/run cannot be written"),
         (("TEST.METRIC", "jaccard"), "TEST.METRIC is 'jaccard'"),
         (("SOLVER.OPT", "SWA"), "SOLVER.OPT is 'SWA'"),
