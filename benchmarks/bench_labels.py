@@ -2,7 +2,8 @@
 
 Every measurement has a process of its own; the two take turns. k1 = 30, k2 = 6, eps = 0.6, four images for a core.
 The floor is N^2 D operations (each product of two blocks serves both) at the rate of one large product in the
-same run. `--sizes` above 20,000 are measured once; what does not fit into memory is left out with the reason.
+same run. Sizes above 20,000 are measured once unless `--repeats` says more; what does not fit into memory is left
+out with the reason.
 """
 
 from __future__ import annotations
@@ -176,7 +177,7 @@ def rows_of(num: int, dim: int, found: dict[str, Report]) -> tuple[Report, Repor
 
 
 def main() -> None:
-    options = parser(__doc__)
+    options = parser(__doc__, repeats=0)
     options.add_argument("--sizes", type=int, nargs="+", default=[3_000, 10_000, 35_000, 71_000])
     options.add_argument("--equal-sizes", type=int, nargs="*", default=[3_000, 10_000])
     options.add_argument("--dim", type=int, default=2048)
@@ -194,7 +195,7 @@ def main() -> None:
             "fast-reid": Job(__file__, "fastreid", size, needs=PEER_BYTES * num**2 + 8 * num * args.dim),
         }
         say(f"{num} x {args.dim}")
-        repeats = args.repeats if num <= ONCE_ABOVE else 1
+        repeats = args.repeats or (3 if num <= ONCE_ABOVE else 1)
         raw[str(num)] = found = interleaved(jobs, args, repeats=repeats)
         for rows, row in zip((times, memory), rows_of(num, args.dim, found), strict=True):
             rows.append(row)

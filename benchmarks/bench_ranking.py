@@ -3,7 +3,7 @@
 Every measurement has a process of its own; all take turns. The stage alone is measured on the distance matrix
 that fast-reid has made. fast-reid's Cython source is compiled in a temporary folder where Cython and a C compiler
 are there, and left out otherwise. The floor is 2 Q G D operations at the rate of one large product in the same
-run. Sizes above a hundred million pairs are measured once.
+run. Sizes above a hundred million pairs are measured once unless `--repeats` says more.
 """
 
 from __future__ import annotations
@@ -158,14 +158,14 @@ def measure_size(text: str, args: argparse.Namespace, folder: str, skipped: dict
     say(f"{queries} x {gallery} x {args.dim}")
     for name, why in skipped.items():
         say(f"  {name}: left out, {why}")
-    repeats = args.repeats if queries * gallery <= ONCE_ABOVE else 1
+    repeats = args.repeats or (3 if queries * gallery <= ONCE_ABOVE else 1)
     chosen = {name: job for name, job in jobs.items() if name not in skipped}
     found = interleaved(chosen, args, repeats=repeats)
     return size, found | {name: {"skipped": why} for name, why in skipped.items()}
 
 
 def main() -> None:
-    options = parser(__doc__)
+    options = parser(__doc__, repeats=0)
     options.add_argument("--sizes", nargs="+", default=list(SIZES), metavar="QUERIESxGALLERY")
     options.add_argument("--dim", type=int, default=2048)
     options.add_argument("--without-python", action="store_true", help="it takes minutes at DN-Wild's size")

@@ -198,7 +198,7 @@ def parser(doc: str | None, *, repeats: int = 3) -> argparse.ArgumentParser:
     """The options that every benchmark has."""
     result = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs; no figures")
-    result.add_argument("--repeats", type=int, default=repeats)
+    result.add_argument("--repeats", type=int, default=repeats, help="0: as its text says")
     result.add_argument("--threads", type=int, default=CORES)
     result.add_argument("--json", type=Path, help="where the figures go (default: logs/benchmarks/NAME.json)")
     return result
