@@ -23,6 +23,7 @@ import torch
 from fastreid.config import CfgNode, get_cfg
 from fastreid.modeling.meta_arch import build_model
 from PIL import Image
+from run_helpers import train
 from torch import nn
 from torch.utils.data import BatchSampler, SequentialSampler
 
@@ -81,13 +82,6 @@ def cfg(tmp_path: Path) -> CfgNode:
 
 def images(count: int = 4) -> torch.Tensor:
     return 255 * torch.rand(count, 3, 16, 16)
-
-
-def train(cfg: CfgNode, *, resume: bool = False) -> CrossDomainTrainer:
-    trainer = CrossDomainTrainer(cfg)
-    trainer.resume_or_load(resume=resume)
-    trainer.train()
-    return trainer
 
 
 def metrics(folder: str) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import torch
 from fastreid.utils.checkpoint import Checkpointer
 from torch import Tensor, nn
 
+from ..modeling.loss_heads import names_sized_by_clusters
 from ..modeling.pretrained import best_prefix, single_stream_name
 from ..modeling.weight_files import WeightFileError, read_weight_file, unwrap
 from .files import plain, remove_leftovers, write_atomically
@@ -224,7 +225,7 @@ class AtomicCheckpointer(Checkpointer):
             for key, plain_key in single.items()
         }
         chosen = {key: state[name] for key, name in sources.items() if name is not None}
-        free = _sized_by_clusters(self.model)
+        free = names_sized_by_clusters(self.model)
         wrong = {key for key, value in chosen.items() if value.shape != own[key].shape and key not in free}
         missing = {key for key in own if key not in chosen and not key.endswith("num_batches_tracked")}
         self._check_fit(own, chosen, wrong=wrong, missing=missing, exact=exact)
@@ -258,9 +259,3 @@ class AtomicCheckpointer(Checkpointer):
             logger.warning(
                 "%s: %d tensors keep their start, e.g. %s.", self._path, len(missing), min(missing)
             )
-
-
-def _sized_by_clusters(model: nn.Module) -> set[str]:
-    """Names of the tensors that take over whatever size a checkpoint has."""
-    heads = [(name, m) for name, m in model.named_modules() if getattr(m, "follows_clusters", False)]
-    return {f"{name}.{key}" if name else key for name, module in heads for key in module.state_dict()}

@@ -20,6 +20,7 @@ from fastreid.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..modeling.loss_heads import names_sized_by_clusters
 from ..modeling.sync_bn import convert_batch_norms
 
 #: A process that answers nothing for so long counts as lost; the label phase of rank 0 must be shorter.
@@ -69,12 +70,7 @@ def wrap_model(model: nn.Module, *, sync_bn: bool = False) -> nn.Module:
     # A domain left out of an epoch, a frozen layer or a head that starts later gets no gradient for a while.
     options: dict[str, Any] = {"find_unused_parameters": True, sync: not sync_bn}
     # Layers that are sized anew each epoch cannot be in fixed buckets, and need no exchange: see `LossHead`.
-    alone = [
-        f"{name}.{key}"
-        for name, module in model.named_modules()
-        if getattr(module, "follows_clusters", False)
-        for key, _ in module.named_parameters()
-    ]
+    alone = names_sized_by_clusters(model)
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, alone)
     return DistributedDataParallel(model, device_ids=devices, **options)
 

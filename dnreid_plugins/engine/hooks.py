@@ -65,7 +65,7 @@ class LabelPhase(HookBase):
         figures = describe(clusters, self.true_ids)
         built, assignment = begin_epoch(trainer.bare_model, clusters)
         for head in trainer.bare_model.loss_heads.values():
-            for parameter in head.renewed:
+            for parameter in head.parameters() if head.follows_clusters else ():
                 trainer.optimizer.state.pop(parameter, None)
         for name, own in built.items():
             figures.update({f"{name}/{key}": value for key, value in own.items()})

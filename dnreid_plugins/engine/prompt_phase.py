@@ -22,12 +22,12 @@ from .agreement import any_process, computed_once
 from .files import plain, write_atomically
 from .prompt_options import PromptStageOptions
 from .prompt_stage import PromptStage
+from .run_folder import STAGE_1
 from .state import generator_state, set_generator_state
 from .stop import StopSignals
 
 logger = logging.getLogger(__name__)
 
-FILE = "stage1.pth"
 FORMAT = 1
 
 
@@ -52,7 +52,7 @@ class PromptPhase(HookBase):
         self.extract = extract
         self.domains = domains
         self.images = name_of_images(paths)
-        self.file = Path(cfg.OUTPUT_DIR) / FILE if cfg.OUTPUT_DIR else None
+        self.file = Path(cfg.OUTPUT_DIR) / STAGE_1 if cfg.OUTPUT_DIR else None
         self.signals = StopSignals(lambda: self._saved)
         self._saved = True
         self._last_time = time.monotonic()
@@ -141,10 +141,9 @@ class PromptPhase(HookBase):
             return
         state = stage.state_dict()
         if finished:
-            state = {key: state[key] for key in ("prompts", "options")}
+            state = {"prompts": state["prompts"]}
         content = {"format": FORMAT, "finished": finished, "images": self.images, "stage": state}
-        content["config"] = {key: str(value) for key, value in self.cfg.MODEL.PROMPT.items()}
-        write_atomically(self.file, lambda file: torch.save(plain(content, FILE), file))
+        write_atomically(self.file, lambda file: torch.save(plain(content, STAGE_1), file))
 
     def _read(self, file: Path) -> dict[str, Any]:
         if not file.is_file():

@@ -7,6 +7,8 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
+# What stage 1 of Bridging Day and Night leaves in the folder.
+STAGE_1 = "stage1.pth"
 # What a run writes and a later run would append to or go on from. ``log.txt`` is open by then and stays.
 TRACES = (
     "metrics.json",
@@ -16,7 +18,7 @@ TRACES = (
     "model_*.pth",
     "events.out.tfevents.*",
     "profile-*.json",
-    "stage1.pth",
+    STAGE_1,
 )
 
 

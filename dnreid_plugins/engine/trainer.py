@@ -31,11 +31,10 @@ from .extra_hooks import BestKeeper, build_extra_hooks
 from .hooks import Evaluate, LabelPhase, LossAudit, MemoryUpdate, Writers
 from .label_phase import Clusterer
 from .logs import quiet_screen, setup_logs
-from .prompt_phase import FILE as PROMPT_FILE
 from .prompt_phase import PromptPhase
 from .resources import check_resources
 from .results import read_results, update_results
-from .run_folder import set_aside
+from .run_folder import STAGE_1, set_aside
 from .solver import build_lr_scheduler, build_optimizer
 from .step import StepTrainer
 from .train_data import TrainData, build_train_data, read_dataset
@@ -197,7 +196,7 @@ class CrossDomainTrainer(DefaultTrainer):
         comm.synchronize()  # the weights may lie in the folder that is cleared now
         if comm.is_main_process() and self.cfg.OUTPUT_DIR:
             # A resume without a checkpoint may have been stopped in stage 1.
-            set_aside(self.cfg.OUTPUT_DIR, keep=(PROMPT_FILE,) if resume else ())
+            set_aside(self.cfg.OUTPUT_DIR, keep=(STAGE_1,) if resume else ())
 
     def train(self) -> dict[str, Any]:
         """Run the remaining epochs; returns the last evaluation."""

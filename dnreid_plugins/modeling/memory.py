@@ -37,6 +37,10 @@ class PrototypeMemory:
         """``(C, D)`` float32 unit rows of one domain, outlier rows (if any) at the end; carries no gradient."""
         return self._rows[int(domain)]
 
+    def cluster_rows(self, domain: Domain | int) -> Tensor:
+        """`rows` without the outlier rows; a view."""
+        return self.rows(domain)[: self.num_clusters(domain)]
+
     def num_clusters(self, domain: Domain | int) -> int:
         return self._num_clusters[int(domain)]
 

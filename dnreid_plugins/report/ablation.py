@@ -18,13 +18,14 @@ import numpy as np
 import yaml
 from tabulate import tabulate
 
+from ..engine.run_folder import STAGE_1
+
 logger = logging.getLogger(__name__)
 
 # glibc: keep freed memory instead of giving it back after every step; no effect elsewhere.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 DIRECTIONS = ("D2N", "N2D")
 METRICS = ("Rank-1", "mAP")
-STAGE_1 = "stage1.pth"
 
 
 @dataclass(frozen=True)
@@ -131,15 +132,8 @@ def _run(root: Path, row: Row, seed: int, logs: Path, overrides: Sequence[str]) 
         return 0
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "tools/train_net.py", "--config-file", row.config, "--resume"]
-    command += [
-        "SEED",
-        str(seed),
-        "OUTPUT_DIR",
-        str(folder),
-        *row.overrides,
-        *_reused(row, seed, logs),
-        *overrides,
-    ]
+    command += ["SEED", str(seed), "OUTPUT_DIR", str(folder)]
+    command += [*row.overrides, *_reused(row, seed, logs), *overrides]
     # Small convolutions run fastest on one thread, so two runs at a time beat one run with two threads.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     threads |= KEEP_MEMORY
@@ -231,13 +225,8 @@ def markdown(table: Table, kept: dict[str, dict[str, Any]], *, seeds: Sequence[i
         ]
         lines.append([row.name, *cells, *extra, str(len(runs)), row.paper])
     names = [f"{direction} {'/'.join(METRICS)}" for direction in table.directions]
-    heads = [
-        "row",
-        *names,
-        *[key.replace("true/", "").replace("_", " ") for key in table.figures],
-        "seeds",
-        "paper",
-    ]
+    figures = [key.replace("true/", "").replace("_", " ") for key in table.figures]
+    heads = ["row", *names, *figures, "seeds", "paper"]
     if not any(row.paper for row in table.rows):
         heads, lines = heads[:-1], [line[:-1] for line in lines]
     return tabulate(lines, headers=heads, tablefmt="github", disable_numparse=True)

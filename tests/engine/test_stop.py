@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from fastreid.config import CfgNode
+from run_helpers import weights
 
 from dnreid_plugins.engine.rows import drop_rows
 from dnreid_plugins.engine.stop import Stopped, StopSignals
@@ -21,10 +22,6 @@ def start(cfg: CfgNode, *, resume: bool = False) -> CrossDomainTrainer:
     trainer = CrossDomainTrainer(cfg)
     trainer.resume_or_load(resume=resume)
     return trainer
-
-
-def weights(trainer: CrossDomainTrainer) -> dict[str, torch.Tensor]:
-    return {key: value.clone() for key, value in trainer.bare_model.state_dict().items()}
 
 
 def signal_in(trainer: CrossDomainTrainer, where: str, number: int, iteration: int) -> None:

@@ -9,20 +9,10 @@ from typing import Any
 import pytest
 import torch
 from fastreid.config import CfgNode
+from run_helpers import train, weights
 
 from dnreid_plugins.engine.solver import OPTIMIZERS
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
-
-
-def train(cfg: CfgNode, *, resume: bool = False) -> CrossDomainTrainer:
-    trainer = CrossDomainTrainer(cfg)
-    trainer.resume_or_load(resume=resume)
-    trainer.train()
-    return trainer
-
-
-def weights(trainer: CrossDomainTrainer) -> dict[str, torch.Tensor]:
-    return {key: value.clone() for key, value in trainer.bare_model.state_dict().items()}
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

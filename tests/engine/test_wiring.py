@@ -14,6 +14,7 @@ from fastreid.config import CfgNode, get_cfg
 from fastreid.data.datasets.bases import ImageDataset
 from fastreid.layers import any_softmax
 from fastreid.modeling.meta_arch import baseline, build_model, mgn, moco
+from run_helpers import same, train
 
 from dnreid_plugins.engine.as_fastreid import take_over
 from dnreid_plugins.engine.config_merge import merge_with_suggestions
@@ -24,17 +25,6 @@ from dnreid_plugins.modeling.meta_arch.distiller import Distiller
 from dnreid_plugins.modeling.weight_files import read_weight_file
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def train(cfg: CfgNode, *, resume: bool = False) -> CrossDomainTrainer:
-    trainer = CrossDomainTrainer(cfg)
-    trainer.resume_or_load(resume=resume)
-    trainer.train()
-    return trainer
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 def test_fastreids_parts_are_ours() -> None:

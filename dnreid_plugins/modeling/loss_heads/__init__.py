@@ -1,6 +1,6 @@
 """Loss heads: what a method adds to the batch loss, one file each."""
 
-from .base import LOSS_HEAD_REGISTRY, LossHead
+from .base import LOSS_HEAD_REGISTRY, LossHead, names_sized_by_clusters
 from .build import build_loss_heads
 from .cluster_nce import ClusterNCE
 from .cpml import CPML
@@ -25,4 +25,5 @@ __all__ = [
     "MarginMMD",
     "PrototypeClassifier",
     "build_loss_heads",
+    "names_sized_by_clusters",
 ]

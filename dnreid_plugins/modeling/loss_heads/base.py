@@ -32,7 +32,8 @@ class LossHead(nn.Module):
     has_loss = True
     # True: `begin_epoch` runs also while the weight is 0, because other heads use the matching.
     begins_always = False
-    # True: parameters change their size with the clusters; every process computes the same gradient for them.
+    # True: `begin_epoch` sets the parameters anew, sized to the clusters. The optimizer forgets what it knew of them,
+    # a checkpoint's sizes are taken over, and every process computes the same gradient for them.
     follows_clusters = False
 
     def __init__(self, *, weight: Sequence[Sequence[float]] = ((1, 1.0),)) -> None:
@@ -40,8 +41,6 @@ class LossHead(nn.Module):
         self.schedule = parse_weight(weight)
         # Figures of the last batch for the log.
         self.statistics: dict[str, Tensor | float] = {}
-        # Parameters that `begin_epoch` has set anew; the optimizer forgets what it knew of them.
-        self.renewed: list[nn.Parameter] = []
 
     @classmethod
     def from_config(cls, cfg: Any) -> LossHead:
@@ -73,6 +72,16 @@ class LossHead(nn.Module):
 
     def load_carry_over(self, state: dict[str, Any]) -> None:
         """Counterpart of `carry_over`."""
+
+
+def names_sized_by_clusters(model: nn.Module) -> set[str]:
+    """Names in ``model.state_dict()`` of what belongs to a module that ``follows_clusters``."""
+    return {
+        f"{name}.{key}"
+        for name, module in model.named_modules()
+        if getattr(module, "follows_clusters", False)
+        for key in module.state_dict()
+    }
 
 
 def parse_weight(weight: Sequence[Sequence[float]]) -> list[tuple[int, float]]:

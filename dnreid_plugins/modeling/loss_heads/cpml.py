@@ -62,7 +62,7 @@ class CPML(LossHead):
             )
 
     def begin_epoch(self, clusters: EpochClusters, memory: PrototypeMemory) -> dict[str, float]:
-        day, night = _cluster_rows(memory)
+        day, night = (memory.cluster_rows(domain) for domain in Domain)
         similarity = day @ night.T
         self.partition = mutual_topk_partition(similarity, self.top_k)
         self.assignment = nearest_positive(similarity, self.partition.positives)
@@ -77,7 +77,7 @@ class CPML(LossHead):
         nothing = batch.features.sum() * 0.0
         if self.partition is None:
             return nothing
-        rows = _cluster_rows(memory)
+        rows = memory.cluster_rows(Domain.DAY), memory.cluster_rows(Domain.NIGHT)
         if self.variant == "as_released":
             return released_cpml(*rows, self.partition, temperature=self.temperature)
         if self.variant == "classifier":
@@ -113,9 +113,3 @@ def nearest_positive(similarity: Tensor, positives: Tensor) -> Assignment:
         parts.append((torch.where(found, partner, -1).cpu(), torch.where(found, best, 0.0).float().cpu()))
     (night, day_score), (day, night_score) = parts
     return Assignment(night, day, day_score, night_score)
-
-
-def _cluster_rows(memory: PrototypeMemory) -> tuple[Tensor, Tensor]:
-    """``(C_day, D)`` and ``(C_night, D)``, without outlier rows."""
-    day, night = (memory.rows(d)[: memory.num_clusters(d)] for d in Domain)
-    return day, night

@@ -29,7 +29,7 @@ def cross_domain_contrast(
     """`mutual_mapping_loss` of the batch's ``domain`` part against the other domain's live rows."""
     part = batch.of(domain)
     partner, score = assignment.partner(domain)
-    rows = memory.rows(domain.other)[: memory.num_clusters(domain.other)]
+    rows = memory.cluster_rows(domain.other)
     return mutual_mapping_loss(
         part.unit,
         part.targets,

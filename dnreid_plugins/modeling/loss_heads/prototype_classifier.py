@@ -47,9 +47,8 @@ class PrototypeClassifier(LossHead):
     def begin_epoch(self, clusters: EpochClusters, memory: PrototypeMemory) -> dict[str, float]:
         for domain in Domain:
             layer = self.rows(domain)
-            layer.data = memory.rows(domain)[: memory.num_clusters(domain)].clone()
+            layer.data = memory.cluster_rows(domain).clone()
             layer.grad = None
-        self.renewed = [self.day, self.night]
         return {}
 
     def forward(self, batch: BatchFeatures, memory: PrototypeMemory) -> Tensor:

@@ -46,7 +46,7 @@ class CMA(LossHead):
         self.assignment = pair_count_matching(
             day.features, day.labels, night.features, night.labels, threshold=self.similarity_threshold
         )
-        rows = [memory.rows(d)[: memory.num_clusters(d)] for d in Domain]
+        rows = [memory.cluster_rows(domain) for domain in Domain]
         merged = merge_rows(
             rows[0],
             rows[1],
