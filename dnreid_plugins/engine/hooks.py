@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,11 +136,14 @@ class LabelPhase(HookBase):
             logger.info("epoch %d/%d true labels (not used): %s", clusters.epoch, clusters.max_epoch, true)
         storage = self.trainer.storage
         storage.iter = self.trainer.iter
-        storage.put_scalars(**{f"health/{k}": v for k, v in figures.items()}, smoothing_hint=False)
+        # An undefined figure (the precision of an empty matching) is null below, since JSON knows no NaN.
+        defined = {k: v for k, v in figures.items() if math.isfinite(v)}
+        storage.put_scalars(**{f"health/{k}": v for k, v in defined.items()}, smoothing_hint=False)
         if comm.is_main_process() and self.trainer.cfg.OUTPUT_DIR:
             path = Path(self.trainer.cfg.OUTPUT_DIR) / "health.jsonl"
             with path.open("a") as file:
-                file.write(json.dumps({"epoch": clusters.epoch, **figures}) + "\n")
+                row = {"epoch": clusters.epoch, **dict.fromkeys(figures), **defined}
+                file.write(json.dumps(row) + "\n")
 
 
 def begin_epoch(model: Any, clusters: EpochClusters) -> tuple[dict[str, dict[str, float]], Assignment | None]:

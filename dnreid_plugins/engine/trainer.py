@@ -140,7 +140,7 @@ class CrossDomainTrainer(DefaultTrainer):
 
         def extract() -> Tensor:
             model = BeforeNeck(self.bare_model) if cluster.FEATURE == "before" else self.bare_model
-            return extract_features(model, data.inference_loader, flip=cluster.FLIP)
+            return extract_features(model, data.inference_loader, flip=cluster.FLIP, progress="extract")
 
         return LabelPhase(
             extract=extract,
@@ -162,7 +162,9 @@ class CrossDomainTrainer(DefaultTrainer):
         assert data is not None
         return PromptPhase(
             self.cfg,
-            extract=lambda: extract_features(BeforeNeck(self.bare_model), data.inference_loader),
+            extract=lambda: extract_features(
+                BeforeNeck(self.bare_model), data.inference_loader, progress="extract"
+            ),
             domains=data.domains,
             paths=[item[0] for item in data.items],
         )

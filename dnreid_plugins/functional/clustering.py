@@ -173,12 +173,13 @@ def estimate_label_phase(
         rate: float32 operations per second of a matrix product; measured in a few milliseconds if ``None``.
 
     Returns:
-        The N^2 D operations of the symmetric search at that rate and 25 microseconds per image for all
-        that follows; bytes of the widest moment, either the search (candidates and product blocks) or the
-        graph (about 300 sparse entries per image with k1 = 30).
+        The N^2 D operations of the symmetric search at half that rate, since the search reads every product
+        once more for its candidates, and 25 microseconds per image for all that follows; bytes of the widest
+        moment, either the search (candidates and product blocks) or the graph (about 300 sparse entries per image
+        with k1 = 30).
     """
     rate = product_rate() if rate is None else rate
-    seconds = num_images * (num_images + block) * dim / rate + 2.5e-5 * num_images
+    seconds = 2 * num_images * (num_images + block) * dim / rate + 2.5e-5 * num_images
     search = num_images * (k1 + SPARE) * 20 + 3 * 4 * min(block, num_images) ** 2
     graph = num_images * k1 * 8 + num_images * 10 * k1 * 2 * 8
     return LabelPhaseEstimate(max(search, graph), seconds)

@@ -188,13 +188,14 @@ def collect(table: Table, logs: Path, *, seeds: Sequence[int]) -> dict[str, dict
 def last_health(folder: Path) -> dict[str, float]:
     """The figures of the health lines: each one's last finite value, and under ``mean <figure>`` its mean.
 
-    A matching that comes out empty has no precision, so the last line may lack a figure that earlier ones have.
+    A matching that comes out empty has no precision (null), so the last line may lack a figure that earlier
+    ones have.
     """
     path = folder / "health.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     figures: dict[str, float] = {}
     for key in sorted({key for row in rows for key in row}):
-        values = [row[key] for row in rows if key in row and np.isfinite(row[key])]
+        values = [v for row in rows if (v := row.get(key)) is not None and np.isfinite(v)]
         if values:
             figures |= {key: values[-1], f"mean {key}": float(np.mean(values))}
     return figures

@@ -65,6 +65,23 @@ def test_health_lines_say_what_was_clustered(tiny_cfg: CfgNode) -> None:
     assert all(line["day/clusters"] >= 1 and "true/night/ARI" in line for line in lines)
 
 
+def test_an_undefined_figure_is_null_on_the_health_line(tiny_cfg: CfgNode) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    # No similarity reaches this threshold, so that the matching is empty and has no precision.
+    tiny_cfg.MODEL.LOSSES.NAME = ["ClusterNCE", "DGM"]
+    tiny_cfg.merge_from_list(["MODEL.LOSSES.DGM.WEIGHT", [[1, 0.3]], "MODEL.LOSSES.DGM.THRESHOLD_START", 1.1])
+    train(tiny_cfg)
+    folder = Path(tiny_cfg.OUTPUT_DIR)
+    health = [
+        json.loads(line, parse_constant=refuse) for line in (folder / "health.jsonl").read_text().splitlines()
+    ]
+    assert health[-1]["DGM/edges"] == 0 and health[-1]["true/DGM/matching_precision"] is None
+    for line in (folder / "metrics.json").read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
+
+
 def test_the_same_seed_gives_the_same_bits_with_and_without_workers(
     tiny_cfg: CfgNode, tmp_path: Path
 ) -> None:

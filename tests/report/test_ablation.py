@@ -37,7 +37,7 @@ def finish(folder: Path, value: float) -> None:
     content = {"DNMini": block, "start": {"DNMini": block}, "finished": True}
     (folder / "results.json").write_text(json.dumps(content))
     (folder / "health.jsonl").write_text(
-        '{"true/day/ARI": 0.15}\n{"true/day/ARI": 0.25}\n{"true/day/ARI": NaN}\n'
+        '{"true/day/ARI": 0.15}\n{"true/day/ARI": 0.25}\n{"true/day/ARI": null}\n'
     )
 
 
