@@ -25,6 +25,7 @@ FORMAT = 2
 PLAIN_ITEMS = ("format", "iteration", "epoch", "iters_per_epoch", "config", "config_hash", "code_version")
 # Keys whose change leaves a run the same run.
 FREE_SECTIONS = ("OUTPUT_DIR", "TEST", "DATALOADER.NUM_WORKERS", "AUDIT", "SOLVER.CHECKPOINT")
+FREE_SECTIONS += ("PROMPT_STAGE.CHECKPOINT",)
 
 
 class Checkpoints(HookBase):
@@ -140,7 +141,7 @@ class Checkpoints(HookBase):
                 f"The checkpoint counts {state['iters_per_epoch']} iterations per epoch, this config "
                 f"{owner.iters_per_epoch}; resume with the config of the run or start in another OUTPUT_DIR."
             )
-        self._check_config(state["config"])
+        self.check_config(state["config"])
         old = state.get("code_version", "unknown")
         if old != code_version():
             logger.warning("resume: the checkpoint is of %s, this is %s.", old, code_version())
@@ -197,7 +198,8 @@ class Checkpoints(HookBase):
             generators = generators[comm.get_rank() if len(generators) == comm.get_world_size() else 0]
         set_generator_state(generators)
 
-    def _check_config(self, old: dict[str, str]) -> None:
+    def check_config(self, old: dict[str, str]) -> None:
+        """Log what changed since a file with the config ``old`` was written; refuse what makes another run."""
         new = config_items(self.owner.cfg)
         changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
         for key in changed:

@@ -50,8 +50,9 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise ConfigError(f"There is no config file {path}; correct --config-file.")
     try:
         content = CfgNode.load_yaml_with_base(str(path))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path} names a _BASE_ that does not exist: {error.filename}.") from error
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}"
+        raise ConfigError(f"{path} names a _BASE_ that cannot be read ({reason}); correct it.") from error
     except RecursionError as error:
         raise ConfigError(f"{path} is, through _BASE_, its own base; break the circle.") from error
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError, AssertionError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 from ..modeling.backbone import weight_path
 from ..modeling.loss_heads import LOSS_HEAD_REGISTRY
 from .config_merge import nearest
+
+NORMS = ("BN", "syncBN", "GhostBN", "FrozenBN", "GN")
 
 Check = Callable[[CfgNode], str | None]
 
@@ -46,6 +49,8 @@ def _names(cfg: CfgNode) -> str | None:
     wanted = [
         ("MODEL.META_ARCHITECTURE", [cfg.MODEL.META_ARCHITECTURE], META_ARCH_REGISTRY._obj_map),
         ("MODEL.BACKBONE.NAME", [cfg.MODEL.BACKBONE.NAME], BACKBONE_REGISTRY._obj_map),
+        ("MODEL.BACKBONE.NORM", [cfg.MODEL.BACKBONE.NORM], NORMS),
+        ("MODEL.HEADS.NORM", [cfg.MODEL.HEADS.NORM], NORMS),
         ("MODEL.HEADS.NAME", [cfg.MODEL.HEADS.NAME], REID_HEADS_REGISTRY._obj_map),
         ("MODEL.HEADS.POOL_LAYER", [cfg.MODEL.HEADS.POOL_LAYER], pooling.__all__),
         ("MODEL.HEADS.CLS_LAYER", [cfg.MODEL.HEADS.CLS_LAYER], any_softmax.__all__),
@@ -85,6 +90,8 @@ def needs_clusters(cfg: CfgNode) -> bool:
 
 def _pretrained(cfg: CfgNode) -> str | None:
     backbone = cfg.MODEL.BACKBONE
+    if backbone.PRETRAIN and backbone.NAME == "build_clip_vit_backbone":
+        return _clip_weights(cfg)
     if not backbone.PRETRAIN or not _is_fastreids(backbone.NAME):
         return None
     if not backbone.PRETRAIN_PATH:
@@ -99,6 +106,21 @@ def _pretrained(cfg: CfgNode) -> str | None:
     return (
         None if path.is_file() else f"MODEL.BACKBONE.PRETRAIN_PATH {path} does not exist; correct the path."
     )
+
+
+def _clip_weights(cfg: CfgNode) -> str | None:
+    backbone = cfg.MODEL.BACKBONE
+    if backbone.PRETRAIN_PATH:
+        return (
+            f"MODEL.BACKBONE.PRETRAIN_PATH is {backbone.PRETRAIN_PATH!r}, which {backbone.NAME} does not read; name "
+            "file or tag in MODEL.BACKBONE.CLIP.PRETRAINED and leave PRETRAIN_PATH empty."
+        )
+    if not backbone.CLIP.PRETRAINED:
+        return (
+            "MODEL.BACKBONE.PRETRAIN is True and CLIP.PRETRAINED is empty; name an open_clip tag or a weight file "
+            "there or set PRETRAIN False."
+        )
+    return None
 
 
 def _is_fastreids(builder: str) -> bool:
@@ -165,6 +187,15 @@ def _image_size(cfg: CfgNode) -> str | None:
     return None
 
 
+def _pixels(cfg: CfgNode) -> str | None:
+    for key, lowest in (("PIXEL_MEAN", -math.inf), ("PIXEL_STD", 0.0)):
+        values = cfg.MODEL[key]
+        if len(values) != 3 or not all(isinstance(v, (int, float)) and lowest < v < math.inf for v in values):
+            kind = "numbers above 0" if lowest == 0 else "numbers"
+            return f"MODEL.{key} is {list(values)}; it is three {kind}, one per channel, for values 0 to 255."
+    return None
+
+
 def _mgn(cfg: CfgNode) -> str | None:
     if cfg.MODEL.META_ARCHITECTURE != "MGN":
         return None
@@ -220,6 +251,15 @@ def _bridging(cfg: CfgNode) -> str | None:
             f"MODEL.LOSSES.NAME has ImageText with the backbone {cfg.MODEL.BACKBONE.NAME} and the head {heads.NAME}; "
             "it needs build_clip_vit_backbone and ClipNeckHead."
         )
+    if (
+        "ImageText" in losses.NAME
+        and cfg.PROMPT_STAGE.FIRST_MOMENT != "float32"
+        and not cfg.MODEL.PROMPT.SPARSE
+    ):
+        return (
+            f"PROMPT_STAGE.FIRST_MOMENT is {cfg.PROMPT_STAGE.FIRST_MOMENT!r}, which the dense token table of "
+            "MODEL.PROMPT.SPARSE False does not have; set one of them back."
+        )
     if cfg.CLUSTER.FEATURE not in ("before", "after"):
         return f"CLUSTER.FEATURE is {cfg.CLUSTER.FEATURE!r}; it is 'before' or 'after'."
     if cfg.CLUSTER.FEATURE == "before" and heads.EMBEDDING_DIM > 0:
@@ -230,5 +270,13 @@ def _bridging(cfg: CfgNode) -> str | None:
     return None
 
 
-MODEL_CHECKS: tuple[Check, ...] = (_device, _names, _weights, _backbone_switches, _heads, _image_size)
+MODEL_CHECKS: tuple[Check, ...] = (
+    _device,
+    _names,
+    _weights,
+    _backbone_switches,
+    _heads,
+    _image_size,
+    _pixels,
+)
 MODEL_TRAINING_CHECKS: tuple[Check, ...] = (_losses, _pretrained, _mgn, _moco, _distiller, _bridging)

@@ -19,6 +19,7 @@ from ..modeling.prompts import PromptLearner, build_prompt_learner
 from ..modeling.text import ClipTextTower, build_text_tower
 from ..modeling.weight_files import WeightFileError, read_weight_file
 from .agreement import any_process, computed_once
+from .checkpointing import config_items
 from .files import plain, write_atomically
 from .prompt_options import PromptStageOptions
 from .prompt_stage import PromptStage
@@ -28,7 +29,7 @@ from .stop import StopSignals
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 
 
 class PromptPhase(HookBase):
@@ -52,16 +53,22 @@ class PromptPhase(HookBase):
         self.extract = extract
         self.domains = domains
         self.images = name_of_images(paths)
+        self.made_for: dict[str, str] = {}
         self.file = Path(cfg.OUTPUT_DIR) / STAGE_1 if cfg.OUTPUT_DIR else None
         self.signals = StopSignals(lambda: self._saved)
         self._saved = True
         self._last_time = time.monotonic()
 
     def before_train(self) -> None:
-        device = self.trainer.bare_model.device
-        text = build_text_tower(self.cfg).to(device)
-        prompts = build_prompt_learner(self.cfg, text, self.domains).to(device)
         before = generator_state()  # stage 1, whole, resumed or skipped, leaves no trace in stage 2
+        device = self.trainer.bare_model.device
+        torch.manual_seed(
+            self.cfg.SEED
+        )  # a text tower without pre-trained weights is the same after a resume
+        text = build_text_tower(self.cfg)
+        self.made_for = made_for(self.cfg, text, self.images)
+        text = text.to(device)
+        prompts = build_prompt_learner(self.cfg, text, self.domains).to(device)
         if self.cfg.PROMPT_STAGE.WEIGHTS:
             self._reuse(prompts, Path(self.cfg.PROMPT_STAGE.WEIGHTS))
         elif self.cfg.PROMPT_STAGE.EPOCHS > 0:
@@ -81,6 +88,8 @@ class PromptPhase(HookBase):
     def _learn(self, prompts: PromptLearner, text: ClipTextTower) -> None:
         file = self.file
         content = computed_once(lambda: self._read(file) if file is not None and file.is_file() else None)
+        if content is not None:
+            self.trainer.checkpoints.check_config(content["config"])
         if content is not None and content["finished"]:
             assert file is not None
             _load_prompts(prompts, content, file)
@@ -100,7 +109,7 @@ class PromptPhase(HookBase):
         )
         if content is not None:
             stage.load_state_dict(content["stage"])
-            logger.info("Stage 1 goes on at epoch %d.", stage.epoch)
+            logger.info("Stage 1 goes on at epoch %d, step %d.", stage.epoch, stage.step)
         self._run(stage)
         for tensor in [*prompts.parameters()] if comm.get_world_size() > 1 else []:
             dist.broadcast(tensor.data, src=0)
@@ -120,13 +129,12 @@ class PromptPhase(HookBase):
                 if finished or stop or self._due(stage.epoch - 1):
                     self._save(stage, finished=finished)
                 if stop:
-                    self.signals.leave(f"stage 1 is kept after epoch {stage.epoch - 1}")
+                    self.signals.leave(f"stage 1 is kept in epoch {stage.epoch} after step {stage.step}")
         finally:
             self.signals.remove()
 
-    @staticmethod
-    def _epoch(stage: PromptStage) -> bool:
-        stage.run_epoch()
+    def _epoch(self, stage: PromptStage) -> bool:
+        stage.run_epoch(stop=lambda: self.signals.wanted != 0)
         return stage.finished
 
     def _due(self, epochs: int) -> bool:
@@ -142,7 +150,8 @@ class PromptPhase(HookBase):
         state = stage.state_dict()
         if finished:
             state = {"prompts": state["prompts"]}
-        content = {"format": FORMAT, "finished": finished, "images": self.images, "stage": state}
+        content = {"format": FORMAT, "finished": finished, "made_for": self.made_for, "stage": state}
+        content["config"] = config_items(self.cfg)
         write_atomically(self.file, lambda file: torch.save(plain(content, STAGE_1), file))
 
     def _read(self, file: Path) -> dict[str, Any]:
@@ -153,16 +162,30 @@ class PromptPhase(HookBase):
             raise WeightFileError(
                 f"{file} holds no stage 1 of ours; name a stage1.pth that a run has written."
             )
-        if content["images"] != self.images:
-            raise ValueError(
-                f"The prompts in {file} are of other training images ({content['images']} there, {self.images} "
-                "here); every image has its own prompt, so run stage 1 on these images."
-            )
+        for what, here in self.made_for.items():
+            if content["made_for"][what] != here:
+                raise ValueError(
+                    f"The prompts in {file} were made for other {what} ({content['made_for'][what]} there, {here} "
+                    "here); go back to those or run stage 1 again, in another OUTPUT_DIR."
+                )
         return content
 
     def _autocast(self) -> torch.dtype | None:
         on_gpu = self.trainer.bare_model.device.type == "cuda"
         return torch.bfloat16 if on_gpu and self.cfg.SOLVER.AMP.ENABLED else None
+
+
+def made_for(cfg: Any, text: ClipTextTower, images: str) -> dict[str, str]:
+    """What prompts belong to: with another text tower, template or image list they would say nothing."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(text.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return {
+        "training images": images,
+        "text-tower weights": digest.hexdigest()[:12],
+        "MODEL.PROMPT.TEMPLATES": repr(list(cfg.MODEL.PROMPT.TEMPLATES)),
+    }
 
 
 def name_of_images(paths: Sequence[str]) -> str:

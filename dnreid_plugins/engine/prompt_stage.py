@@ -86,13 +86,20 @@ class PromptStage:
         while not self.finished:
             self.run_epoch(after_step)
 
-    def run_epoch(self, after_step: Callable[[PromptStage], None] | None = None) -> None:
-        """Train from where it stands to the end of the epoch."""
+    def run_epoch(
+        self,
+        after_step: Callable[[PromptStage], None] | None = None,
+        *,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
+        """Train from where it stands to the end of the epoch, or until ``stop``, asked after each step, says so."""
         started, epoch = time.monotonic(), self.epoch
         while self.epoch == epoch:
             means = self.train_step()
             if after_step is not None:
                 after_step(self)
+            if stop is not None and stop() and self.epoch == epoch:
+                return
         text = "  ".join(f"{key} {value:.4g}" for key, value in means.items())
         seconds = time.monotonic() - started
         _log.info("stage 1 epoch %d/%d  %s  %.1f s", epoch, self.options.epochs, text, seconds)

@@ -102,8 +102,12 @@ def disk_objection(folder: str, one: int, keep: int) -> str | None:
     )
 
 
-def trial_batch(model: Any, batch: int, size: Sequence[int]) -> str | None:
+def trial_batch(
+    model: Any, batch: int, size: Sequence[int], *, amp_dtype: torch.dtype | None = None
+) -> str | None:
     """Send a batch of noise forward and backward through the encoder; weights and statistics stay as they are.
+
+    ``amp_dtype``: autocast as in training, which halves what such a batch needs; None = float32.
 
     Returns one sentence if it does not go through: too little memory, or parts that do not fit together.
     """
@@ -113,7 +117,8 @@ def trial_batch(model: Any, batch: int, size: Sequence[int]) -> str | None:
         with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
             images = torch.rand(batch, 3, height, width, device=model.device)
             domains = (torch.arange(batch, device=model.device) >= (batch + 1) // 2).long()
-            outputs = model.train()._encode(images, domains)
+            with torch.autocast(model.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
+                outputs = model.train()._encode(images, domains)
             sum(value.float().sum() for value in outputs.values()).backward()
     except (RuntimeError, ValueError, IndexError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -147,7 +152,12 @@ def check_resources(cfg: Any, model: Any, counts: Sequence[int]) -> None:
             counts, dim, available_memory(), k1=cfg.CLUSTER.K1, processes=comm.get_local_size()
         ),
         disk_objection(cfg.OUTPUT_DIR, one, cfg.SOLVER.CHECKPOINT_KEEP) if cfg.OUTPUT_DIR else None,
-        trial_batch(model, cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(), cfg.INPUT.SIZE_TRAIN),
+        trial_batch(
+            model,
+            cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
+            cfg.INPUT.SIZE_TRAIN,
+            amp_dtype=getattr(torch, cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None,
+        ),
     ]
     if found := [text for text in objections if text]:
         raise ConfigError("\n".join(found))

@@ -170,8 +170,9 @@ def plan_from_config(cfg: Any, iters_per_epoch: int) -> SchedulePlan:
 
 def _stage_starts(stages: tuple[int, ...], max_epoch: int) -> tuple[int, ...]:
     """``SOLVER.STAGES`` counts from 1 and may name epoch 1 or not; here epochs count from 0 and 0 is named."""
-    starts = (0, *(epoch - 1 for epoch in stages if epoch != 1))
-    if list(starts) != sorted(set(starts)) or starts[-1] >= max(max_epoch, 1) or any(s < 1 for s in stages):
+    whole = all(type(epoch) is int and epoch >= 1 for epoch in stages)
+    starts = (0, *(epoch - 1 for epoch in stages if epoch != 1)) if whole else ()
+    if not whole or list(starts) != sorted(set(starts)) or starts[-1] >= max(max_epoch, 1):
         raise ValueError(
             f"SOLVER.STAGES is {stages}; it lists the first epochs of the later stages in ascending order, "
             f"each from 1 to MAX_EPOCH {max_epoch}."

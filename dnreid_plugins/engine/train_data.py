@@ -58,10 +58,10 @@ def build_train_data(cfg: Any) -> TrainData:
             )
     per_domain = cfg.SOLVER.IMS_PER_BATCH // len(Domain)
     num_instances = cfg.DATALOADER.NUM_INSTANCE
-    if cfg.SOLVER.IMS_PER_BATCH % (len(Domain) * num_instances) != 0:
+    if num_instances < 1 or cfg.SOLVER.IMS_PER_BATCH % (len(Domain) * num_instances) != 0:
         raise ValueError(
             f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}; it must be a multiple of 2 domains x "
-            f"DATALOADER.NUM_INSTANCE ({num_instances})."
+            f"DATALOADER.NUM_INSTANCE ({num_instances}), which is at least 1."
         )
     iterations = cfg.DATALOADER.ITERS_PER_EPOCH or max(len(items) // cfg.SOLVER.IMS_PER_BATCH, 1)
     sampler = CrossDomainIdentitySampler(

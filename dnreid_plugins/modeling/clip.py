@@ -9,6 +9,7 @@ them per domain.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .clip_weights import build_open_clip, describe
+
+logger = logging.getLogger(__name__)
 
 
 def add_clip_config(cfg: CfgNode) -> None:
@@ -206,6 +209,8 @@ def build_clip_vit_backbone(cfg: CfgNode) -> ClipVitBackbone:
         pos_resize=clip.POS_RESIZE,
         grad_checkpoint=clip.GRAD_CHECKPOINT,
     )
+    activation = type(backbone.blocks[0].mlp.gelu).__name__
+    logger.info("CLIP %s, weights %s, activation %s", clip.MODEL, weights or "random", activation)
     if backbone.feat_dim != cfg.MODEL.BACKBONE.FEAT_DIM:
         raise ValueError(
             f"MODEL.BACKBONE.FEAT_DIM is {cfg.MODEL.BACKBONE.FEAT_DIM}, but {clip.MODEL} gives "

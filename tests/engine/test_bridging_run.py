@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from run_helpers import same, train, weights
 from dnreid_plugins.engine import prompt_phase
 from dnreid_plugins.engine.config_merge import ConfigError
 from dnreid_plugins.engine.prompt_stage import PromptStage
+from dnreid_plugins.engine.stop import Stopped
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.evaluation.extraction import extract_features
 from dnreid_plugins.modeling.meta_arch import BeforeNeck
@@ -67,7 +70,7 @@ def test_without_stage_1_the_prompts_are_random(cfg: CfgNode) -> None:
 
 def test_stage_1_sees_the_features_before_the_necks(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.Tensor] = []
-    monkeypatch.setattr(PromptStage, "run_epoch", lambda stage, after=None: _stop(seen, stage.features))
+    monkeypatch.setattr(PromptStage, "run_epoch", lambda stage, **_: _stop(seen, stage.features))
     with pytest.raises(PowerCutError):
         train(cfg)
     fresh = CrossDomainTrainer(cfg)
@@ -98,6 +101,26 @@ def test_a_cut_in_stage_1_loses_nothing(
         patch.setattr(PromptStage, "train_step", dying)
         train(cfg)
     assert (Path(cfg.OUTPUT_DIR) / "stage1.pth").is_file() == (epoch == 2)
+    assert same(weights(train(cfg, resume=True)), whole)
+
+
+def test_a_signal_in_stage_1_is_heard_after_the_step(
+    cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = weights(train(cfg))
+    cfg.OUTPUT_DIR = str(tmp_path / "cut")
+    step = PromptStage.train_step
+
+    def signalled(stage: PromptStage) -> dict[str, float]:
+        if (stage.epoch, stage.step) == (2, 0):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(stage)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(PromptStage, "train_step", signalled)
+        train(cfg)
+    content = torch.load(Path(cfg.OUTPUT_DIR) / "stage1.pth", weights_only=True)
+    assert (content["stage"]["epoch"], content["stage"]["step"]) == (2, 1)
     assert same(weights(train(cfg, resume=True)), whole)
 
 
@@ -141,12 +164,31 @@ def test_prompts_of_other_images_or_sizes_are_refused(
     cfg.MODEL.PROMPT.NUM_TOKENS = 2
     with pytest.raises(ValueError, match=r"do not fit MODEL\.PROMPT"):
         train(cfg)
+    templates = list(cfg.MODEL.PROMPT.TEMPLATES)
+    cfg.MODEL.PROMPT.TEMPLATES = [templates[1], templates[0]]
+    with pytest.raises(ValueError, match=r"made for other MODEL\.PROMPT\.TEMPLATES"):
+        train(cfg)
+    cfg.MODEL.PROMPT.TEMPLATES = templates
+    cfg.MODEL.BACKBONE.PRETRAIN = False
+    with pytest.raises(ValueError, match="made for other text-tower weights"):
+        train(cfg)
+    cfg.MODEL.BACKBONE.PRETRAIN = True
     monkeypatch.setattr(prompt_phase, "name_of_images", lambda paths: "72-other")
-    with pytest.raises(ValueError, match="other training images"):
+    with pytest.raises(ValueError, match="made for other training images"):
         train(cfg)
     cfg.PROMPT_STAGE.WEIGHTS = str(tmp_path / "nothing.pth")
     with pytest.raises(FileNotFoundError, match="correct the path"):
         train(cfg)
+
+
+def test_a_resume_of_stage_1_checks_the_config(cfg: CfgNode) -> None:
+    train(cfg)
+    folder = Path(cfg.OUTPUT_DIR)
+    for path in (*folder.glob("model_*.pth"), folder / "last_checkpoint"):
+        path.unlink()
+    cfg.INPUT.SIZE_TRAIN = cfg.INPUT.SIZE_TEST = [48, 48]
+    with pytest.raises(ValueError, match=r"config changed since the checkpoint: INPUT\.SIZE_T"):
+        train(cfg, resume=True)
 
 
 def test_stage_2_without_the_file_of_stage_1_is_refused(cfg: CfgNode) -> None:

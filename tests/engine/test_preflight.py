@@ -20,6 +20,7 @@ def config(*opts: str) -> CfgNode:
     return cfg
 
 
+CLIP = ("MODEL.BACKBONE.NAME", "build_clip_vit_backbone", "MODEL.HEADS.POOL_LAYER", "Identity")
 BASE = ("MODEL.META_ARCHITECTURE", "CrossDomainBaseline", "MODEL.LOSSES.NAME", "('ClusterNCE',)")
 
 
@@ -87,6 +88,21 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
             ("MODEL.BACKBONE.PRETRAIN", "True", "MODEL.BACKBONE.PRETRAIN_PATH", "shipped:nothing"),
             "PRETRAIN_PATH is 'shipped:nothing'; the package ships",
         ),
+        (
+            (*CLIP, "MODEL.BACKBONE.PRETRAIN", "True"),
+            "PRETRAIN is True and CLIP.PRETRAINED is empty",
+        ),
+        (
+            (*CLIP, "MODEL.BACKBONE.PRETRAIN", "True", "MODEL.BACKBONE.PRETRAIN_PATH", "ViT-B-16.pt"),
+            "PRETRAIN_PATH is 'ViT-B-16.pt', which build_clip_vit_backbone does not read",
+        ),
+        (
+            (
+                *(*BASE, *CLIP, "MODEL.HEADS.NAME", "ClipNeckHead", "MODEL.LOSSES.NAME", "('ImageText',)"),
+                *("PROMPT_STAGE.FIRST_MOMENT", "bfloat16", "MODEL.PROMPT.SPARSE", "False"),
+            ),
+            "FIRST_MOMENT is 'bfloat16', which the dense token table",
+        ),
         (("MODEL.WEIGHTS", "/nowhere.pth"), "MODEL.WEIGHTS /nowhere.pth does not exist"),
         (
             ("MODEL.BACKBONE.NAME", "build_osnet_backbone", "MODEL.BACKBONE.LAST_STRIDE", "2"),
@@ -106,6 +122,14 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
         ),
         (("MODEL.HEADS.POOL_LAYER", "Identity"), "only the top-left cell"),
         (("MODEL.HEADS.NECK_FEAT", "both"), "NECK_FEAT is 'both'"),
+        (("MODEL.HEADS.NORM", "SyncBN"), "MODEL.HEADS.NORM has 'SyncBN'.*did you mean 'syncBN'"),
+        (("MODEL.BACKBONE.NORM", ""), "MODEL.BACKBONE.NORM has ''.*known are BN, FrozenBN"),
+        (
+            ("MODEL.PIXEL_MEAN", "[1.0, 'nan', 1.0]"),
+            "PIXEL_MEAN is .1.0, 'nan', 1.0.; it is three numbers, one",
+        ),
+        (("MODEL.PIXEL_STD", "[1.0, 0.0, 1.0]"), "PIXEL_STD is .* it is three numbers above 0"),
+        (("MODEL.PIXEL_STD", "[]"), "PIXEL_STD is ..; it is three"),
         (("MODEL.HEADS.WITH_BNNECK", "True", "MODEL.HEADS.NORM", "FrozenBN"), "FrozenBN cannot be used"),
         (("INPUT.SIZE_TRAIN", "[0, 3]"), r"INPUT.SIZE_TRAIN is \[0, 3\]"),
         (("INPUT.SIZE_TEST", "[]"), r"INPUT.SIZE_TEST is \[\]"),
@@ -156,6 +180,7 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
         (("SOLVER.OPT", "SWA"), "SOLVER.OPT is 'SWA'"),
         (("SOLVER.SCHED", "PolyLR"), "SOLVER.SCHED is 'PolyLR'"),
         (("SOLVER.STAGES", "(500,)"), "SOLVER.STAGES is"),
+        (("SOLVER.STAGES", "((1, 0.5),)"), "SOLVER.STAGES is ..1, 0.5.,."),
         (("INPUT.REA.MODE", "black"), "INPUT.REA.MODE is 'black'"),
     ],
 )

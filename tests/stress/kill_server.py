@@ -1,6 +1,6 @@
 """Imports everything once, then forks a process per trial, so that a kill costs a second and not ten.
 
-Reads one JSON trial per line: ``job``, ``opts``, ``resume`` and optionally ``trap``, the place at which the
+Reads one JSON trial per line: ``opts``, ``resume`` and optionally ``trap``, the place at which the
 process kills itself with SIGKILL. Answers with the process id, and with its exit status when it has ended.
 """
 
@@ -20,7 +20,6 @@ from tiny_run import tiny_config  # noqa: E402
 
 # isort: split
 import torch  # noqa: E402
-from toy_prompts import train_prompts  # noqa: E402
 
 import dnreid_plugins.engine.checkpoint as checkpoint  # noqa: E402
 from dnreid_plugins.engine import files, prompt_phase  # noqa: E402
@@ -129,8 +128,7 @@ def main() -> None:
             os.dup2(log, 2)
             torch.set_num_threads(1)
             trap = Trap(trial["marker"], **trial.get("trap", {}))
-            job = {"train": train, "prompts": train_prompts}[trial["job"]]
-            job(trial["opts"], trial["resume"], trap)
+            train(trial["opts"], trial["resume"], trap)
             os._exit(0)
         print(child, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

@@ -21,15 +21,18 @@ import torch
 from ledger import record
 
 HERE = Path(__file__).resolve().parent
-#: What is killed: overrides of the tiny config, or of the config that they begin with; None: stage 1 of Bridging
-#: alone, on a toy text tower.
-METHODS: dict[str, list[Any] | None] = {
+#: What is killed: overrides of the tiny config, or of the config that they begin with.
+METHODS: dict[str, list[Any]] = {
     "Base": [],
     "CIA": [
         *["MODEL.LOSSES.NAME", ["ClusterNCE", "MAA", "DGM"], "MODEL.LOSSES.DGM.WEIGHT", [[1, 0.3]]],
         *["MODEL.LOSSES.DGM.ON_EMPTY", "keep_last"],
     ],
-    "stage 1 of Bridging": None,
+    # Most of its time is stage 1; one short epoch of stage 2 shows what the prompts have become.
+    "stage 1 of Bridging": [
+        *["tiny_bridging.yml", "PROMPT_STAGE.EPOCHS", 20, "SOLVER.MAX_EPOCH", 1],
+        *["DATALOADER.ITERS_PER_EPOCH", 2],
+    ],
     "both stages of Bridging": ["tiny_bridging.yml"],
 }
 KILLS = int(os.environ.get("DNREID_KILLS", "30"))
@@ -83,11 +86,8 @@ class Server:
         folder.mkdir(parents=True, exist_ok=True)
         marker = folder.with_name(f"{folder.name}.marker")
         marker.unlink(missing_ok=True)
-        own = METHODS[method]
-        opts = [str(folder)] if own is None else [*own, *COMMON, "OUTPUT_DIR", str(folder)]
-        request = {"opts": opts, "resume": resume, "trap": trap or {}}
-        request["job"] = "prompts" if own is None else "train"
-        request["marker"] = str(marker)
+        opts = [*COMMON, *METHODS[method], "OUTPUT_DIR", str(folder)]
+        request = {"opts": opts, "resume": resume, "trap": trap or {}, "marker": str(marker)}
         request["log"] = str(folder.with_name(f"{folder.name}.log"))
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
@@ -149,8 +149,11 @@ def final_state(folder: Path) -> dict[str, Any]:
     rows = folder / "health.jsonl"
     # As text, since NaN is not equal to itself.
     health = rows.read_text().splitlines() if rows.exists() else []
-    tensors = {**content["model"], **({"text": content["text"]} if "text" in content else {})}
-    return {"weights": tensors, "metrics": metrics, "health": health}
+    prompts = folder / "stage1.pth"
+    if prompts.exists():
+        stage = torch.load(prompts, weights_only=True)["stage"]["prompts"]
+        content["model"] |= {f"stage 1: {key}": value for key, value in stage.items()}
+    return {"weights": content["model"], "metrics": metrics, "health": health}
 
 
 def differences(expected: dict[str, Any], folder: Path) -> list[str]:

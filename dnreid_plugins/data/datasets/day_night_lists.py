@@ -96,7 +96,8 @@ def _identity(list_path: Path, line: int, path: str) -> int:
     identity, slash, image = path.partition("/")
     if not slash or not image:
         raise DataError(
-            f"list {str(list_path)!r}, line {line}: {path!r} is not '<identity>/<image>'; correct the line"
+            f"list {str(list_path)!r}, line {line}: {files.shortened(path)!r} is not '<identity>/<image>'; "
+            "correct the line"
         )
     return files.parse_identity(list_path, line, identity)
 

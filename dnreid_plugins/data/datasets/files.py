@@ -87,10 +87,15 @@ def read_lines(path: Path) -> list[tuple[int, list[str]]]:
             continue
         if fields[0].startswith("/") or "\0" in fields[0] or ".." in fields[0].split("/"):
             raise DataError(
-                f"list {str(path)!r}, line {number}: {fields[0]!r} leaves the data folder; make it relative"
+                f"list {str(path)!r}, line {number}: {shortened(fields[0])!r} leaves the data folder; make it relative"
             )
         lines.append((number, fields))
     return lines
+
+
+def shortened(path: str) -> str:
+    """``path`` as a message can show it: a damaged list may have a line of any length."""
+    return path if len(path) <= 100 else f"{path[:97]}..."
 
 
 def parse_identity(list_path: Path, line: int, text: str) -> int:
@@ -118,7 +123,8 @@ def unique_paths(list_path: Path, pairs: Iterable[tuple[str, int]]) -> dict[str,
         repeated += path in identities
         if identities.setdefault(path, identity) != identity:
             raise DataError(
-                f"list {str(list_path)!r} gives {path!r} identity {identities[path]} and {identity}; keep one"
+                f"list {str(list_path)!r} gives {shortened(path)!r} identity {identities[path]} and {identity}; "
+                "keep one"
             )
     if repeated:
         logger.warning("list %s: %d repeated lines count once", list_path, repeated)
@@ -152,7 +158,7 @@ def locate_images(name: str, list_path: Path, bases: Sequence[Path], paths: Sequ
     best = min(candidates, key=lambda base: len(lacking[base]))
     if not lacking[best]:
         return best
-    first = ", ".join(lacking[best][:5])
+    first = ", ".join(shortened(path) for path in lacking[best][:5])
     raise DataError(
         f"{name}: {len(lacking[best])} of the {len(paths)} images of {str(list_path)!r} are missing below "
         f"{str(best)!r}, the first: {first}; copy them there or take them out of the list"

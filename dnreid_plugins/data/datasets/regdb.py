@@ -94,6 +94,7 @@ class RegDB(CrossDomainDataset):
 def _parse(list_path: Path, line: int, fields: list[str]) -> tuple[str, int]:
     if len(fields) != 2:
         raise DataError(
-            f"list {str(list_path)!r}, line {line}: {' '.join(fields)!r} is not '<path> <label>'; correct it"
+            f"list {str(list_path)!r}, line {line}: {files.shortened(' '.join(fields))!r} is not '<path> <label>'; "
+            "correct it"
         )
     return fields[0], files.parse_identity(list_path, line, fields[1])

@@ -28,7 +28,7 @@ class ImageText(LossHead):
     Args:
         weight: see `LossHead`.
         alignment: ``"cluster"`` classifies an image by the text centroids of the clusters in the batch (Eq. 9);
-            ``"instance"`` contrasts each image with its own text as stage 1 does (Eq. 2-3), a row of the paper's
+            ``"instance"`` contrasts each image with its own text (Eq. 2-3, temperature 1), a row of the paper's
             Table 4.
         smoothing: of the labels in Eq. 9.
         unit_input: the bias net sees unit features as in stage 1; False: as released, neck features of length
