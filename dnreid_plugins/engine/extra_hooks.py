@@ -14,6 +14,7 @@ from fastreid.engine.train_loop import HookBase
 from torch import Tensor, nn
 
 from ..data.seeding import generators_kept
+from ..modeling.loss_heads import names_sized_by_clusters
 from ..modeling.pretrained import single_stream_name
 from ..modeling.weight_files import WeightFileError, read_weight_file
 from .checkpoint import BEST
@@ -119,7 +120,8 @@ class WeightAverage(HookBase):
     """Stochastic weight averaging: the mean of the weights (and statistics) after each of the last epochs.
 
     After the last epoch the mean is put into the model, before it is evaluated and saved. ``state_dict`` holds
-    the running mean for the checkpoint.
+    the running mean for the checkpoint. Layers that are sized by an epoch's clusters have no mean over epochs and
+    stay as they are; evaluation does not use them.
 
     Args:
         model: the bare model.
@@ -144,8 +146,9 @@ class WeightAverage(HookBase):
     def update(self) -> None:
         """Add the present weights to the mean; whole numbers (batch counters) are left out."""
         self.count += 1
+        left_out = names_sized_by_clusters(self.model)
         for name, value in self.model.state_dict().items():
-            if not value.is_floating_point():
+            if name in left_out or not value.is_floating_point():
                 continue
             if name in self.mean:
                 self.mean[name] += (value - self.mean[name]) / self.count
@@ -157,8 +160,9 @@ class WeightAverage(HookBase):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         device = next(self.model.parameters()).device
+        left_out = names_sized_by_clusters(self.model)
         self.count = int(state["count"])
-        self.mean = {name: value.to(device).clone() for name, value in state["mean"].items()}
+        self.mean = {k: v.to(device).clone() for k, v in state["mean"].items() if k not in left_out}
 
 
 class Profile(HookBase):

@@ -13,6 +13,7 @@ from torch import nn
 
 from dnreid_plugins.engine.checkpoint import AtomicCheckpointer
 from dnreid_plugins.engine.extra_hooks import BestKeeper, LayerFreeze, Profile, WeightAverage, selection_score
+from dnreid_plugins.modeling.loss_heads import PrototypeClassifier
 
 
 class Model(nn.Module):
@@ -140,6 +141,25 @@ def test_the_mean_goes_on_after_a_resume() -> None:
     a, b = straight.model.state_dict(), second.model.state_dict()
     assert straight.count == second.count == 4
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_layers_sized_by_the_clusters_are_left_out_of_the_mean() -> None:
+    model = nn.ModuleDict({"body": nn.Linear(2, 2), "classifier": PrototypeClassifier()})
+    classifier: Any = model["classifier"]
+    hook = WeightAverage(model, first_epoch=1)
+    for epoch, clusters in enumerate((3, 5)):
+        with torch.no_grad():
+            model["body"].weight.fill_(epoch)  # type: ignore[union-attr]
+        for layer in (classifier.day, classifier.night):
+            layer.data = torch.full((clusters, 2), float(epoch))
+        # A state of before this rule holds them still.
+        hook.load_state_dict(
+            {"count": hook.count, "mean": {**hook.mean, "classifier.day": torch.zeros(3, 2)}}
+        )
+        epoch_end(hook, epoch, max_epoch=2)
+    assert set(hook.mean) == {"body.weight", "body.bias"}
+    assert torch.equal(model["body"].weight, torch.full((2, 2), 0.5))
+    assert torch.equal(classifier.day, torch.ones(5, 2)) and torch.equal(classifier.night, torch.ones(5, 2))
 
 
 def test_no_epoch_in_the_mean_leaves_the_model_alone() -> None:
