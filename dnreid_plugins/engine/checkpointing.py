@@ -13,6 +13,7 @@ import torch
 from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
 
+from ..modeling.weight_files import WeightFileError
 from .agreement import any_process, computed_once
 from .checkpoint import AtomicCheckpointer
 from .rows import drop_rows
@@ -130,9 +131,14 @@ class Checkpoints(HookBase):
     # ------------------------------------------------------------------ reading
 
     def resume(self) -> bool:
-        """Take up the newest readable checkpoint of the output folder; False if there is none."""
+        """Take up the newest readable checkpoint of the output folder; False if there is none.
+
+        Raises:
+            WeightFileError: none can be read, or the newest is no checkpoint of such a run.
+            ValueError: it is of a run with another config.
+        """
         # Rank 0 reads for all, since machines need not share a disk.
-        state = computed_once(lambda: self.files.load_newest() if self.files.has_checkpoint() else None)
+        state = computed_once(self._newest)
         if state is None:
             return False
         owner = self.owner
@@ -160,6 +166,18 @@ class Checkpoints(HookBase):
             ", ".join(key for key in state if key not in PLAIN_ITEMS),
         )
         return True
+
+    def _newest(self) -> dict[str, Any] | None:
+        if not self.files.has_checkpoint():
+            return None
+        state = self.files.load_newest()
+        if state.get("format") != FORMAT:
+            raise WeightFileError(
+                f"{self.files.current} is no checkpoint that a run of this version can go on from (format "
+                f"{state.get('format')}, not {FORMAT}); start in another OUTPUT_DIR with its weights as "
+                "MODEL.WEIGHTS."
+            )
+        return state
 
     def _forget_later_rows(self) -> None:
         """What a killed run wrote after the checkpoint will be written again."""

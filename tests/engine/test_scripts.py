@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -9,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from fastreid.config import CfgNode
 
+from dnreid_plugins.engine import cli
 from dnreid_plugins.engine.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +80,45 @@ def test_train_net_trains_evaluates_and_resumes(tiny_cfg: CfgNode, tmp_path: Pat
     assert again == first
     # Resuming a finished run gives its result again.
     assert main([*config, "--resume", "OUTPUT_DIR", str(tmp_path / "a")])["DN348"] == first["DN348"]
+
+
+def test_a_refused_resume_leaves_the_folder_as_it_was(tiny_cfg: CfgNode, tmp_path: Path) -> None:
+    config = ["--config-file", str(ROOT / "tests" / "tiny.yml")]
+    main([*config, "SOLVER.MAX_EPOCH", "1", "SOLVER.STEPS", "()", "OUTPUT_DIR", str(tmp_path)])
+    kept = (tmp_path / "config.yaml").read_bytes()
+    assert b"MAX_EPOCH: 1" in kept
+    with pytest.raises(SystemExit, match="error: The config changed since the checkpoint"):
+        main([*config, "--resume", "OUTPUT_DIR", str(tmp_path)])
+    assert (tmp_path / "config.yaml").read_bytes() == kept
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_a_foreign_checkpoint_is_no_run_to_go_on_from(tiny_cfg: CfgNode, tmp_path: Path) -> None:
+    torch.save({"model": {"weight": torch.zeros(1)}, "iteration": 3}, tmp_path / "model_0003.pth")
+    with pytest.raises(SystemExit, match=r"error: .*model_0003.pth is no checkpoint .* as MODEL.WEIGHTS"):
+        main(["--config-file", str(ROOT / "tests" / "tiny.yml"), "--resume", "OUTPUT_DIR", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "A file cannot be .*No space left.*free some space",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "/a/b"), "/a/b cannot be .*Permission denied"),
+        (OSError("model_final.pth could not be written"), "model_final.pth could not be written$"),
+    ],
+)
+def test_what_the_system_refuses_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, sentence: str
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "launch", refuse)
+    with pytest.raises(SystemExit, match=f"^error: {sentence}"):
+        main([])
 
 
 @pytest.mark.parametrize("sampler", ["TrainingSampler", "NaiveIdentitySampler", "BalancedIdentitySampler"])
