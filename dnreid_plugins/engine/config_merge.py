@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def merge_with_suggestions(
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
+    if not os.path.isfile(path):  # never raises, whatever the name is
         raise ConfigError(f"There is no config file {path}; correct --config-file.")
     try:
         content = CfgNode.load_yaml_with_base(str(path))

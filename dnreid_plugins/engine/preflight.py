@@ -37,7 +37,15 @@ def check(cfg: CfgNode, *, eval_only: bool = False) -> None:
         ConfigError: with the sentence of every check that objects, one per line.
     """
     checks = (*EVALUATION_CHECKS, _weights_given) if eval_only else EVALUATION_CHECKS + TRAINING_CHECKS
-    objections = [text for one in checks if (text := one(cfg)) is not None]
+    objections: list[str] = []
+    for one in checks:
+        try:
+            text = one(cfg)
+        except (TypeError, IndexError):
+            if not objections:
+                raise
+            continue  # it stumbled over what an earlier check has refused
+        objections += [text] if text is not None else []
     if objections:
         raise ConfigError("\n".join(objections))
 
@@ -99,7 +107,14 @@ def _output(cfg: CfgNode) -> str | None:
     if not cfg.OUTPUT_DIR:
         return None
     folder = Path(cfg.OUTPUT_DIR)
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except OSError as error:
+        return (
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR[:100]!r} is no name for a folder ({error.strerror}); choose another."
+        )
+    if "\0" in cfg.OUTPUT_DIR:
+        return f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} has a NUL byte; choose another."
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         return (
             f"OUTPUT_DIR {folder} cannot be written, since {existing} is no writable folder; choose another."

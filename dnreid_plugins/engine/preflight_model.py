@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from fastreid.config import CfgNode
@@ -104,7 +104,9 @@ def _pretrained(cfg: CfgNode) -> str | None:
     except ValueError as error:
         return str(error)
     return (
-        None if path.is_file() else f"MODEL.BACKBONE.PRETRAIN_PATH {path} does not exist; correct the path."
+        None
+        if os.path.isfile(path)
+        else f"MODEL.BACKBONE.PRETRAIN_PATH {path} does not exist; correct the path."
     )
 
 
@@ -132,7 +134,7 @@ def _weights(cfg: CfgNode) -> str | None:
     path = cfg.MODEL.WEIGHTS
     return (
         f"MODEL.WEIGHTS {path} does not exist; correct the path."
-        if path and not Path(path).is_file()
+        if path and not os.path.isfile(path)
         else None
     )
 
@@ -236,7 +238,7 @@ def _distiller(cfg: CfgNode) -> str | None:
         return (
             "Distiller has no teacher; give KD.MODEL_CONFIG and KD.MODEL_WEIGHTS or set KD.EMA.ENABLED True."
         )
-    missing = [path for path in (*configs, *weights) if not Path(path).is_file()]
+    missing = [path for path in (*configs, *weights) if not os.path.isfile(path)]
     return f"KD names {missing[0]}, which does not exist; correct the path." if missing else None
 
 

@@ -11,6 +11,7 @@ from fastreid.config import CfgNode, get_cfg
 
 import dnreid_plugins  # noqa: F401
 from dnreid_plugins.engine import preflight
+from dnreid_plugins.engine.config_merge import ConfigError
 from dnreid_plugins.engine.preflight import check, check_supervised_data, merge_with_suggestions
 
 
@@ -175,6 +176,9 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
             "CLUSTER.FEATURE is 'before' with MODEL.HEADS.EMBEDDING_DIM 8",
         ),
         ((*BASE, "MODEL.LOSSES.NAME", "('ImageText',)"), "needs build_clip_vit_backbone and ClipNeckHead"),
+        (("OUTPUT_DIR", "x" * 300), "OUTPUT_DIR 'xxx.*' is no name for a folder .File name too long."),
+        (("OUTPUT_DIR", "a\0b"), "OUTPUT_DIR .* has a NUL byte"),
+        (("MODEL.WEIGHTS", "x" * 300), "MODEL.WEIGHTS xxx"),
         (("OUTPUT_DIR", "/dev/null/run"), "OUTPUT_DIR /dev/null/run cannot be written"),
         (("TEST.METRIC", "jaccard"), "TEST.METRIC is 'jaccard'"),
         (("SOLVER.OPT", "SWA"), "SOLVER.OPT is 'SWA'"),
@@ -188,6 +192,12 @@ def test_each_impossible_setting_is_refused_in_one_sentence(opts: tuple[str, ...
     with pytest.raises(ValueError, match=message) as caught:
         check(config(*opts))
     assert "\n" not in str(caught.value)
+
+
+def test_what_one_check_refuses_does_not_trip_the_next() -> None:
+    """The transforms compare the size with 0."""
+    with pytest.raises(ConfigError, match=r"INPUT.SIZE_TRAIN is \['24', 24\]"):
+        check(config("INPUT.SIZE_TRAIN", "['24', 24]"))
 
 
 def test_every_check_can_object() -> None:
