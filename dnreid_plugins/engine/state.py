@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from typing import Any
 
@@ -41,6 +42,15 @@ def set_generator_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
+
+
+def choose_repeatable_kernels() -> None:
+    """CUDA kernels that give the same bits each time, where there are such; before the first CUDA operation."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.deterministic = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Memory that is written before it is read anyway need not be filled.
+    torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 def clusters_to_state(clusters: EpochClusters, *, with_features: bool = True) -> dict[str, Any]:
