@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from ..modeling.weight_files import WeightFileError, read_weight_file
 from .files import plain, write_atomically
 from .hooks import begin_epoch, gradient_norm
-from .state import clusters_from_state, clusters_to_state, generator_state, set_generator_state
+from .kept_prompts import join_prompts, kept_prompts, prepare_prompts
+from .state import clusters_from_state, clusters_to_state, set_generator_state
+from .step import on_device
 
 logger = logging.getLogger(__name__)
 
@@ -54,13 +56,14 @@ class KeepBadBatch(HookBase):
             "losses": {name: float(value.detach()) for name, value in losses.items()},
             "batch": dict(batch),
             "model": model.state_dict(),
-            "generators": generator_state(),
+            "generators": trainer.step_trainer.generators,
             "config": trainer.cfg.dump(),
         }
         if trainer.train_data is not None:
             content["clusters"] = clusters_to_state(trainer.label_phase.clusters)
             content["memory"] = model.memory.state_dict()
             content["carry_over"] = {name: head.carry_over() for name, head in model.loss_heads.items()}
+            content["prompts"] = kept_prompts(model, batch["indices"])
         return content
 
 
@@ -103,7 +106,8 @@ def load_bad_batch(paths: Sequence[str | Path]) -> dict[str, Any]:
             key: value[order] if isinstance(value, Tensor) else [value[i] for i in order.tolist()]
             for key, value in joined.items()
         }
-    return {**whole, "batch": joined}
+    prompts = join_prompts([content["prompts"] for content in contents if content.get("prompts")])
+    return {**whole, "batch": joined, "prompts": prompts}
 
 
 def _joined(values: list[Any]) -> Any:
@@ -117,23 +121,32 @@ def rebuild_model(content: dict[str, Any], device: str = "") -> nn.Module:
     cfg = get_cfg()
     cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(content["config"])))
     cfg.MODEL.DEVICE = device or cfg.MODEL.DEVICE
-    cfg.MODEL.BACKBONE.PRETRAIN = False
+    pretrained, cfg.MODEL.BACKBONE.PRETRAIN = cfg.MODEL.BACKBONE.PRETRAIN, False
     model = build_model(cfg)
-    model.load_state_dict(content["model"])
+    _load(model, content)
     model.train()
     if "clusters" in content:
-        for name, carried in content["carry_over"].items():
-            model.loss_heads[name].load_carry_over(carried)
         begin_epoch(model, clusters_from_state(content["clusters"]))
+        _load(model, content)  # an epoch's start sets some layers anew, which have trained since
         model.memory.load_state_dict(content["memory"], model.device)
+    if content.get("prompts"):
+        cfg.MODEL.BACKBONE.PRETRAIN = pretrained
+        prepare_prompts(model, content["prompts"], cfg)
     return model
+
+
+def _load(model: Any, content: dict[str, Any]) -> None:
+    model.load_state_dict(content["model"])
+    for name, carried in content.get("carry_over", {}).items():
+        model.loss_heads[name].load_carry_over(carried)
 
 
 def replay(content: dict[str, Any], device: str = "") -> list[HeadReport]:
     """Forward and backward of the kept batch, one head after the other, in full precision."""
     model = rebuild_model(content, device)
+    batch = on_device(content["batch"], next(model.parameters()).device)
     set_generator_state(content["generators"])
-    losses = model(content["batch"])
+    losses = model(batch)
     features = getattr(model, "last_features", None)
     parameters = [p for p in model.parameters() if p.requires_grad]
     reports = []

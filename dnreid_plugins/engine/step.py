@@ -11,6 +11,8 @@ import torch
 from fastreid.engine.train_loop import SimpleTrainer
 from torch import Tensor, nn
 
+from .state import generator_state
+
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -22,11 +24,22 @@ class NonFiniteLossError(FloatingPointError):
     """A loss or a gradient became NaN or infinite, or float16 can no longer hold the gradients."""
 
 
+def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """``batch`` with its tensors on ``device``; from pinned memory the copy runs beside the computation."""
+    return {
+        key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for key, value in batch.items()
+    }
+
+
 class StepTrainer(SimpleTrainer):
     """fast-reid's SimpleTrainer on any device, with pseudo labels filled in and `torch.amp`.
 
+    Batches go to the model's device.
+
     Attributes:
         pseudo_labels: ``(N,)`` int64 by canonical index, or None when the batch brings its own targets.
+        generators: `generator_state` before the forward pass of the running step (some 40 microseconds).
         before_backward: called with the losses of each step while their graph is there.
         keep_bad_batch: called with batch, losses and reason when one is NaN or infinite; returns where it put
             them, as a part of the sentence.
@@ -49,9 +62,11 @@ class StepTrainer(SimpleTrainer):
         self.param_wrapper = None
         self.pseudo_labels: Tensor | None = None
         self.last_paths: list[str] = []
+        self.generators: dict[str, Any] = {}
         self._data_loader_iter: Any = None
         self.amp_dtype = None if amp_dtype is None else AMP_DTYPES[amp_dtype]
-        self.device_type = next(model.parameters()).device.type
+        self.device = next(model.parameters()).device
+        self.device_type = self.device.type
         # Loss scaling is for float16 on CUDA; bfloat16 has the range of float32.
         scaled = self.amp_dtype is torch.float16 and self.device_type == "cuda"
         self.grad_scaler = torch.amp.GradScaler("cuda") if scaled else None
@@ -71,8 +86,10 @@ class StepTrainer(SimpleTrainer):
         batch = next(self._data_loader_iter)
         if self.pseudo_labels is not None:
             batch["targets"] = self.pseudo_labels[batch["indices"]]
+        batch = on_device(batch, self.device)
         data_time = time.perf_counter() - start
         self.last_paths = list(batch.get("img_paths", ()))
+        self.generators = generator_state()
         with self._autocast():
             losses = self.model(batch)
         for inspect in self.before_backward:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from fastreid.config import CfgNode
+from fastreid.config import CfgNode, get_cfg
+from torch import nn
 
 from dnreid_plugins.engine.bad_batch import load_bad_batch, rebuild_model, replay
-from dnreid_plugins.engine.step import NonFiniteLossError
+from dnreid_plugins.engine.state import generator_state
+from dnreid_plugins.engine.step import NonFiniteLossError, StepTrainer
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.modeling.weight_files import WeightFileError
 from tools.replay_batch import main as replay_main
@@ -72,6 +75,108 @@ def test_the_kept_batch_replays_to_the_same_losses(cfg: CfgNode, tmp_path: Path)
         assert report.gradient_at_weights > 0 and report.gradient_at_features > 0
     weights = rebuild_model(content).state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in content["model"].items())
+
+
+@pytest.fixture
+def bridging(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CfgNode:
+    monkeypatch.setenv("FASTREID_DATASETS", str(tiny_root))
+    cfg = get_cfg()
+    cfg.merge_from_file(str(Path(__file__).parents[1] / "tiny_bridging.yml"))
+    cfg.OUTPUT_DIR = str(tmp_path / "out")
+    cfg.TEST.EVAL_START = False
+    return cfg
+
+
+def bridging_run(cfg: CfgNode) -> dict[str, torch.Tensor]:
+    """The losses of the step in which CPML breaks, in the middle of the second epoch."""
+    seen: dict[str, torch.Tensor] = {}
+    trainer = CrossDomainTrainer(cfg)
+    trainer.step_trainer.before_backward.append(
+        lambda losses: seen.update({k: v.detach() for k, v in losses.items()})
+    )
+    break_head(trainer, "CPML", 6, float("nan"))
+    with pytest.raises(NonFiniteLossError, match="loss_cpml is nan at iteration 6"):
+        trainer.train()
+    return seen
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_a_kept_batch_with_prompts_and_classifiers_replays_to_the_same_losses(
+    bridging: CfgNode, pretrained: bool
+) -> None:
+    """Of the prompts the file has the batch's rows only; the classifiers have trained since the epoch began."""
+    bridging.MODEL.BACKBONE.PRETRAIN = pretrained
+    if not pretrained:
+        bridging.MODEL.BACKBONE.CLIP.PRETRAINED = ""
+    seen = bridging_run(bridging)
+    content = load_bad_batch([Path(bridging.OUTPUT_DIR) / "bad_batch.pt"])
+    assert len(content["prompts"]["tokens"]) == len(content["batch"]["indices"].unique())
+    torch.manual_seed(99)
+    reports = {report.name: report.loss for report in replay(content)}
+    assert list(reports) == ["loss_clusternce", "loss_prototypeclassifier", "loss_imagetext", "loss_cpml"]
+    for name in list(reports)[:3]:
+        assert reports[name] == seen[name].item()
+
+
+def test_prompts_of_several_processes_become_one_table(bridging: CfgNode) -> None:
+    seen = bridging_run(bridging)
+    path = Path(bridging.OUTPUT_DIR) / "bad_batch.pt"
+    whole = torch.load(path, weights_only=True)
+    for number in range(2):  # images 0, 2, ... and 1, 2, 3, ...; those in both must not count twice
+        own = torch.arange(len(whole["prompts"]["indices"])) % (2 - number) == 0
+        part = {key: whole["prompts"][key][own] for key in ("indices", "domains", "tokens")}
+        batch = {key: value[number::2] for key, value in whole["batch"].items()}
+        content = {**whole, "batch": batch, "prompts": {**whole["prompts"], **part}}
+        torch.save(content, path.with_name(f"part{number}.pt"))
+    joined = load_bad_batch([path.with_name("part0.pt"), path.with_name("part1.pt")])
+    assert all(
+        torch.equal(joined["prompts"][k], whole["prompts"][k]) for k in ("indices", "domains", "tokens")
+    )
+    reports = {report.name: report.loss for report in replay(joined)}
+    assert reports["loss_imagetext"] == pytest.approx(seen["loss_imagetext"].item())
+
+
+def test_the_generators_are_kept_as_they_were_before_the_forward_pass(cfg: CfgNode) -> None:
+    trainer = CrossDomainTrainer(cfg)
+    forward, before = trainer.bare_model.forward, []
+
+    def drawing(batch: Any) -> Any:
+        if trainer.bare_model.training:
+            before.append(generator_state())
+            torch.rand(1), random.random()
+        return forward(batch)
+
+    trainer.bare_model.forward = drawing
+    break_head(trainer, "DGM", 1, float("nan"))
+    with pytest.raises(NonFiniteLossError):
+        trainer.train()
+    kept = load_bad_batch([Path(cfg.OUTPUT_DIR) / "bad_batch.pt"])["generators"]
+    assert torch.equal(kept["torch"], before[-1]["torch"]) and kept["python"] == before[-1]["python"]
+
+
+def test_a_batch_goes_to_the_models_device() -> None:
+    """The device "meta" stands for a GPU that is not the loader's."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1, device="meta"))
+
+        def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+            assert {k: v.device.type for k, v in batch.items() if isinstance(v, torch.Tensor)} == {
+                "images": "meta",
+                "indices": "meta",
+                "targets": "meta",
+            }
+            raise StopIteration
+
+    model = Model()
+    batch = {"images": torch.zeros(2, 3), "indices": torch.tensor([1, 0]), "img_paths": ["a", "b"]}
+    trainer = StepTrainer(model, [batch], torch.optim.SGD(model.parameters(), lr=1.0))
+    trainer.pseudo_labels = torch.tensor([4, 5])
+    with pytest.raises(StopIteration):
+        trainer.run_step()
+    assert trainer.last_paths == ["a", "b"]
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_step(cfg: CfgNode) -> None:
