@@ -19,6 +19,7 @@ from tabulate import tabulate
 
 from .checkpoint import AtomicCheckpointer
 from .config_merge import merge_with_suggestions
+from .devices import use_device
 from .distributed import launch
 from .files import write_atomically
 from .label_phase import NothingClusteredError
@@ -64,6 +65,7 @@ def run(args: Namespace) -> Any:
     """One process of the job; returns the results."""
     cfg = setup(args)
     if args.eval_only:
+        use_device(cfg.MODEL.DEVICE)
         model = build_model(cfg)
         AtomicCheckpointer(model).load(cfg.MODEL.WEIGHTS)
         keep_config(cfg)

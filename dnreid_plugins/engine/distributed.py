@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import datetime
 import inspect
+import logging
 import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from fastreid.config import CfgNode
 from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..modeling.loss_heads import names_sized_by_clusters
-from ..modeling.sync_bn import convert_batch_norms
+from ..modeling.sync_bn import convert_batch_norms, unsynchronised
+from .devices import device_type
+
+logger = logging.getLogger(__name__)
 
 #: A process that answers nothing for so long counts as lost; the label phase of rank 0 must be shorter.
 TIMEOUT_MINUTES = 120.0
+#: What gloo, NCCL and the store say when another process is gone. An error of this process's own may name NCCL or a
+#: timeout as well and must stay what it is: out of memory, say, or tensors of unequal size (gloo's "preamble").
 LOST_PEER = re.compile(
-    r"connection (closed|reset|refused)|broken pipe|socket closed|timed out|timeout|remote process exited|"
-    r"\[[^\]]*gloo/|NCCL",
+    r"connection (was likely )?(closed|reset|refused)|broken pipe|socket (closed|timeout|has timed out)|"
+    r"(timed out|timeout) waiting|timed out after \d+ \w+ waiting|wait timeout|operation timeout|before timing out|"
+    r"remote process exit|remote server shut|failed to recv, got 0 bytes|communicator was aborted|"
+    r"\[[^\]]*gloo/[^\]]*\](?! op\.preamble)",
     re.IGNORECASE,
 )
 
@@ -75,8 +83,16 @@ def wrap_model(model: nn.Module, *, sync_bn: bool = False) -> nn.Module:
     return DistributedDataParallel(model, device_ids=devices, **options)
 
 
+def needs_same_buffers(model: nn.Module, *, sync_bn: bool) -> bool:
+    """Do the running statistics of several processes drift apart within an epoch? See `SameBuffers`."""
+    return comm.get_world_size() > 1 and (not sync_bn or bool(unsynchronised(model)))
+
+
 class SameBuffers(HookBase):
-    """Without synchronised batch norm: at an epoch's end all processes take over rank 0's running statistics."""
+    """At an epoch's end all processes take over rank 0's running statistics.
+
+    For batch norm that is not synchronised: without ``sync_bn``, or of a kind that cannot be (ghost batch norm).
+    """
 
     def after_epoch(self) -> None:
         for buffer in self.trainer.bare_model.buffers():
@@ -144,7 +160,7 @@ def torchrun_member() -> Member:
 
 @contextmanager
 def joined(member: Member, *, device: str) -> Iterator[None]:
-    """Inside, this process belongs to the job's process group; it is destroyed at the end, whatever happens.
+    """Inside, this process belongs to the job's process group, which is left at the end.
 
     Raises:
         LostProcessError: in place of the errors that PyTorch raises when another process is gone.
@@ -158,39 +174,62 @@ def joined(member: Member, *, device: str) -> Iterator[None]:
                 "many processes as there are GPUs, or set MODEL.DEVICE cpu."
             )
         torch.cuda.set_device(member.local_rank)
+    timeout = datetime.timedelta(minutes=timeout_minutes())
+    fastreids_gloo_group = comm._get_global_gloo_group
+    failed = False
     try:
         dist.init_process_group(
             "nccl" if device == "cuda" else "gloo",
             init_method=member.init_method,
             rank=member.rank,
             world_size=member.world_size,
-            timeout=datetime.timedelta(minutes=timeout_minutes()),
+            timeout=timeout,
         )
-        _make_local_group(member.machine)
+        _make_groups(member.machine, timeout)
         yield
+    except SystemExit:  # all processes were asked to end
+        raise
     except RuntimeError as error:
+        failed = True
         if not LOST_PEER.search(str(error)):
             raise
+        logger.exception("process %d of %d cannot go on:", member.rank, member.world_size)
         text = re.sub(r"\[[^\]]*gloo/[^\]]*\] ", "", " ".join(str(error).split()))[:100]
         raise LostProcessError(
             f"error: process {member.rank} of {member.world_size} lost another process of the job ({text} ...); "
             "see that one's message, then go on with --resume."
         ) from None
+    except BaseException:
+        failed = True
+        raise
     finally:
         comm._LOCAL_PROCESS_GROUP = None
+        comm._get_global_gloo_group = fastreids_gloo_group
         comm._get_global_gloo_group.cache_clear()
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        _leave(failed=failed)
 
 
-def _make_local_group(machine: int) -> None:
-    """Tell fast-reid which processes share this machine; machines may have different numbers of them."""
+def _leave(*, failed: bool) -> None:
+    """Destroying an NCCL group may wait for the others; a process with an error must say so and end instead."""
+    if dist.is_initialized() and not (failed and dist.get_backend() == "nccl"):
+        dist.destroy_process_group()
+
+
+def _make_groups(machine: int, timeout: datetime.timedelta) -> None:
+    """Tell fast-reid which processes share this machine, and through which group all talk on the CPU.
+
+    Machines may have different numbers of processes. A group made without ``timeout`` would have PyTorch's own
+    (30 minutes on gloo), and it is the CPU's group that waits for the label phase of rank 0.
+    """
     machines: list[int] = [0] * dist.get_world_size()
     dist.all_gather_object(machines, machine)
     for one in sorted(set(machines)):
-        group = dist.new_group([rank for rank, where in enumerate(machines) if where == one])
+        group = dist.new_group([rank for rank, where in enumerate(machines) if where == one], timeout=timeout)
         if one == machine:
             comm._LOCAL_PROCESS_GROUP = group
+    if dist.get_backend() == "nccl":
+        on_cpu = dist.new_group(backend="gloo", timeout=timeout)
+        comm._get_global_gloo_group = cache(lambda: on_cpu)
 
 
 def timeout_minutes() -> float:
@@ -207,23 +246,3 @@ def timeout_minutes() -> float:
     if not minutes > 0:
         raise ValueError(f"DNREID_TIMEOUT_MINUTES is {text!r}; it is a number of minutes above 0.")
     return minutes
-
-
-def device_type(args: tuple[Any, ...]) -> str:
-    """``"cuda"`` or ``"cpu"``: ``MODEL.DEVICE`` of the command line in ``args``, or else what there is."""
-    for one in args:
-        device = _device_of(getattr(one, "config_file", ""), list(getattr(one, "opts", None) or ()))
-        if device:
-            return torch.device(device).type
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _device_of(config_file: str, opts: list[str]) -> str:
-    """``MODEL.DEVICE`` of a command line, empty where it says nothing. Unknown keys are somebody else's matter."""
-    for key, value in reversed(list(zip(opts[::2], opts[1::2]))):
-        if key == "MODEL.DEVICE":
-            return str(value)
-    if not config_file or not os.path.isfile(config_file):
-        return ""
-    content = CfgNode.load_yaml_with_base(config_file) or {}
-    return str((content.get("MODEL") or {}).get("DEVICE", ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import multiprocessing
 import os
 import pickle
@@ -140,6 +141,7 @@ def _member_main(
         _tell(sender, "lost" if isinstance(error, LostProcessError) else "exit", error.code)
         os._exit(1)
     except BaseException as error:
+        logging.getLogger(__name__).debug("the error's place", exc_info=True)
         _tell(sender, "error", error)
         os._exit(1)
 

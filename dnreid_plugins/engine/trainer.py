@@ -26,7 +26,8 @@ from ..modeling.meta_arch import BeforeNeck
 from . import preflight
 from .bad_batch import KeepBadBatch
 from .checkpointing import Checkpoints
-from .distributed import SameBuffers, wrap_model
+from .devices import use_device
+from .distributed import SameBuffers, needs_same_buffers, wrap_model
 from .extra_hooks import BestKeeper, build_extra_hooks
 from .hooks import Evaluate, LabelPhase, LossAudit, MemoryUpdate, Writers
 from .label_phase import Clusterer
@@ -54,6 +55,7 @@ class CrossDomainTrainer(DefaultTrainer):
         TrainerBase.__init__(self)
         setup_logs(cfg.OUTPUT_DIR)
         preflight.check(cfg)
+        use_device(cfg.MODEL.DEVICE)
         configure_datasets(cfg)
         seed_all_rng(cfg.SEED)
         self.needs_clusters = getattr(
@@ -113,7 +115,7 @@ class CrossDomainTrainer(DefaultTrainer):
     def build_hooks(self) -> list[HookBase]:
         cfg = self.cfg
         result: list[HookBase] = [fastreid_hooks.IterationTimer(), KeepBadBatch()]
-        if comm.get_world_size() > 1 and not cfg.MODEL.SYNC_BN:
+        if needs_same_buffers(self.bare_model, sync_bn=cfg.MODEL.SYNC_BN):
             result.append(SameBuffers())
         if self.train_data is not None:
             self.label_phase = self.build_label_phase()

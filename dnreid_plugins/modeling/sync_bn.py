@@ -101,8 +101,8 @@ class SyncBatchNorm(_BatchNorm):
 def convert_batch_norms(model: nn.Module) -> nn.Module:
     """``model`` with every plain batch norm synchronised across processes; parameters stay the same objects.
 
-    Layers that compute something else than batch norm (ghost batch norm, say) are left alone. On a GPU
-    PyTorch's own `nn.SyncBatchNorm` takes the place.
+    Layers that compute something else than batch norm (ghost batch norm, say) are left alone, see
+    `unsynchronised`. On a GPU PyTorch's own `nn.SyncBatchNorm` takes the place.
     """
     for name, child in list(model.named_children()):
         if isinstance(child, _BatchNorm) and type(child).forward is _BatchNorm.forward:
@@ -110,6 +110,15 @@ def convert_batch_norms(model: nn.Module) -> nn.Module:
         else:
             convert_batch_norms(child)
     return model
+
+
+def unsynchronised(model: nn.Module) -> list[str]:
+    """Names of the batch norms of ``model`` whose statistics are those of the process's own images."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and not isinstance(module, (SyncBatchNorm, nn.SyncBatchNorm))
+    ]
 
 
 def _synchronised(layer: _BatchNorm) -> nn.Module:

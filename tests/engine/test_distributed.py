@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from torch import nn
 from dnreid_plugins.engine.agreement import DisagreementError, any_process, computed_once, fingerprint
 from dnreid_plugins.engine.distributed import (
     LostProcessError,
-    device_type,
     launch,
     timeout_minutes,
     torchrun_member,
@@ -106,6 +104,13 @@ def test_when_one_process_is_asked_to_end_all_keep_the_state_and_leave(
 def test_without_synchronised_batch_norm_the_ranks_still_agree(pool: gloo_jobs.Pool, tmp_path: Path) -> None:
     options = [*OPTIONS, "MODEL.SYNC_BN", False, "DATALOADER.ITERS_PER_EPOCH", 3, "OUTPUT_DIR", str(tmp_path)]
     first, second = pool.run(2, "train", options)
+    assert [k for k in first["weights"] if not torch.equal(first["weights"][k], second["weights"][k])] == []
+
+
+def test_ghost_batch_norm_agrees_at_every_epochs_start(pool: gloo_jobs.Pool, tmp_path: Path) -> None:
+    """It cannot be synchronised, so the processes' statistics drift apart and rank 0's are taken over."""
+    options = [*OPTIONS, "MODEL.HEADS.NORM", "GhostBN", "DATALOADER.ITERS_PER_EPOCH", 3]
+    first, second = pool.run(2, "train", [*options, "OUTPUT_DIR", str(tmp_path)])
     assert [k for k in first["weights"] if not torch.equal(first["weights"][k], second["weights"][k])] == []
 
 
@@ -250,21 +255,6 @@ def test_one_process_is_no_group() -> None:
     assert launch(gloo_jobs.ranks) == [(0, 0, 1, 1)]
     model = nn.BatchNorm1d(2)
     assert wrap_model(model, sync_bn=True) is model
-
-
-@pytest.mark.parametrize(
-    ("config", "opts", "expected"),
-    [
-        ("", ["MODEL.DEVICE", "cpu"], "cpu"),
-        ("", ["MODEL.DEVICE", "cpu", "A", "b", "MODEL.DEVICE", "cuda:1"], "cuda"),
-        ("tests/tiny.yml", [], "cpu"),
-        ("tests/tiny.yml", ["MODEL.DEVICE", "cuda"], "cuda"),
-        ("configs/Base-CrossDomain.yml", [], "cuda" if torch.cuda.is_available() else "cpu"),
-    ],
-)
-def test_the_device_is_read_from_the_command_line(config: str, opts: list[str], expected: str) -> None:
-    path = str(Path(__file__).resolve().parents[2] / config) if config else ""
-    assert device_type((Namespace(config_file=path, opts=opts),)) == expected
 
 
 def test_what_cannot_be_started_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
