@@ -11,6 +11,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..data.errors import DataError
+
 _ROWS_PER_EXCHANGE = 16384
 
 
@@ -48,6 +50,7 @@ def extract_features(
 
     Raises:
         ValueError: an item came twice or not at all.
+        DataError: an image cannot be read; in every process, whichever reads it.
         FloatingPointError: a feature is NaN or infinite; the message names the first image.
     """
     device = device or _device_of(model)
@@ -139,14 +142,24 @@ def _several() -> bool:
 
 
 def _stop_together(error: Exception | None) -> None:
-    """Raise in all processes when one of them failed, so that none waits for it."""
-    messages: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(messages, None if error is None else f"{type(error).__name__}: {error}")
+    """Raise in all processes when one of them failed, so that none waits for it.
+
+    What a user can mend, an unreadable image say, is the same sentence in all of them.
+    """
+    words: list[tuple[bool, str] | None] = [None] * dist.get_world_size()
+    own = None
+    if error is not None:
+        mendable = isinstance(error, DataError)
+        own = (mendable, str(error) if mendable else f"{type(error).__name__}: {error}")
+    dist.all_gather_object(words, own)
     if error is not None:
         raise error
-    for rank, message in enumerate(messages):
-        if message is not None:
-            raise RuntimeError(f"process {rank} could not extract its features ({message})")
+    for rank, word in enumerate(words):
+        if word is not None:
+            mendable, text = word
+            if mendable:
+                raise DataError(text)
+            raise RuntimeError(f"process {rank} could not extract its features ({text})")
 
 
 def _joined(features: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:

@@ -116,7 +116,7 @@ def _process(rank: int, world_size: int, folder: str, items: list[Any], cfg: Any
         try:
             extract_features(PoolModel(), loader)
         except Exception as error:
-            answer["error"] = str(error)
+            answer["error"], answer["error type"] = str(error), type(error).__name__
         torch.save(answer, f"{folder}/{rank}.pt")
     finally:
         dist.destroy_process_group()
@@ -154,3 +154,4 @@ def test_three_processes_give_every_one_the_whole(items, cfg, tmp_path: Path) ->
         assert "TEST.METRIC is 'manhattan'" in answer["refused"]
         # the last process misses an image: all of them stop, and say so
         assert "does not exist" in answer["error"] and items[-1].path in answer["error"]
+        assert answer["error type"] == "DataError" and "could not extract" not in answer["error"]
