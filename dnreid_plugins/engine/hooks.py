@@ -224,6 +224,7 @@ class Writers(HookBase):
 class LossAudit(HookBase):
     """Every ``period`` iterations: the norm of each loss head's gradient at the features, and its share.
 
+    The figures that a head has of its last batch (`LossHead.statistics`) are written then too, as ``<head>/<key>``.
     A head that has a weight but whose gradient is exactly zero trains nothing: that is a warning.
     """
 
@@ -244,6 +245,8 @@ class LossAudit(HookBase):
         scalars.update(
             {f"audit/{name}_share": 100 * norm / total for name, norm in norms.items() if total > 0}
         )
+        if comm.is_main_process():
+            scalars.update(batch_statistics(self.trainer.bare_model))
         self.trainer.storage.put_scalars(**scalars, smoothing_hint=False)
         for name, norm in norms.items():
             if norm == 0.0:
@@ -254,6 +257,17 @@ class LossAudit(HookBase):
                 )
         line = ", ".join(f"{k} {v:.3g} ({100 * v / max(total, 1e-30):.0f} %)" for k, v in norms.items())
         logger.info("iteration %d audit, gradient norm at the features: %s", self.trainer.iter, line)
+
+
+def batch_statistics(model: Any) -> dict[str, float]:
+    """``{"<head>/<key>": value}`` of every head that trains in the running epoch, finite figures only."""
+    figures = {
+        f"{name}/{key}": float(value)
+        for name, head in model.loss_heads.items()
+        if head.weight_at(model.epoch) > 0
+        for key, value in head.statistics.items()
+    }
+    return {key: value for key, value in figures.items() if math.isfinite(value)}
 
 
 def gradient_norm(loss: Tensor, features: Tensor) -> float:

@@ -128,6 +128,21 @@ def test_a_second_run_in_the_folder_does_not_mix_with_the_first(tiny_cfg: CfgNod
     assert not (folder / "previous-002").exists()
 
 
+def test_figures_of_a_loss_head_reach_the_metrics_at_each_audit(tiny_cfg: CfgNode) -> None:
+    tiny_cfg.MODEL.LOSSES.NAME, tiny_cfg.DATASETS.TESTS = ("ClusterNCE", "MAA", "DGM"), ()
+    tiny_cfg.MODEL.LOSSES.MAA.WEIGHT = ((1, 0.0), (2, 0.5))
+    trainer = CrossDomainTrainer(tiny_cfg)
+    trainer.bare_model.loss_heads["ClusterNCE"].statistics = {"undefined": torch.tensor(float("nan"))}
+    trainer.train()
+    rows = [
+        json.loads(line) for line in (Path(tiny_cfg.OUTPUT_DIR) / "metrics.json").read_text().splitlines()
+    ]
+    found = {row["iteration"]: row["MAA/cross_to_intra"] for row in rows if "MAA/cross_to_intra" in row}
+    # AUDIT.PERIOD is 3, epoch 2 begins at iteration 4.
+    assert list(found) == [6] and 0.3 < found[6] < 3.0
+    assert not any("undefined" in key for row in rows for key in row)
+
+
 def test_a_profile_of_a_run(tiny_cfg: CfgNode) -> None:
     tiny_cfg.PROFILE.STEPS, tiny_cfg.PROFILE.START, tiny_cfg.DATASETS.TESTS = 1, 2, ()
     train(tiny_cfg)
