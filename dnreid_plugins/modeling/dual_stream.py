@@ -45,7 +45,8 @@ class DualStream(nn.Module):
     Args:
         backbone: any module that maps images ``(B, 3, H, W)`` to a feature map.
         modules: names of sub-modules as in ``backbone.named_modules()``, e.g. ``("conv1", "layer1")``.
-            Children of a named ``nn.Sequential`` are copied one by one, since some backbones index it.
+            Children of a named ``nn.Sequential`` or ``nn.ModuleList`` (AGW's non-local blocks, ``NL_2``) are
+            copied one by one, since some backbones index it.
         freeze_shared_statistics: shared batch-norm layers keep using the running statistics they have
             (their scale and shift still train).
 
@@ -105,7 +106,7 @@ def _copy_per_domain(backbone: nn.Module, name: str, split: _Split) -> None:
     parent_name, _, child = name.rpartition(".")
     parent = backbone.get_submodule(parent_name)
     module = getattr(parent, child)
-    if isinstance(module, nn.Sequential):
+    if isinstance(module, (nn.Sequential, nn.ModuleList)):
         for key, block in list(module.named_children()):
             # Layers without state need no copy, and an in-place ReLU must not work on two views of one tensor.
             if block.state_dict():

@@ -130,3 +130,23 @@ def test_frozen_statistics_stay_while_their_scale_trains() -> None:
 def test_wrong_names_are_refused(names: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match=r"MODEL.DUAL_STREAM.MODULES names"):
         DualStream(small_net(), names)
+
+
+def test_non_local_blocks_are_copied_one_by_one() -> None:
+    cfg = get_cfg()
+    cfg.MODEL.BACKBONE.PRETRAIN = False
+    cfg.MODEL.BACKBONE.WITH_NL = True
+    plain = build_backbone(cfg)
+    for block in plain.NL_2:  # as built, a block gives back its input
+        torch.nn.init.ones_(block.W[1].weight)
+    dual = DualStream(copy.deepcopy(plain), ("conv1", "bn1", "layer1", "layer2", "NL_2"))
+    assert len(plain.NL_2) == 2 and all(isinstance(block, PerDomain) for block in dual.backbone.NL_2)
+    images, domains = torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 1])
+    plain.eval(), dual.eval()
+    with torch.no_grad():
+        expected = plain(images)
+        torch.testing.assert_close(dual(images, domains), expected, rtol=1e-3, atol=1e-4)
+        torch.nn.init.zeros_(dual.backbone.NL_2[0].night.W[1].weight)
+        got = dual(images, domains)
+    torch.testing.assert_close(got[0], expected[0], rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(got[1:], expected[1:], rtol=1e-2)
