@@ -35,6 +35,7 @@ def multi_factor_weights(
     targets_day: Tensor,
     targets_night: Tensor,
     day_to_night: Tensor | None = None,
+    night_to_day: Tensor | None = None,
     *,
     alpha_0: float = 1.0,
     s_0: float = 0.1,
@@ -45,12 +46,14 @@ def multi_factor_weights(
     """Pair weights ``base * sim * class`` (Eq. 10); every factor is 1 unless a rule below says otherwise.
 
     - Same domain, same cluster: base = ``1 + w (1 - S)`` (Eq. 11), w = ``intra_day`` or ``intra_night``.
+      Different clusters of one domain keep 1 (U20).
     - Across, ``S > 0``: base = ``alpha_0``.
     - Across, ``S`` also above ``s_0`` + the batch mean of the cross-domain S (Eq. 12, U14): sim =
       ``1 + alpha_0 (1 - (1 - S)^2)`` (Eq. 13). The rules are stacked: a pair with ``S <= 0`` is never
       boosted, even when the mean is so low that it passes this threshold, where Eq. 13 would turn negative.
-    - Across, above the threshold, and the day cluster is matched to the night cluster: class =
-      ``class_factor``. Raw cluster numbers of two domains are never compared (U22).
+    - Across, above the threshold, and the two clusters are matched, which either map may say (a
+      many-to-one matching is not in one of them alone): class = ``class_factor``. Raw cluster numbers of
+      two domains are never compared (U22).
 
     Args:
         features_day: ``(B_day, D)``, any length; S is the cosine (Eq. 4). A constant (U19).
@@ -59,6 +62,8 @@ def multi_factor_weights(
         targets_night: ``(B_night,)`` int64.
         day_to_night: ``(C_day,)`` int64, night partner of each day cluster, -1 = none; None before any
             matching exists, then class = 1 everywhere.
+        night_to_day: ``(C_night,)`` int64, day partner of each night cluster, -1 = none; None = the inverse
+            of ``day_to_night``.
         alpha_0: the paper gives no value; 1.0 (U12).
         s_0: the paper gives no value; 0.1 (U13).
         intra_day: w for day (paper: 0.30).
@@ -74,6 +79,8 @@ def multi_factor_weights(
     weight = weight * torch.where(confident, 1.0 + alpha_0 * (1.0 - (1.0 - cross) ** 2), one)
     if day_to_night is not None:
         matched = _same_cluster(mapped_targets(targets_day, day_to_night), targets_night)
+        if night_to_day is not None:
+            matched = matched | _same_cluster(mapped_targets(targets_night, night_to_day), targets_day).T
         weight = weight * torch.where(confident & matched, class_factor, one)
     return PairBlocks(
         _intra_weights(unit_day, targets_day, intra_day),
@@ -89,6 +96,7 @@ def maa_loss(
     targets_day: Tensor,
     targets_night: Tensor,
     day_to_night: Tensor | None = None,
+    night_to_day: Tensor | None = None,
     *,
     alpha_0: float = 1.0,
     s_0: float = 0.1,
@@ -107,6 +115,7 @@ def maa_loss(
         targets_day,
         targets_night,
         day_to_night,
+        night_to_day,
         alpha_0=alpha_0,
         s_0=s_0,
         intra_day=intra_day,

@@ -33,6 +33,10 @@ def gaussian_kernels(
     ``mean`` is the mean squared distance between different rows of the joint batch, a constant for the
     gradient. ``num_kernels=1`` is the single kernel at the mean.
 
+    The rows are centred first, as a constant, which changes no distance: once all features are near one
+    point, ``|a|^2 + |b|^2 - 2ab`` of the rows as they are would subtract equal numbers and leave float32
+    rounding only, while the widths shrink along with the distances and so magnify it.
+
     Args:
         features_day: ``(B_day, D)``; gradient flows.
         features_night: ``(B_night, D)``.
@@ -40,6 +44,7 @@ def gaussian_kernels(
         multiplier: ratio of neighbouring widths.
     """
     joint = torch.cat([features_day, features_night])
+    joint = joint - joint.detach().mean(dim=0)
     size, num_day = joint.shape[0], features_day.shape[0]
     squares = (joint * joint).sum(dim=1)
     distance = (squares[:, None] + squares[None, :] - 2.0 * joint @ joint.T).clamp(min=0.0)
@@ -57,6 +62,7 @@ def mmd2(
 ) -> Tensor:
     """Squared MMD, biased: the four sums of CIA Eq. 14 as means over their pairs (U16, U17).
 
+    The pair of a sample with itself counts (U21): its kernel value is a constant without gradient.
     Without weights this is MMD-ReID's loss (for equal batch sizes the same formula). With weights it is
     CIA's L_MAA and may be negative.
 
@@ -85,6 +91,7 @@ def margin_mmd(
     targets_day: Tensor | None = None,
     targets_night: Tensor | None = None,
     day_to_night: Tensor | None = None,
+    night_to_day: Tensor | None = None,
     *,
     margin: float = 1.4,
     num_kernels: int = 5,
@@ -94,7 +101,8 @@ def margin_mmd(
     As released, a term above the margin counts with its whole value, a term below not at all; it is no
     hinge. A group there is an identity, K images of each domain in a fixed batch order. Without identities
     a group is a matched pair of clusters that both have samples in the batch; each group has its own
-    kernel widths. Without a map (before any matching exists) the whole batch is one group.
+    kernel widths. A pair is matched if either map names it, so under a many-to-one matching a cluster is
+    in several groups. Without a map (before any matching exists) the whole batch is one group.
 
     The margin seldom does what its name says. The biased estimate has a floor that depends on the number
     of samples alone, since the kernel widths follow the data: about 1.55 for 4 + 4 samples of one and the
@@ -107,6 +115,7 @@ def margin_mmd(
         targets_day: ``(B_day,)`` int64 clusters, -1 = outlier. Needed with a map.
         targets_night: ``(B_night,)`` int64.
         day_to_night: ``(C_day,)`` int64, night partner of each day cluster, -1 = none; None = no groups.
+        night_to_day: ``(C_night,)`` int64, day partner of each night cluster; None = the inverse of the above.
         margin: smallest MMD^2 that counts; two far apart groups have 5 to 10 (the kernel is a sum of 5).
         num_kernels: see `gaussian_kernels`.
 
@@ -122,11 +131,22 @@ def margin_mmd(
     elif targets_day is None or targets_night is None:
         raise ValueError("margin_mmd got a day_to_night map without targets; pass both domains' targets.")
     else:
-        partner = mapped_targets(targets_day, day_to_night)
-        present = torch.unique(partner[partner >= 0])
-        groups = [(features_day[partner == c], features_night[targets_night == c]) for c in present]
-        groups = [(day, night) for day, night in groups if night.shape[0] > 0]
+        pairs = _pairs_in_batch(targets_day, targets_night, day_to_night, night_to_day)
+        groups = [(features_day[targets_day == d], features_night[targets_night == n]) for n, d in pairs]
     if not groups:
         return nothing
     terms = torch.stack([mmd2(day, night, num_kernels=num_kernels) for day, night in groups])
     return nothing + torch.where(terms > margin, terms, 0.0).mean()
+
+
+def _pairs_in_batch(
+    targets_day: Tensor, targets_night: Tensor, day_to_night: Tensor, night_to_day: Tensor | None
+) -> Tensor:
+    """``(P, 2)`` distinct (night, day) clusters that a map names and that both have samples, by night cluster."""
+    day, night = (torch.unique(targets[targets >= 0]) for targets in (targets_day, targets_night))
+    pairs = torch.stack([mapped_targets(day, day_to_night), day], dim=1)
+    if night_to_day is not None:
+        back = torch.stack([night, mapped_targets(night, night_to_day)], dim=1)
+        pairs = torch.cat([pairs, back])
+    present = torch.isin(pairs[:, 0], night) & torch.isin(pairs[:, 1], day)
+    return torch.unique(pairs[present], dim=0)

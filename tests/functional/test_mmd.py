@@ -224,3 +224,40 @@ def test_a_single_kernel_has_the_mean_distance_as_its_width(num_day: int, num_ni
     assert float(mmd2(day, night, num_kernels=1).detach()) == pytest.approx(expected, abs=1e-12)
     whole = margin_mmd(day, night, margin=-1.0, num_kernels=1)
     assert float(whole.detach()) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("noise", [1e-3, 1e-4])
+def test_near_collapse_float32_equals_float64(noise: float) -> None:
+    """All features within ``noise`` of one point: their squared distances are far below the rounding of 1."""
+    centre = F.normalize(torch.ones(1, 64, dtype=torch.float64), dim=1)
+    day, night = (F.normalize(centre + noise * features(s, 8, 64).detach(), dim=1).float() for s in (0, 1))
+    for got, want in zip(
+        gaussian_kernels(day, night), gaussian_kernels(day.double(), night.double()), strict=True
+    ):
+        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4)
+    values, slopes = [], []
+    for dtype in (torch.float32, torch.float64):
+        rows = day.to(dtype).requires_grad_()
+        loss = mmd2(rows, night.to(dtype))
+        values.append(loss.item())
+        slopes.append(torch.autograd.grad(loss, rows)[0].double())
+    assert values[0] == pytest.approx(values[1], abs=1e-4)
+    assert float((slopes[0] - slopes[1]).norm() / slopes[1].norm()) < 1e-3
+
+
+def test_a_pair_that_only_the_other_map_names_is_a_group() -> None:
+    day, night = features(0, 4), features(1, 4)
+    targets_day, targets_night = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 1, 2])
+    groups = {(0, 0): ([0, 1], [0]), (1, 0): ([2, 3], [0]), (1, 1): ([2, 3], [1, 2]), (0, 2): ([0, 1], [3])}
+    got = margin_mmd(
+        day, night, targets_day, targets_night, torch.tensor([0, 0]), torch.tensor([-1, 1, 0]), margin=0.0
+    )
+    want = torch.stack([naive_mmd2(day[d], night[n]) for d, n in groups.values()]).mean()
+    assert_same_with_gradients(got, want, [day, night])
+
+
+def test_the_inverse_map_of_a_one_to_one_matching_changes_no_bit() -> None:
+    day, night = features(0, 6), features(1, 6)
+    targets = torch.tensor([0, 0, 1, 1, 2, 2])
+    args = (day, night, targets, targets, torch.tensor([2, 0, 1]))
+    assert torch.equal(margin_mmd(*args, margin=0.1), margin_mmd(*args, torch.tensor([1, 2, 0]), margin=0.1))

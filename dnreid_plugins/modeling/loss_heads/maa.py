@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ...functional.adaptive_alignment import maa_loss
-from ...functional.types import Domain
+from ...functional.types import Assignment, Domain
 from ..batch import BatchFeatures
 from ..memory import PrototypeMemory
 from .base import LOSS_HEAD_REGISTRY, LossHead
@@ -26,6 +26,11 @@ def aligned_features(
     return day.pooled.float(), night.pooled.float(), day, night
 
 
+def both_maps(matching: Assignment | None, like: Tensor) -> tuple[Tensor, Tensor] | tuple[()]:
+    """``day_to_night`` and ``night_to_day`` on the device of ``like``; nothing while there is no matching."""
+    return () if matching is None else (matching.day_to_night.to(like), matching.night_to_day.to(like))
+
+
 def check_feature(name: str, feature: str) -> str:
     if feature not in FEATURES:
         raise ValueError(f"MODEL.LOSSES.{name}.FEATURE is {feature!r}; it is one of {FEATURES}.")
@@ -40,7 +45,7 @@ def check_num_kernels(name: str, num_kernels: int) -> int:
 
 @LOSS_HEAD_REGISTRY.register()
 class MAA(LossHead):
-    """Weighted multi-kernel MMD; "same cluster across domains" means matched by another head (U22).
+    """Weighted multi-kernel MMD; "same cluster across domains" means matched by another head (U22), in either map.
 
     Args:
         weight: see `LossHead`; paper: 0.5 in epochs 1-50, 0.3 from 51 on.
@@ -75,7 +80,8 @@ class MAA(LossHead):
 
     def forward(self, batch: BatchFeatures, memory: PrototypeMemory) -> Tensor:
         x, y, day, night = aligned_features(batch, self.feature)
-        matched = None if self.matching is None else self.matching.day_to_night.to(day.targets)
-        result = maa_loss(x, y, day.targets, night.targets, matched, **self.factors)
+        result = maa_loss(
+            x, y, day.targets, night.targets, *both_maps(self.matching, day.targets), **self.factors
+        )
         self.statistics = {"cross_to_intra": result.cross_to_intra}
         return result.loss

@@ -10,7 +10,7 @@ from ...functional.mmd import margin_mmd, mmd2
 from ..batch import BatchFeatures
 from ..memory import PrototypeMemory
 from .base import LOSS_HEAD_REGISTRY, LossHead
-from .maa import aligned_features, check_feature, check_num_kernels
+from .maa import aligned_features, both_maps, check_feature, check_num_kernels
 
 
 @LOSS_HEAD_REGISTRY.register()
@@ -61,7 +61,12 @@ class MarginMMD(LossHead):
         x, y, day, night = aligned_features(batch, self.feature)
         if self.matching is None:
             return margin_mmd(x, y, margin=self.batch_margin, num_kernels=self.num_kernels)
-        matched = self.matching.day_to_night.to(day.targets)
         return margin_mmd(
-            x, y, day.targets, night.targets, matched, margin=self.margin, num_kernels=self.num_kernels
+            x,
+            y,
+            day.targets,
+            night.targets,
+            *both_maps(self.matching, day.targets),
+            margin=self.margin,
+            num_kernels=self.num_kernels,
         )
