@@ -50,10 +50,13 @@ class DGM(LossHead):
         scoring: how the dictionary scores a pair (Table 4): ``continuous``, ``discrete``, ``fixed``, ``direct``.
         alpha, similarity_threshold: of Eq. 5.
         threshold_start, threshold_final: of the ramp, Eq. 6.
-        progress: ``"global"`` counts T_epo over the whole run, ``"stage"`` from this head's first epoch on (U2).
+        progress: ``"global"`` counts T_epo over the whole run, ``"stage"`` from the first epoch in which the weight
+            is above 0; it is 0 before that (U2).
         penalty: cost of a pair that is no edge, G_p of Eq. 7 (U8).
-        on_empty: ``"skip"``, ``"keep_last"`` or ``"cap"`` when no pair is an edge.
-        match_always: match also in epochs in which the weight is 0, for the class factor of `MAA` (U22).
+        on_empty: ``"skip"``, ``"keep_last"`` or ``"cap"`` when no pair is an edge. Kept is the last matching that
+            had a pair, also across epochs in which a domain has no cluster at all.
+        match_always: match also in epochs in which the weight is 0, for whoever uses a matching: the class factor
+            of `MAA` (U22), the groups of `MarginMMD`, the sampler of ``DATALOADER.PAIRED``.
         second_round: match the clusters left over once more (U9).
         update_other: also move the other domain's rows by the matched features, after the step (U6).
     """
@@ -92,7 +95,8 @@ class DGM(LossHead):
             "on_empty": on_empty,
             "second_round": second_round,
         }
-        self._labels: tuple[Tensor, Tensor] | None = None
+        # The last matching with a pair in it, and the day and night labels that it speaks of.
+        self._last: tuple[Assignment, Tensor, Tensor] | None = None
 
     def begin_epoch(self, clusters: EpochClusters, memory: PrototypeMemory) -> dict[str, float]:
         matched = dictionary_graph_matching(
@@ -103,7 +107,8 @@ class DGM(LossHead):
             **self._matching,
         )
         self.assignment = matched.assignment
-        self._labels = (clusters.day.labels, clusters.night.labels)
+        if len(self.assignment.pairs()) > 0:
+            self._last = (self.assignment, clusters.day.labels, clusters.night.labels)
         scores = self.assignment.day_score[self.assignment.day_to_night >= 0]
         return {
             "edges": float(matched.num_edges),
@@ -132,28 +137,34 @@ class DGM(LossHead):
 
     def _progress(self, clusters: EpochClusters) -> float:
         """T_epo of Eq. 6 with epochs counted from 0, as in the reading ``e = 0 .. max - 1``."""
-        first = self.schedule[0][0] if self.progress == "stage" else 1
+        first = 1
+        if self.progress == "stage":
+            first = next((epoch for epoch, weight in self.schedule if weight > 0), 1)
+        if clusters.epoch < first:  # matched although the stage has not begun, see `match_always`
+            return 0.0
         return (clusters.epoch - first) / (clusters.max_epoch - first + 1)
 
     def _previous(self, clusters: EpochClusters) -> Assignment | None:
-        if self.assignment is None or self._labels is None or self._matching["on_empty"] != "keep_last":
+        if self._last is None or self._matching["on_empty"] != "keep_last":
             return None
+        assignment, labels_day, labels_night = self._last
         return carried_assignment(
-            self.assignment,
-            old_labels_day=self._labels[0],
+            assignment,
+            old_labels_day=labels_day,
             new_labels_day=clusters.day.labels,
-            old_labels_night=self._labels[1],
+            old_labels_night=labels_night,
             new_labels_night=clusters.night.labels,
             num_day=clusters.day.num_clusters,
             num_night=clusters.night.num_clusters,
         )
 
     def carry_over(self) -> dict[str, Any]:
-        if self.assignment is None or self._labels is None:
+        if self._last is None:
             return {}
-        return {"assignment": vars(self.assignment).copy(), "labels": list(self._labels)}
+        assignment, *labels = self._last
+        return {"assignment": vars(assignment).copy(), "labels": labels}
 
     def load_carry_over(self, state: dict[str, Any]) -> None:
         if state:
-            self.assignment = Assignment(**state["assignment"])
-            self._labels = (state["labels"][0], state["labels"][1])
+            day, night = state["labels"]
+            self._last = (Assignment(**state["assignment"]), day, night)
