@@ -36,7 +36,8 @@ def mutual_information(
     - ``fixed``: two values, 1 where ``S >= threshold``, else 0 (``alpha`` = 0). All believed pairs cost the
       same, so the assignment chooses among them by count only, and from two thirds of the ramp on
       (``T_ada > 1``) no pair is left.
-    - ``direct``: ``S`` itself; then only similarities above ``T_ada`` >= 0.7 make an edge.
+    - ``direct``: ``S`` itself; then only similarities above ``T_ada`` >= 0.7 make an edge, and like
+      ``fixed`` it has none left from two thirds of the ramp on, since no cosine exceeds 1.
 
     Args:
         similarity: ``(C_day, C_night)`` cosines.

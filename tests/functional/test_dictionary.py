@@ -77,3 +77,10 @@ def test_cost_is_one_minus_score_on_edges_and_the_penalty_elsewhere() -> None:
 def test_unknown_scoring_is_refused() -> None:
     with pytest.raises(ValueError, match="got 'smooth'"):
         mutual_information(row(0.1), scoring="smooth")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("scoring", "last"), [("continuous", 0.888), ("direct", 0.666), ("fixed", 0.666)])
+def test_where_the_ramp_leaves_no_edge(scoring: str, last: float) -> None:
+    best = mutual_information(row(1.0), scoring=scoring)  # type: ignore[arg-type]
+    for progress, edge in ((last, True), (last + 0.002, False)):
+        assert bool(best >= ramped_threshold(progress, 1.0)) == edge
