@@ -1,10 +1,11 @@
-"""Run image transforms under a seed of their own, without disturbing anybody else's generators."""
+"""Run image transforms and samplers under seeds of their own, without disturbing anybody else's generators."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +22,42 @@ def seed_generators(seed: int) -> None:
 @contextmanager
 def generators_kept() -> Iterator[None]:
     """Put the three global generators back as they were, also after an exception."""
-    python, state = random.getstate(), torch.default_generator.get_state()
-    numpy = np.random.get_state()  # noqa: NPY002
+    before = _states()
     try:
         yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        torch.default_generator.set_state(state)
+        _set_states(before)
+
+
+class PrivateGenerators:
+    """Global generators that belong to one user: seeded once, in force only inside ``with in_force()``.
+
+    For code that draws from the global generators over a long time, such as fast-reid's samplers: what others
+    draw or seed in between does not reach it, nor the other way round.
+    """
+
+    def __init__(self, seed: int) -> None:
+        with generators_kept():
+            seed_generators(seed)
+            self._states = _states()
+
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """What is drawn inside goes on where the last ``with`` ended."""
+        with generators_kept():
+            _set_states(self._states)
+            try:
+                yield
+            finally:
+                self._states = _states()
+
+
+def _states() -> tuple[Any, Any, torch.Tensor]:
+    return random.getstate(), np.random.get_state(), torch.default_generator.get_state()  # noqa: NPY002
+
+
+def _set_states(states: tuple[Any, Any, torch.Tensor]) -> None:
+    python, numpy, of_torch = states
+    random.setstate(python)
+    np.random.set_state(numpy)  # noqa: NPY002
+    torch.default_generator.set_state(of_torch)

@@ -18,6 +18,7 @@ from fastreid.utils.env import seed_all_rng
 from fastreid.utils.events import CommonMetricPrinter, EventStorage, JSONWriter, TensorboardXWriter
 from torch import Tensor, nn
 
+from ..data import sample_stream
 from ..data.datasets import configure as configure_datasets
 from ..evaluation.evaluator import evaluate
 from ..evaluation.extraction import extract_features
@@ -72,6 +73,8 @@ class CrossDomainTrainer(DefaultTrainer):
             self.iters_per_epoch = cfg.DATALOADER.ITERS_PER_EPOCH or max(
                 len(loader.dataset) // cfg.SOLVER.IMS_PER_BATCH, 1
             )
+            ranks = {"rank": comm.get_rank(), "world_size": comm.get_world_size()}
+            loader = sample_stream.repeatable(loader, seed=cfg.SEED, **ranks)
         seed_all_rng(cfg.SEED)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
@@ -211,6 +214,9 @@ class CrossDomainTrainer(DefaultTrainer):
             self.iter,
         )
         self.start_iter = self.iter
+        if self.train_data is None:
+            sample_stream.begin_at(self.step_trainer.data_loader, self.iter)
+            self.step_trainer.start_iterator()
         with EventStorage(self.start_iter) as self.storage:
             self._evaluate_start()
             self.before_train()

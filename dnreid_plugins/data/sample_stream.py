@@ -1,0 +1,161 @@
+"""fast-reid's own training loader made repeatable: its batches are a function of (seed, rank, iteration)."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, get_worker_info
+
+from .collate import LoadFailure
+from .errors import DataError
+from .loaders import CpuGpuLoader, SentenceLoader
+from .samplers import SeededIndex
+from .seeding import PrivateGenerators, generators_kept, seed_generators
+from .transforms import DomainTransform
+
+logger = logging.getLogger(__name__)
+
+
+class SampleStream(Sampler[list[SeededIndex]]):
+    """Batch sampler: the batches of another one, from any iteration on, each image with a seed of its own.
+
+    fast-reid's samplers are endless, begin anew with every iterator and draw from the global generators. Here
+    they draw from generators of their own that are seeded by ``seed``, so that every iterator gives the same
+    batches whatever else is drawn; the first ``start`` batches are drawn and dropped, no image is read for them.
+
+    Each entry is ``(index, seed)``; the 63-bit seed is a function of (``seed``, iteration, place in the batches
+    of all ranks), so augmentation depends on no worker and no earlier batch.
+
+    Args:
+        batches: what to draw from. A sampler in it that has a seed (all of fast-reid's) gets one made from
+            ``seed``: the one it has was drawn from a global generator, where reading the data may have drawn too.
+        seed: of the run.
+        rank, world_size: this process and how many there are; a sampler that deals batches to processes
+            (all of fast-reid's) does so as before.
+
+    Raises:
+        ValueError: ``rank`` or ``seed`` is out of range.
+    """
+
+    def __init__(self, batches: BatchSampler, *, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        if not 0 <= rank < world_size or seed < 0:
+            raise ValueError(
+                f"rank {rank} of {world_size}, seed {seed}; need 0 <= rank < world_size and seed >= 0"
+            )
+        self.batches, self.seed, self.rank, self.world_size = batches, seed, rank, world_size
+        #: Iterations that were already trained before a resume; the next iterator begins behind them.
+        self.start = 0
+        if hasattr(batches.sampler, "_seed"):
+            batches.sampler._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+
+    def __iter__(self) -> Iterator[list[SeededIndex]]:
+        # The same in all processes: each takes its part of one common stream.
+        own = PrivateGenerators(int(np.random.SeedSequence(self.seed).generate_state(1)[0]))
+        start = self.start
+        batches = iter(self.batches)
+        with own.in_force():
+            next(itertools.islice(batches, start, start), None)
+        for iteration in itertools.count(start):
+            with own.in_force():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield [(int(i), seed) for i, seed in zip(batch, self._seeds(iteration).tolist())]
+
+    def _seeds(self, iteration: int) -> npt.NDArray[np.uint64]:
+        """63-bit seeds of this process's batch."""
+        size = self.batches.batch_size
+        sequence = np.random.SeedSequence((self.seed, iteration))
+        seeds = sequence.generate_state(self.world_size * size, np.uint64) >> np.uint64(1)
+        return seeds[self.rank * size : (self.rank + 1) * size]
+
+
+class SeededDataset(Dataset[Any]):
+    """Any data set with whole-number keys, read by keys ``(index, seed)``: all random draws come from the seed.
+
+    The process's own generators stay as they are. Other attributes are those of the data set inside.
+    """
+
+    def __init__(self, inner: Dataset[Any]) -> None:
+        self.inner = inner
+        transform = getattr(inner, "transform", None)
+        self._pipelines = DomainTransform(transform, transform)  # type: ignore[arg-type]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "inner":  # not there yet while it is copied to a worker
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def __len__(self) -> int:
+        return len(self.inner)  # type: ignore[arg-type]
+
+    def __getitem__(self, key: SeededIndex) -> Any:
+        """One sample.
+
+        Raises:
+            DataError: it cannot be loaded.
+        """
+        sample = self.__getitems__([key])[0]
+        if isinstance(sample, LoadFailure):
+            raise DataError(sample.message)
+        return sample
+
+    def __getitems__(self, keys: Sequence[SeededIndex]) -> list[Any]:
+        """The samples of one batch; a failure stands in its place (torch's workers call this)."""
+        self._pipelines.begin_batch()
+        # a worker's generators serve nobody else
+        with nullcontext() if get_worker_info() is not None else generators_kept():
+            return [self._load(*key) for key in keys]
+
+    def _load(self, index: int, seed: int) -> Any:
+        try:
+            seed_generators(seed)
+            return self.inner[index]
+        except DataError as error:
+            return LoadFailure(str(error))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            return LoadFailure(
+                f"training sample {index} of {type(self.inner).__name__} cannot be loaded ({reason})",
+                traceback.format_exc(),
+            )
+
+
+def repeatable(loader: Any, *, seed: int, rank: int = 0, world_size: int = 1) -> Any:
+    """``loader`` of fast-reid's ``build_reid_train_loader`` with the same bits in every run of this ``seed``.
+
+    Data set, sampler, workers and collation stay; any number of workers gives the same batches. A loader of
+    another type, which a script may have built itself, comes back as it is.
+    """
+    if not isinstance(loader, CpuGpuLoader) or not isinstance(loader.batch_sampler, BatchSampler):
+        return loader
+    stream = SampleStream(loader.batch_sampler, seed=seed, rank=rank, world_size=world_size)
+    return SentenceLoader(
+        SeededDataset(loader.dataset),
+        batch_sampler=stream,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        generator=torch.Generator(),  # else every iterator would draw from the global generator
+    )
+
+
+def begin_at(loader: Any, iteration: int) -> None:
+    """The next iterator of a `repeatable` loader begins with the batch of ``iteration`` (counted from 0)."""
+    stream = loader.batch_sampler if isinstance(loader, DataLoader) else None
+    if isinstance(stream, SampleStream):
+        stream.start = iteration
+    elif iteration > 0:
+        logger.warning(
+            "The training loader is a %s that the script built itself, so its batches begin anew at iteration "
+            "%d; build it with build_reid_train_loader for a resume bit for bit.",
+            type(loader).__name__,
+            iteration,
+        )
