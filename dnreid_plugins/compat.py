@@ -18,6 +18,8 @@ import types
 from pathlib import Path
 from typing import Any
 
+import torch
+
 INSTALL_COMMAND = "pip install --no-deps fastreid==1.4.0"
 #: Newest values of a scalar that stay in memory; the mean over all of them is kept apart.
 KEPT_VALUES = 1000
@@ -58,9 +60,16 @@ def import_fastreid() -> None:
 
 
 def _preprocess_image(self: Any, batched_inputs: Any) -> Any:
-    """Normalise out of place and on the model's device; accepts a batch dict or an image tensor (B, 3, H, W)."""
+    """Normalise out of place and on the model's device; accepts a batch dict or an image tensor (B, 3, H, W).
+
+    The ``targets`` of a dict go to that device too: fast-reid's ``forward`` reads them after this call and its
+    heads index with them where the features are, while our loader leaves batches on the CPU.
+    """
+    device = self.pixel_mean.device
     images = batched_inputs["images"] if isinstance(batched_inputs, dict) else batched_inputs
-    images = images.to(device=self.pixel_mean.device, dtype=self.pixel_mean.dtype)
+    if isinstance(batched_inputs, dict) and isinstance(batched_inputs.get("targets"), torch.Tensor):
+        batched_inputs["targets"] = batched_inputs["targets"].to(device)
+    images = images.to(device=device, dtype=self.pixel_mean.dtype)
     return (images - self.pixel_mean) / self.pixel_std
 
 

@@ -82,6 +82,20 @@ print(float(images.sum()))
     assert torch.equal(images, before)
 
 
+def test_preprocessing_takes_the_targets_to_the_models_device() -> None:
+    """Our loader leaves a batch on the CPU; fast-reid's loops give it to the model as it comes."""
+    from fastreid.modeling.meta_arch.baseline import Baseline
+    from fastreid.modeling.meta_arch.mgn import MGN
+
+    for architecture in (Baseline, MGN):
+        model = architecture.__new__(architecture)
+        torch.nn.Module.__init__(model)
+        model.pixel_mean, model.pixel_std = (torch.ones(1, 3, 1, 1, device="meta") for _ in range(2))
+        batch = {"images": torch.ones(2, 3, 4, 4), "targets": torch.tensor([1, 0]), "img_paths": ["a", "b"]}
+        assert model.preprocess_image(batch).device.type == "meta"
+        assert batch["targets"].device.type == "meta" and batch["images"].device.type == "cpu"
+
+
 def test_the_loader_works_without_cuda() -> None:
     plain = fresh(
         SHIM

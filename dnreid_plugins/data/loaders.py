@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from fastreid.config import CfgNode
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .collate import LoadFailure, collate
@@ -55,17 +54,14 @@ class SentenceLoader(DataLoader[Any]):
 class CpuGpuLoader(SentenceLoader):
     """Takes the place of fast-reid's ``DataLoaderX``: same arguments, CUDA or not, no thread of its own.
 
-    Batches come on the process's CUDA device where there is one, as fast-reid's models expect.
+    Batches stay on the CPU, in pinned memory where there is CUDA: a loader cannot know ``MODEL.DEVICE``, which
+    may be "cpu" on a machine with CUDA. Our trainer moves them to the model's device; for every other loop
+    (fast-reid's own trainers, precise batch norm, evaluation) ``preprocess_image`` does so (``compat.py``).
     """
 
     def __init__(self, local_rank: int, **kwargs: Any) -> None:
         kwargs.pop("pin_memory", None)
         super().__init__(**kwargs)
-        self.device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        for batch in super().__iter__():
-            yield {key: _move(value, self.device) for key, value in batch.items()}
 
 
 class InferenceSlice(Sampler[list[int]]):
@@ -123,7 +119,3 @@ def build_inference_loader(
         persistent_workers=False,
         generator=torch.Generator(),
     )
-
-
-def _move(value: Any, device: torch.device) -> Any:
-    return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value

@@ -173,10 +173,20 @@ def test_inference_is_in_canonical_order(items: list[DomainItem]) -> None:
 def test_the_stand_in_for_fastreids_loader(items: list[DomainItem]) -> None:
     data = DomainDataset(items, build_domain_transform(config(), is_train=False))
     loader = CpuGpuLoader(0, dataset=data, batch_size=4, num_workers=0, pin_memory=True)
-    batch = next(iter(loader))
-    assert batch["images"].device.type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert len(loader) == 4 and isinstance(loader, SentenceLoader)
     assert not loader.pin_memory or torch.cuda.is_available()
+
+
+def test_the_stand_in_leaves_batches_on_the_cpu(
+    items: list[DomainItem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on a machine that has CUDA (here only in name): the model may still be on the CPU."""
+    data = DomainDataset(items, build_domain_transform(config(), is_train=False))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    loader = CpuGpuLoader(0, dataset=data, batch_size=4, num_workers=0)
+    loader.pin_memory = False  # pinning needs CUDA in deed
+    batch = next(iter(loader))
+    assert {batch[key].device.type for key in ("images", "targets", "camids")} == {"cpu"}
 
 
 def test_fastreids_own_builders_run_on_the_cpu(dn_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
