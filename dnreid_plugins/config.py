@@ -85,13 +85,14 @@ def _add_cia_config(losses: CfgNode) -> None:
     # T_0 and final value of the ramp, Eq. 6.
     losses.DGM.THRESHOLD_START = 0.7
     losses.DGM.THRESHOLD_FINAL = 1.15
-    # T_epo over the whole run ("global") or inside DGM's stage ("stage"); paper ambiguous (U2).
+    # T_epo over the whole run ("global") or from the first epoch with a weight > 0 on ("stage"); paper ambiguous (U2).
     losses.DGM.PROGRESS = "global"
     # Cost of a pair below the threshold, G_p of Eq. 7; paper silent (U8).
     losses.DGM.PENALTY = 1.0
     # When no pair reaches the threshold: "skip" the loss, "keep_last" matching or "cap" the threshold; paper silent.
     losses.DGM.ON_EMPTY = "skip"
-    # Match in stage 1 too, for MAA's class factor only; paper silent (U22).
+    # Match in stage 1 too; paper silent (U22). The loss stays out, the matching goes to MAA's class factor, to
+    # MarginMMD's groups and, with DATALOADER.PAIRED, to the sampler.
     losses.DGM.MATCH_ALWAYS = False
     # Match clusters that are left over once more, among all clusters of the other domain; paper silent (U9).
     losses.DGM.SECOND_ROUND = False
@@ -162,6 +163,7 @@ def _add_bridging_config(losses: CfgNode) -> None:
 
 def _add_cluster_config(cfg: CfgNode) -> None:
     cfg.CLUSTER = CfgNode()
+    # K1, K2, EPS and MIN_SAMPLES: CIA silent (U24), these are ADCA's; images that are in no cluster are left out.
     # Neighbours of the k-reciprocal encoding; keep K1 below the images per identity and domain.
     cfg.CLUSTER.K1 = 30
     # Neighbours of the local query expansion.
@@ -173,7 +175,7 @@ def _add_cluster_config(cfg: CfgNode) -> None:
     # Which feature is clustered and makes the prototypes: "after" the batch-norm neck, the one that is compared at
     # test time, or "before" it, as Bridging Day and Night's released code does (T2).
     cfg.CLUSTER.FEATURE = "after"
-    # Cluster on the mean of an image's feature and its mirror image's.
+    # Cluster on the mean of an image's feature and its mirror image's; CIA silent (U29).
     cfg.CLUSTER.FLIP = True
     # A domain without any cluster: "widen" raises EPS by 0.05 at a time up to 0.9 and then skips the domain for the
     # epoch, "skip" leaves the domain out at once, "stop" ends the run with a sentence.
@@ -181,7 +183,7 @@ def _add_cluster_config(cfg: CfgNode) -> None:
 
 
 def _add_run_config(cfg: CfgNode) -> None:
-    # Optimizer steps per epoch; 0 = training images // IMS_PER_BATCH, as in fast-reid.
+    # Optimizer steps per epoch; 0 = training images // IMS_PER_BATCH, as in fast-reid. CIA silent (U25).
     cfg.DATALOADER.ITERS_PER_EPOCH = 0
     # Draw matched day and night clusters into the same batch once a matching exists (CIA, paper silent, U23).
     cfg.DATALOADER.PAIRED = False
@@ -191,7 +193,8 @@ def _add_run_config(cfg: CfgNode) -> None:
     cfg.DATASETS.DNWILD_ALL_QUERIES = False
     # Seed of the rendered data set DNMini; 0 is the published one.
     cfg.DATASETS.DNMINI_SEED = 0
-    # Epochs (counted from 1) at which optimizer and learning-rate schedule start afresh; () = one schedule.
+    # Epochs (counted from 1) at which optimizer and learning-rate schedule start afresh; () = one schedule. CIA
+    # silent (U1).
     cfg.SOLVER.STAGES = ()
     # Newest periodic checkpoints that are kept.
     cfg.SOLVER.CHECKPOINT_KEEP = 2
