@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 import torch
 from fastreid.config import CfgNode
+from fastreid.utils import comm
 from run_helpers import same, train, weights
+from tiny_run import tiny_config
 
+from dnreid_plugins.engine.distributed import launch
 from dnreid_plugins.engine.stop import Stopped
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 
@@ -132,3 +135,34 @@ def test_another_seed_is_another_run(tiny_cfg: CfgNode, tmp_path: Path) -> None:
     two, second = start(cfg)
     two.train()
     assert first.paths != second.paths
+
+
+def one_of_two(folder: str) -> None:
+    """In each of two processes: an undisturbed run, a cut one and its resume; what differs goes to a file."""
+    sampler = "ImbalancedDatasetSampler"  # the one that draws from torch's generator, too
+    base = tiny_config(["SOLVER.BASE_LR", 0.001])
+    whole, seen = start(supervised(base, sampler, Path(folder) / "whole"))
+    whole.train()
+    cfg = supervised(base, sampler, Path(folder) / "cut")
+    cut(cfg, 6)
+    resumed, again = start(cfg, resume=True)
+    resumed.train()
+    torch.save(
+        {
+            "seen": seen.paths,
+            "same paths": again.paths == {i: seen.paths[i] for i in range(7, 12)},
+            "same weights": same(weights(whole), weights(resumed)),
+        },
+        Path(folder) / f"{comm.get_rank()}.pth",
+    )
+
+
+def test_each_of_two_processes_goes_on_with_its_own_batches(
+    tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTREID_DATASETS", str(tiny_root))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    launch(one_of_two, 2, args=(str(tmp_path),))
+    ranks = [torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in (0, 1)]
+    assert all(one["same paths"] and one["same weights"] for one in ranks)
+    assert ranks[0]["seen"] != ranks[1]["seen"] and len(ranks[0]["seen"][0]) == 4
