@@ -25,8 +25,14 @@ logger = logging.getLogger(__name__)
 FORMAT = 2
 PLAIN_ITEMS = ("format", "iteration", "epoch", "iters_per_epoch", "config", "config_hash", "code_version")
 # Keys whose change leaves a run the same run.
-FREE_SECTIONS = ("OUTPUT_DIR", "TEST", "DATALOADER.NUM_WORKERS", "AUDIT", "SOLVER.CHECKPOINT")
-FREE_SECTIONS += ("PROMPT_STAGE.CHECKPOINT",)
+FREE_SECTIONS = (
+    "OUTPUT_DIR",
+    "TEST",
+    "DATALOADER.NUM_WORKERS",
+    "AUDIT",
+    "SOLVER.CHECKPOINT",
+    "PROMPT_STAGE.CHECKPOINT",
+)
 
 
 class Checkpoints(HookBase):

@@ -46,5 +46,5 @@ def use_device(name: str) -> None:
     processes has its own device already, see `joined`.
     """
     device = torch.device(name)
-    if device.type == "cuda" and device.index is not None and comm.get_world_size() == 1:
+    if device.type == "cuda" and ":" in name and comm.get_world_size() == 1:
         torch.cuda.set_device(device)
