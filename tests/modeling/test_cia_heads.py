@@ -124,7 +124,7 @@ def test_mmd_and_margin_mmd_are_their_functions(feature: str) -> None:
     x, y = (day.unit, night.unit) if feature == "neck" else (day.pooled, night.pooled)
     plain = mmd2(x, y, num_kernels=3)
     assert torch.equal(configured("MMD", FEATURE=feature, NUM_KERNELS=3)(batch, memory), plain)
-    margins = {"MARGIN": 1.1, "BATCH_MARGIN": float(plain) + 0.1}
+    margins = {"MARGIN": 1.1, "BATCH_MARGIN": plain.item() + 0.1}
     head = configured("MarginMMD", FEATURE=feature, NUM_KERNELS=3, **margins)
     assert float(head(batch, memory)) == 0.0
     head.matching = Assignment.from_pairs(torch.tensor([[0, 1], [1, 2], [2, 0]]), torch.ones(3), 3, 4)
