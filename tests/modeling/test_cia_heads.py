@@ -126,12 +126,12 @@ def test_mmd_and_margin_mmd_are_their_functions(feature: str) -> None:
     assert torch.equal(configured("MMD", FEATURE=feature, NUM_KERNELS=3)(batch, memory), plain)
     margins = {"MARGIN": 1.1, "BATCH_MARGIN": plain.item() + 0.1}
     head = configured("MarginMMD", FEATURE=feature, NUM_KERNELS=3, **margins)
-    assert float(head(batch, memory)) == 0.0
+    assert head(batch, memory).item() == 0.0
     head.matching = Assignment.from_pairs(torch.tensor([[0, 1], [1, 2], [2, 0]]), torch.ones(3), 3, 4)
     expected = margin_mmd(
         x, y, day.targets, night.targets, head.matching.day_to_night, margin=1.1, num_kernels=3
     )
-    assert float(expected) > 0 and torch.equal(head(batch, memory), expected)
+    assert expected.item() > 0 and torch.equal(head(batch, memory), expected)
 
 
 def test_both_maps_of_a_many_to_one_matching_count() -> None:
