@@ -22,6 +22,9 @@ def add_config(cfg: CfgNode) -> None:
     """Add our keys with their defaults to ``cfg``."""
     # One seed for weights, sampling and augmentation. The same seed, machine and thread count give the same bits.
     cfg.SEED = 0
+    # On a GPU: kernels whose sums have one order, at some cost in speed; those without such a kernel warn. A CPU
+    # needs no switch. CUDNN_BENCHMARK must stay False for it, since it chooses kernels by their time.
+    cfg.DETERMINISTIC = True
     _add_model_config(cfg)
     _add_loss_config(cfg)
     _add_cluster_config(cfg)

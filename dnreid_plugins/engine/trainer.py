@@ -38,6 +38,7 @@ from .resources import check_resources
 from .results import read_results, update_results
 from .run_folder import STAGE_1, set_aside
 from .solver import build_lr_scheduler, build_optimizer
+from .state import choose_repeatable_kernels
 from .step import StepTrainer
 from .train_data import TrainData, build_train_data, read_dataset
 
@@ -58,6 +59,8 @@ class CrossDomainTrainer(DefaultTrainer):
         preflight.check(cfg)
         use_device(cfg.MODEL.DEVICE)
         configure_datasets(cfg)
+        if cfg.DETERMINISTIC and torch.device(cfg.MODEL.DEVICE).type == "cuda":
+            choose_repeatable_kernels()
         seed_all_rng(cfg.SEED)
         self.needs_clusters = getattr(
             META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE), "needs_clusters", False

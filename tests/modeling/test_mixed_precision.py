@@ -45,7 +45,9 @@ def test_the_list_of_heads_is_complete() -> None:
 
 
 def bridging(cfg: CfgNode) -> CfgNode:
+    folder = cfg.OUTPUT_DIR
     cfg.merge_from_file(str(Path(__file__).resolve().parents[1] / "tiny_bridging.yml"))
+    cfg.OUTPUT_DIR = folder  # the file's base has one of its own
     cfg.MODEL.LOSSES.NAME = BRIDGING
     cfg.PROMPT_STAGE.EPOCHS = 1
     cfg.DATASETS.TESTS = ()
