@@ -50,7 +50,7 @@ def choose_repeatable_kernels() -> None:
     torch.backends.cudnn.deterministic = True
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Memory that is written before it is read anyway need not be filled.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def clusters_to_state(clusters: EpochClusters, *, with_features: bool = True) -> dict[str, Any]:

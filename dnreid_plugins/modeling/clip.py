@@ -209,7 +209,7 @@ def build_clip_vit_backbone(cfg: CfgNode) -> ClipVitBackbone:
         pos_resize=clip.POS_RESIZE,
         grad_checkpoint=clip.GRAD_CHECKPOINT,
     )
-    activation = type(backbone.blocks[0].mlp.gelu).__name__
+    activation = type(backbone.blocks[0].get_submodule("mlp.gelu")).__name__
     logger.info("CLIP %s, weights %s, activation %s", clip.MODEL, weights or "random", activation)
     if backbone.feat_dim != cfg.MODEL.BACKBONE.FEAT_DIM:
         raise ValueError(
