@@ -70,11 +70,20 @@ def test_faiss_proposes_the_same() -> None:
 
 def test_packed_product_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     features = unit_rows(300, 64)
-    plain = knn_table(features, 30, block=128)
-    monkeypatch.setattr(_product, "_packed_is_faster", lambda threads: True)
+    assert _product._has_packed()
     packed = knn_table(features, 30, block=128)
+    monkeypatch.setattr(_product, "_has_packed", lambda: False)
+    plain = knn_table(features, 30, block=128)
     np.testing.assert_array_equal(plain.indices, packed.indices)
     np.testing.assert_array_equal(plain.distances, packed.distances)
+
+
+def test_no_measured_time_chooses_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last bits would differ from run to run, and with them a ranking of near ties."""
+    _product._has_packed.cache_clear()
+    monkeypatch.setattr(_product, "_seconds", lambda work: pytest.fail("a race decides"))
+    left, right = unit_rows(7, 16), unit_rows(9, 16, seed=1)
+    torch.testing.assert_close(_product.multiplier(right)(left), left @ right.t())
 
 
 def test_both_products_are_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,8 +93,8 @@ def test_both_products_are_full_precision(monkeypatch: pytest.MonkeyPatch) -> No
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")
-        for faster in (False, True):
-            monkeypatch.setattr(_product, "_packed_is_faster", lambda threads, f=faster: f)
+        for packed in (False, True):
+            monkeypatch.setattr(_product, "_has_packed", lambda packed=packed: packed)
             torch.testing.assert_close(_product.multiplier(right)(left), true, rtol=0, atol=1e-6)
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
