@@ -630,7 +630,7 @@ def supervised_weights(cfg: CfgNode, sampler: str) -> str:
 def test_S33_samplers_reseed_numpy(plain: Plain, tiny_cfg: CfgNode) -> None:
     """fast-reid: samplers set NumPy's global seed, from a seed drawn from NumPy; there is no `SEED` key.
 
-    Here: our samplers own their generators; with fast-reid's, `SEED` makes two runs equal.
+    Here: all samplers, fast-reid's too, draw from generators of their own; `SEED` makes two runs equal.
     """
     assert plain["s33"] is True
     labels, domains = np.zeros(16, dtype=np.int64), np.arange(16) % 2
@@ -870,7 +870,7 @@ def loader(data: Images, **options: Any) -> CpuGpuLoader:
 def test_D01_loader_needs_cuda(plain: Plain) -> None:
     """fast-reid: every loader opens a CUDA stream; without a GPU nothing can be read.
 
-    Here: own loader for both, in the place of `DataLoaderX`.
+    Here: own loader for both, in the place of `DataLoaderX`; batches wait on the CPU for the model's device.
     """
     assert "NVIDIA driver" in plain["d01"]
     assert fastreid_build.DataLoaderX is CpuGpuLoader
@@ -1204,7 +1204,8 @@ def test_T20_unknown_keys(plain: Plain) -> None:
 def test_T21_checkpoints_hold_the_generators(tiny_cfg: CfgNode) -> None:
     """fast-reid: random generators, the loss scale and the sampler's place are not in the checkpoint.
 
-    Here: they are; a resumed run ends in the same bits (see `tests/engine/test_trainer.py`).
+    Here: they are; a resumed run ends in the same bits (see `tests/engine/test_trainer.py` and
+    `test_supervised_resume.py`).
     """
     trainer = CrossDomainTrainer(tiny_cfg)
     assert set(Checkpoints(trainer).capture(0)) >= {
