@@ -18,14 +18,14 @@ def carried_assignment(
     num_day: int,
     num_night: int,
 ) -> Assignment:
-    """The one-to-one matching ``previous`` said of this epoch's clusters.
+    """The matching ``previous`` said of this epoch's clusters, each of its two directions for itself.
 
     Two clusterings number independently, so each old cluster hands its match to one heir: among the new
     clusters that took most of their images from it, the one that took the most (the lowest number among
-    equals). A pair survives if both its clusters have an heir.
+    equals). A partner survives if both clusters have an heir.
 
     Args:
-        previous: one-to-one matching between the old clusters.
+        previous: matching between the old clusters; may be many-to-one.
         old_labels_day: ``(N_day,)`` int64 labels ``previous`` was made with; -1 = outlier.
         new_labels_day: ``(N_day,)`` int64 labels of the same images now.
         old_labels_night: ``(N_night,)``, likewise.
@@ -35,13 +35,22 @@ def carried_assignment(
     """
     heir_day = _heirs(old_labels_day, new_labels_day, previous.day_to_night.shape[0], num_day)
     heir_night = _heirs(old_labels_night, new_labels_night, previous.night_to_day.shape[0], num_night)
-    pairs = torch.nonzero(previous.day_to_night >= 0).flatten()
-    scores = previous.day_score[pairs]
-    day, night = heir_day[pairs], heir_night[previous.day_to_night[pairs]]
-    alive = (day >= 0) & (night >= 0)
-    return Assignment.from_pairs(
-        torch.stack([day[alive], night[alive]], dim=1), scores[alive], num_day, num_night
-    )
+    night, day_score = _partners(previous.day_to_night, previous.day_score, heir_day, heir_night, num_day)
+    day, night_score = _partners(previous.night_to_day, previous.night_score, heir_night, heir_day, num_night)
+    return Assignment(night, day, day_score, night_score)
+
+
+def _partners(
+    partner: Tensor, score: Tensor, heirs: Tensor, partner_heirs: Tensor, num_new: int
+) -> tuple[Tensor, Tensor]:
+    """One direction between the new clusters: partners ``(C_new,)``, -1 = none, and their scores."""
+    old = torch.nonzero(partner >= 0).flatten()
+    new, other = heirs[old], partner_heirs[partner[old]]
+    alive = (new >= 0) & (other >= 0)
+    partners, scores = torch.full((num_new,), -1), score.new_zeros(num_new)
+    partners[new[alive]] = other[alive]
+    scores[new[alive]] = score[old][alive]
+    return partners, scores
 
 
 def _heirs(old: Tensor, new: Tensor, num_old: int, num_new: int) -> Tensor:

@@ -56,3 +56,19 @@ def test_nothing_left_to_carry_to() -> None:
         num_night=1,
     )
     assert got.day_to_night.tolist() == [] and got.night_to_day.tolist() == [-1]
+
+
+def test_both_sides_of_a_many_to_one_matching_are_carried() -> None:
+    """Night 1 follows day 0 too, which only the night side names."""
+    previous = Assignment(labels(0), labels(0, 0), torch.tensor([0.9]), torch.tensor([0.9, 0.7]))
+    got = carried_assignment(
+        previous,
+        old_labels_day=labels(0, 0),
+        new_labels_day=labels(0, 0),
+        old_labels_night=labels(0, 1),
+        new_labels_night=labels(1, 0),
+        num_day=1,
+        num_night=2,
+    )
+    assert got.day_to_night.tolist() == [1] and got.night_to_day.tolist() == [0, 0]
+    torch.testing.assert_close(got.night_score, torch.tensor([0.7, 0.9]))
