@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import socket
@@ -235,13 +236,19 @@ def test_weights_from_a_file(toy_file: Path, tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # tracing is deprecated; old archives stay
 def test_torchscript_archive_means_quick_gelu(toy_file: Path, tmp_path: Path) -> None:
+    """As OpenAI ships them: half precision, and three numbers stand beside the weights."""
     model = toy_clip()
     tokens = torch.zeros(1, 20, dtype=torch.int64)
-    torch.jit.save(
-        torch.jit.trace(model, (torch.randn(1, 3, 32, 32), tokens), check_trace=False), tmp_path / "openai.pt"
-    )
+    shipped = copy.deepcopy(model)
+    for name in ("input_resolution", "context_length", "vocab_size"):
+        shipped.__dict__.pop(name, None)
+        shipped.register_buffer(name, torch.tensor(32))
+    traced = torch.jit.trace(shipped, (torch.randn(1, 3, 32, 32), tokens), check_trace=False)
+    torch.jit.save(traced.half(), tmp_path / "openai.pt")
     loaded = build_open_clip(describe(str(toy_file)), str(tmp_path / "openai.pt"))
-    torch.testing.assert_close(loaded.visual.proj, model.visual.proj)
+    for key, value in loaded.state_dict().items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, model.state_dict()[key], rtol=1e-3, atol=1e-4)
     assert type(loaded.visual.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
     assert type(model.visual.transformer.resblocks[0].mlp.gelu).__name__ == "GELU"
 
