@@ -17,8 +17,9 @@ from fastreid.utils import comm
 from torch import Tensor, nn
 
 from ..modeling.weight_files import WeightFileError, read_weight_file
+from .audit import gradient_norm
 from .files import plain, write_atomically
-from .hooks import begin_epoch, gradient_norm
+from .hooks import begin_epoch
 from .kept_prompts import join_prompts, kept_prompts, prepare_prompts
 from .state import clusters_from_state, clusters_to_state, set_generator_state
 from .step import on_device

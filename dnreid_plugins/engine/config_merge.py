@@ -32,7 +32,7 @@ def merge_with_suggestions(
     """
     trial = cfg.clone()
     if config_file:
-        _merge(trial, _read(Path(config_file)), str(config_file))
+        _merge(trial, read_config_file(Path(config_file)), str(config_file))
     pairs = [item for item in opts or () if item != "--"]
     if len(pairs) % 2:
         raise ConfigError(
@@ -46,7 +46,12 @@ def merge_with_suggestions(
     _copy(trial, cfg)
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def read_config_file(path: Path) -> Mapping[str, Any]:
+    """What a config file says, those it is based on included, not yet compared with the known keys.
+
+    Raises:
+        ConfigError: no such file, a base that cannot be read, or no yaml mapping.
+    """
     if not os.path.isfile(path):  # never raises, whatever the name is
         raise ConfigError(f"There is no config file {path}; correct --config-file.")
     try:

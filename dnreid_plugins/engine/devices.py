@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from fastreid.utils import comm
 
-from .config_merge import _read
+from .config_merge import read_config_file
 
 
 def device_type(args: tuple[Any, ...]) -> str:
@@ -35,7 +35,7 @@ def _device_of(config_file: str, opts: list[str]) -> str:
     for key, value in reversed(list(zip(opts[::2], opts[1::2]))):
         if key == "MODEL.DEVICE":
             return str(value)
-    section = _read(Path(config_file)).get("MODEL") if config_file else None
+    section = read_config_file(Path(config_file)).get("MODEL") if config_file else None
     return str(section.get("DEVICE", "")) if isinstance(section, Mapping) else ""
 
 

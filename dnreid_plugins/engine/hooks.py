@@ -1,4 +1,4 @@
-"""What happens around the steps: labels before an epoch, memory after a step, evaluation, audit, health line."""
+"""What happens around the steps: labels before an epoch, memory after a step, evaluation, health line."""
 
 from __future__ import annotations
 
@@ -219,65 +219,6 @@ class Writers(HookBase):
     def _write(self) -> None:
         for writer in self.writers:
             writer.write()
-
-
-class LossAudit(HookBase):
-    """Every ``period`` iterations: the norm of each loss head's gradient at the features, and its share.
-
-    The figures that a head has of its last batch (`LossHead.statistics`) are written then too, as ``<head>/<key>``.
-    A head that has a weight but whose gradient is exactly zero trains nothing: that is a warning.
-    """
-
-    def __init__(self, period: int) -> None:
-        self.period = period
-        self._features: Tensor | None = None
-
-    def before_train(self) -> None:
-        self.trainer.step_trainer.before_backward.append(self.inspect)
-
-    def inspect(self, losses: dict[str, Tensor]) -> None:
-        if self.trainer.iter % self.period != 0:
-            return
-        features = self.trainer.bare_model.last_features
-        norms = {name: gradient_norm(loss, features) for name, loss in losses.items()}
-        total = sum(norms.values())
-        scalars = {f"audit/{name}": norm for name, norm in norms.items()}
-        scalars.update(
-            {f"audit/{name}_share": 100 * norm / total for name, norm in norms.items() if total > 0}
-        )
-        if comm.is_main_process():
-            scalars.update(batch_statistics(self.trainer.bare_model))
-        self.trainer.storage.put_scalars(**scalars, smoothing_hint=False)
-        for name, norm in norms.items():
-            if norm == 0.0:
-                logger.warning(
-                    "%s has gradient exactly 0 at the encoder at iteration %d although its weight is not 0.",
-                    name,
-                    self.trainer.iter,
-                )
-        line = ", ".join(f"{k} {v:.3g} ({100 * v / max(total, 1e-30):.0f} %)" for k, v in norms.items())
-        logger.info("iteration %d audit, gradient norm at the features: %s", self.trainer.iter, line)
-
-
-def batch_statistics(model: Any) -> dict[str, float]:
-    """``{"<head>/<key>": value}`` of every head that trains in the running epoch, finite figures only."""
-    figures = {
-        f"{name}/{key}": float(value)
-        for name, head in model.loss_heads.items()
-        if head.weight_at(model.epoch) > 0
-        for key, value in head.statistics.items()
-    }
-    return {key: value for key, value in figures.items() if math.isfinite(value)}
-
-
-def gradient_norm(loss: Tensor, features: Tensor) -> float:
-    """Norm of d loss / d features; 0 where the loss does not reach them."""
-    if not loss.requires_grad:
-        return 0.0
-    (gradient,) = torch.autograd.grad(loss, features, retain_graph=True, allow_unused=True)
-    # torch's types do not know that `allow_unused` gives None.
-    found: Tensor | None = gradient
-    return 0.0 if found is None else float(found.float().norm())
 
 
 def flatten(results: dict[str, Any], prefix: str = "") -> dict[str, float]:

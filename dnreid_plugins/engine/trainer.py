@@ -25,12 +25,13 @@ from ..evaluation.extraction import extract_features
 from ..functional.types import Assignment
 from ..modeling.meta_arch import BeforeNeck
 from . import preflight
+from .audit import LossAudit
 from .bad_batch import KeepBadBatch
 from .checkpointing import Checkpoints
 from .devices import use_device
 from .distributed import SameBuffers, needs_same_buffers, wrap_model
 from .extra_hooks import BestKeeper, build_extra_hooks
-from .hooks import Evaluate, LabelPhase, LossAudit, MemoryUpdate, Writers
+from .hooks import Evaluate, LabelPhase, MemoryUpdate, Writers
 from .label_phase import Clusterer
 from .logs import quiet_screen, setup_logs
 from .prompt_phase import PromptPhase
