@@ -6,7 +6,8 @@ FASTREID := fastreid==1.4.0
 COVERAGE_MIN ?= 90
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
-# What the stress runs tried, one line each; absolute, since tests change the folder.
+# What the stress runs tried, one line each; absolute, since tests change the folder. KEEP=1 adds to an earlier one.
+KEEP ?=
 LEDGER ?= $(CURDIR)/logs/stress.jsonl
 # Small convolutions run fastest on one thread; the tests run two processes, the demo reads images in a second one.
 export OMP_NUM_THREADS ?= 1
@@ -57,7 +58,7 @@ bench: $(VENV)/.installed-dev  ## every benchmark side by side with fast-reid's 
 	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
 stress: $(VENV)/.installed-dev  ## kill, fuzz and soak runs (an hour), then the table of docs/reliability.md
-	@mkdir -p $(dir $(LEDGER)) && rm -f $(LEDGER)
+	@mkdir -p $(dir $(LEDGER))$(if $(KEEP),, && rm -f $(LEDGER))
 	status=0; DNREID_STRESS_LEDGER=$(LEDGER) $(BIN)/python -m pytest -m stress $(PYTEST_ARGS) || status=$$?; \
 	    $(BIN)/python tools/reliability_table.py $(LEDGER) && exit $$status
 
