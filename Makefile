@@ -57,7 +57,7 @@ format: $(VENV)/.installed-dev  ## let ruff rewrite what it can
 bench: $(VENV)/.installed-dev  ## every benchmark side by side with fast-reid's own function
 	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
-stress: $(VENV)/.installed-dev  ## kill, fuzz and soak runs (an hour), then the table of docs/reliability.md
+stress: $(VENV)/.installed-dev  ## kill, fuzz and soak runs (half an hour), then the table of docs/reliability.md
 	@mkdir -p $(dir $(LEDGER))$(if $(KEEP),, && rm -f $(LEDGER))
 	status=0; DNREID_STRESS_LEDGER=$(LEDGER) $(BIN)/python -m pytest -m stress $(PYTEST_ARGS) || status=$$?; \
 	    $(BIN)/python tools/reliability_table.py $(LEDGER) && exit $$status

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,14 @@ def test_the_command_writes_and_fails_where_something_was_lost(
     assert "| a | x | 3 | 2 | a row |" in document.read_text()
     ledger.write_text(row("a", "x", 3, 3))
     assert tool.main() == 0
+
+
+def test_the_table_in_the_document_tells_of_no_loss() -> None:
+    """What stands in docs/reliability.md is a ledger in which everything was survived."""
+    text = tool.DOCUMENT.read_text(encoding="utf-8")
+    inside = text.partition(tool.BEGIN)[2].partition(tool.END)[0]
+    rows = re.findall(
+        r"^\| (?!area|\*\*)(.+?) \| (.+?) \| ([\d,]+) \| ([\d,]+) \| (.+) \|$", inside, re.MULTILINE
+    )
+    assert len(rows) >= 20
+    assert [r for r in rows if r[2] != r[3] or r[4] != "nothing"] == []
