@@ -102,9 +102,10 @@ def test_two_hundred_epochs(tiny_cfg: CfgNode, workers: int) -> None:
     seen = soak(tiny_cfg, 200)
     found = grown(seen[20:100], seen[100:])
     more = (seen[-1].resident_bytes - seen[99].resident_bytes) / 2**20
+    print(f"resident memory of epoch 200 against 100: {more:+.1f} MiB")
     record(
         "soak",
-        f"200 epochs, {workers} loader workers (resident memory of epoch 200 against 100: {more:+.1f} MiB)",
+        f"200 epochs, {workers} loader workers",
         tried=1,
         survived=int(not found),
         lost=", ".join(f"{name} {a} -> {b}" for name, (a, b) in found.items()),
