@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import signal
@@ -157,7 +158,7 @@ def test_a_killed_process_ends_the_others_and_a_resume_ends_as_the_undisturbed_r
             key for key, value in whole[world].items() if not torch.equal(value, got.get(key, value * 0 - 1))
         ]:
             lost.append(f"{fault}: the resumed run differs; {done.stderr[-300:]}")
-    print(f"the others ended after at most {max(seconds, default=0):.0f} s")
+    logging.getLogger(__name__).info(f"the others ended after at most {max(seconds, default=0):.0f} s")
     text = "kill -9 of one of 2 or 3; sentence, the others end, exact resume"
     tried = len(LOSSES)
     record(

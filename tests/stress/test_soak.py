@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import threading
 from pathlib import Path
@@ -102,7 +103,7 @@ def test_two_hundred_epochs(tiny_cfg: CfgNode, workers: int) -> None:
     seen = soak(tiny_cfg, 200)
     found = grown(seen[20:100], seen[100:])
     more = (seen[-1].resident_bytes - seen[99].resident_bytes) / 2**20
-    print(f"resident memory of epoch 200 against 100: {more:+.1f} MiB")
+    logging.getLogger(__name__).info(f"resident memory of epoch 200 against 100: {more:+.1f} MiB")
     record(
         "soak",
         f"200 epochs, {workers} loader workers",
