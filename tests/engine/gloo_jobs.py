@@ -24,9 +24,9 @@ from dnreid_plugins.modeling.batch import BatchFeatures
 from dnreid_plugins.modeling.gather import check_composition, gather_batch
 from dnreid_plugins.modeling.sync_bn import SyncBatchNorm
 
-#: Batches that 1, 2 and 3 processes can share, and every loss head of CIA from the first epoch on. The first step agrees
-#: to 5e-7; what follows spreads that rounding, Adam most (it makes a full step of a gradient that is rounding only), so
-#: this is SGD at a low rate: 4e-6 after twenty steps, in which the losses change by 1 to 2.
+#: Batches that 1, 2 and 3 processes can share, and every loss head of CIA from the first epoch on. The first step
+#: agrees to 5e-7; what follows spreads that rounding, Adam most (it makes a full step of a gradient that is rounding
+#: only), so this is SGD at a low rate: 4e-6 after twenty steps, in which the losses change by 1 to 2.
 OPTIONS: list[Any] = ["SOLVER.IMS_PER_BATCH", 24, "TEST.IMS_PER_BATCH", 33, "DATALOADER.ITERS_PER_EPOCH", 10]
 OPTIONS += ["SOLVER.OPT", "SGD", "SOLVER.BASE_LR", 0.0005]
 OPTIONS += ["MODEL.LOSSES.NAME", ["ClusterNCE", "MAA", "DGM"], "MODEL.LOSSES.DGM.WEIGHT", [[1, 0.3]]]
