@@ -84,8 +84,18 @@ def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_cfg(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CfgNode:
     """Base on the tiny DN-348: two epochs of four iterations in about a second."""
-    monkeypatch.setenv("FASTREID_DATASETS", str(tiny_root))
+    return tiny("tiny.yml", tiny_root, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def tiny_bridging_cfg(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CfgNode:
+    """Both stages of Bridging Day and Night on the tiny DN-348."""
+    return tiny("tiny_bridging.yml", tiny_root, tmp_path, monkeypatch)
+
+
+def tiny(name: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CfgNode:
+    monkeypatch.setenv("FASTREID_DATASETS", str(root))
     cfg = get_cfg()
-    cfg.merge_from_file(str(Path(__file__).parent / "tiny.yml"))
+    cfg.merge_from_file(str(Path(__file__).parent / name))
     cfg.OUTPUT_DIR = str(tmp_path / "out")
     return cfg

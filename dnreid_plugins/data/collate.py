@@ -1,4 +1,4 @@
-"""Join samples to a batch. What cannot be joined is refused, never replaced by None."""
+"""Join samples to a batch and move it. What cannot be joined is refused, never replaced by None."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ class LoadFailure:
 
     message: str
     traceback: str = ""
+
+
+def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """``batch`` with its tensors on ``device``; from pinned memory the copy runs beside the computation."""
+    return {
+        key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for key, value in batch.items()
+    }
 
 
 def collate(samples: Sequence[Any]) -> Any:

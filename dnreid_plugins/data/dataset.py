@@ -19,11 +19,55 @@ from .seeding import generators_kept, seed_generators
 from .transforms import DomainTransform
 
 
-class DomainDataset(Dataset[dict[str, Any]]):
-    """Images as fast-reid's sample dict plus ``domains`` and ``indices`` (place in ``items``).
+class SeededSamples(Dataset[Any]):
+    """Samples by place, or by ``(place, seed)``: then all random draws come from that seed.
 
-    A key is a place, or ``(place, seed)``: then all random draws of the transform come from that seed. The
-    process's own generators stay as they are either way.
+    The process's own generators stay as they are either way. A subclass has `read` and `complaint`.
+    """
+
+    def read(self, index: int) -> Any:
+        """The sample at a place; may draw from the global generators."""
+        raise NotImplementedError
+
+    def complaint(self, index: int) -> str:
+        """What is said of a sample that `read` fails on, the reason follows; a `DataError` speaks for itself."""
+        raise NotImplementedError
+
+    def begin_batch(self) -> None:
+        """Called before the samples of each batch."""
+
+    def __getitem__(self, key: int | SeededIndex) -> Any:
+        """One sample.
+
+        Raises:
+            DataError: it cannot be loaded.
+        """
+        sample = self.__getitems__([key])[0]
+        if isinstance(sample, LoadFailure):
+            raise DataError(sample.message)
+        return sample
+
+    def __getitems__(self, keys: Sequence[int | SeededIndex]) -> list[Any]:
+        """The samples of one batch; a failure stands in its place (torch's workers call this)."""
+        self.begin_batch()
+        # a worker's generators serve nobody else
+        with nullcontext() if get_worker_info() is not None else generators_kept():
+            return [self._load(*key) if isinstance(key, tuple) else self._load(key) for key in keys]
+
+    def _load(self, index: int, seed: int | None = None) -> Any:
+        try:
+            if seed is not None:
+                seed_generators(seed)
+            return self.read(index)
+        except DataError as error:
+            return LoadFailure(str(error))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            return LoadFailure(f"{self.complaint(index)} ({reason})", traceback.format_exc())
+
+
+class DomainDataset(SeededSamples):
+    """Images as fast-reid's sample dict plus ``domains`` and ``indices`` (place in ``items``).
 
     Args:
         items: ``(path, pid, camid)`` in canonical order, :class:`DomainItem` where domains matter.
@@ -58,42 +102,21 @@ class DomainDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, key: int | SeededIndex) -> dict[str, Any]:
-        """One sample.
-
-        Raises:
-            DataError: the image cannot be read, or its transform fails.
-        """
-        sample = self.__getitems__([key])[0]
-        if isinstance(sample, LoadFailure):
-            raise DataError(sample.message)
-        return sample
-
-    def __getitems__(self, keys: Sequence[int | SeededIndex]) -> list[dict[str, Any] | LoadFailure]:
-        """The samples of one batch; a failure stands in its place (torch's workers call this)."""
+    def begin_batch(self) -> None:
         begin_batch = getattr(self.transform, "begin_batch", None)
         if begin_batch is not None:
             begin_batch()
-        # a worker's generators serve nobody else
-        with nullcontext() if get_worker_info() is not None else generators_kept():
-            return [self._load(*key) if isinstance(key, tuple) else self._load(key) for key in keys]
 
-    def _load(self, index: int, seed: int | None = None) -> dict[str, Any] | LoadFailure:
+    def read(self, index: int) -> dict[str, Any]:
         path = self.items[index][0]
-        try:
-            if seed is not None:
-                seed_generators(seed)
-            image = self.transform(read_image(path), domain_of(self.items[index]))
-        except DataError as error:
-            return LoadFailure(str(error))
-        except Exception as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            return LoadFailure(f"image {path!r} cannot be transformed ({reason})", traceback.format_exc())
         return {
-            "images": image,
+            "images": self.transform(read_image(path), domain_of(self.items[index])),
             "targets": int(self._targets[index]),
             "camids": int(self.camids[index]),
             "img_paths": path,
             "domains": int(self.domains[index]),
             "indices": int(index),
         }
+
+    def complaint(self, index: int) -> str:
+        return f"image {self.items[index][0]!r} cannot be transformed"

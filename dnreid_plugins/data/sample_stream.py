@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import itertools
 import logging
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
-from .collate import LoadFailure
-from .errors import DataError
+from .dataset import SeededSamples
 from .loaders import CpuGpuLoader, SentenceLoader
 from .samplers import SeededIndex
-from .seeding import PrivateGenerators, generators_kept, seed_generators
+from .seeding import PrivateGenerators, image_seeds
 from .transforms import DomainTransform
 
 logger = logging.getLogger(__name__)
@@ -73,16 +70,12 @@ class SampleStream(Sampler[list[SeededIndex]]):
     def _seeds(self, iteration: int) -> npt.NDArray[np.uint64]:
         """63-bit seeds of this process's batch."""
         size = self.batches.batch_size
-        sequence = np.random.SeedSequence((self.seed, iteration))
-        seeds = sequence.generate_state(self.world_size * size, np.uint64) >> np.uint64(1)
+        seeds = image_seeds((self.seed, iteration), self.world_size * size)
         return seeds[self.rank * size : (self.rank + 1) * size]
 
 
-class SeededDataset(Dataset[Any]):
-    """Any data set with whole-number keys, read by keys ``(index, seed)``: all random draws come from the seed.
-
-    The process's own generators stay as they are. Other attributes are those of the data set inside.
-    """
+class SeededDataset(SeededSamples):
+    """Any data set with whole-number keys as `SeededSamples`. Other attributes are those of the data set inside."""
 
     def __init__(self, inner: Dataset[Any]) -> None:
         self.inner = inner
@@ -97,36 +90,14 @@ class SeededDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.inner)  # type: ignore[arg-type]
 
-    def __getitem__(self, key: SeededIndex) -> Any:
-        """One sample.
-
-        Raises:
-            DataError: it cannot be loaded.
-        """
-        sample = self.__getitems__([key])[0]
-        if isinstance(sample, LoadFailure):
-            raise DataError(sample.message)
-        return sample
-
-    def __getitems__(self, keys: Sequence[SeededIndex]) -> list[Any]:
-        """The samples of one batch; a failure stands in its place (torch's workers call this)."""
+    def begin_batch(self) -> None:
         self._pipelines.begin_batch()
-        # a worker's generators serve nobody else
-        with nullcontext() if get_worker_info() is not None else generators_kept():
-            return [self._load(*key) for key in keys]
 
-    def _load(self, index: int, seed: int) -> Any:
-        try:
-            seed_generators(seed)
-            return self.inner[index]
-        except DataError as error:
-            return LoadFailure(str(error))
-        except Exception as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            return LoadFailure(
-                f"training sample {index} of {type(self.inner).__name__} cannot be loaded ({reason})",
-                traceback.format_exc(),
-            )
+    def read(self, index: int) -> Any:
+        return self.inner[index]
+
+    def complaint(self, index: int) -> str:
+        return f"training sample {index} of {type(self.inner).__name__} cannot be loaded"
 
 
 def repeatable(loader: Any, *, seed: int, rank: int = 0, world_size: int = 1) -> Any:

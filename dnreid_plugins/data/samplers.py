@@ -14,6 +14,7 @@ from torch.utils.data import Sampler
 from ..functional.types import Assignment
 from .cluster_stream import ClusterStream, PairedStream, SeparateStream
 from .domains import Domain
+from .seeding import image_seeds
 
 logger = logging.getLogger(__name__)
 
@@ -168,10 +169,8 @@ class CrossDomainIdentitySampler(Sampler[list[SeededIndex]]):
 
     def _seeds(self, batch: int, parts: int) -> npt.NDArray[np.uint64]:
         """63-bit seeds of a global batch of ``parts`` domain parts."""
-        sequence = np.random.SeedSequence((self.seed, self.epoch, batch))
-        return sequence.generate_state(
-            parts * self.num_clusters * self.num_instances, np.uint64
-        ) >> np.uint64(1)
+        count = parts * self.num_clusters * self.num_instances
+        return image_seeds((self.seed, self.epoch, batch), count)
 
 
 def _to_array(values: torch.Tensor | npt.ArrayLike) -> npt.NDArray[np.int64]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 
@@ -17,6 +18,11 @@ def seed_generators(seed: int) -> None:
     np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002 (third-party transforms draw from it)
     # torch.manual_seed would also seed every accelerator, which costs 100 microseconds and disturbs training
     torch.default_generator.manual_seed(seed)
+
+
+def image_seeds(entropy: tuple[int, ...], count: int) -> npt.NDArray[np.uint64]:
+    """``(count,)`` 63-bit seeds, a function of ``entropy`` alone."""
+    return np.random.SeedSequence(entropy).generate_state(count, np.uint64) >> np.uint64(1)
 
 
 @contextmanager

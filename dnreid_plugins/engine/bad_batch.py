@@ -16,13 +16,13 @@ from fastreid.modeling.meta_arch import build_model
 from fastreid.utils import comm
 from torch import Tensor, nn
 
+from ..data.collate import on_device
 from ..modeling.weight_files import WeightFileError, read_weight_file
 from .audit import gradient_norm
 from .files import plain, write_atomically
 from .hooks import begin_epoch
 from .kept_prompts import join_prompts, kept_prompts, prepare_prompts
 from .state import clusters_from_state, clusters_to_state, set_generator_state
-from .step import on_device
 
 logger = logging.getLogger(__name__)
 

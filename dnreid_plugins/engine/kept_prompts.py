@@ -62,7 +62,6 @@ class _KeptRows(nn.Module):
 
 def prepare_prompts(model: Any, kept: dict[str, Any], cfg: Any) -> None:
     """Hand the kept prompts and a text tower as ``cfg`` describes it to the model's head."""
-    torch.manual_seed(cfg.SEED)  # as in stage 1, for a tower without pre-trained weights
     text = build_text_tower(cfg)
     prompts = build_prompt_learner(cfg, text, kept["domains"])
     prompts.tokens.weight.data.copy_(kept["tokens"])

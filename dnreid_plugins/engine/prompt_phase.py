@@ -62,9 +62,6 @@ class PromptPhase(HookBase):
     def before_train(self) -> None:
         before = generator_state()  # stage 1, whole, resumed or skipped, leaves no trace in stage 2
         device = self.trainer.bare_model.device
-        torch.manual_seed(
-            self.cfg.SEED
-        )  # a text tower without pre-trained weights is the same after a resume
         text = build_text_tower(self.cfg)
         self.made_for = made_for(self.cfg, text, self.images)
         text = text.to(device)

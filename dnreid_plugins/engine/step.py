@@ -11,6 +11,7 @@ import torch
 from fastreid.engine.train_loop import SimpleTrainer
 from torch import Tensor, nn
 
+from ..data.collate import on_device
 from .state import generator_state
 
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -22,14 +23,6 @@ SMALLEST_SCALE = 2.0**-14
 
 class NonFiniteLossError(FloatingPointError):
     """A loss or a gradient became NaN or infinite, or float16 can no longer hold the gradients."""
-
-
-def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """``batch`` with its tensors on ``device``; from pinned memory the copy runs beside the computation."""
-    return {
-        key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for key, value in batch.items()
-    }
 
 
 class StepTrainer(SimpleTrainer):

@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..data.collate import on_device
 from ..data.errors import DataError
 
 _ROWS_PER_EXCHANGE = 16384
@@ -90,10 +91,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def _encode(
     model: nn.Module, batch: dict[str, Any], *, flip: bool, normalize: bool, device: torch.device
 ) -> Tensor:
-    moved = {
-        key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for key, value in batch.items()
-    }
+    moved = on_device(batch, device)
     features = model(moved).float()
     if flip:
         mirrored = model({**moved, "images": moved["images"].flip(-1)}).float()

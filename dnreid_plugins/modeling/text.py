@@ -159,8 +159,15 @@ def _tokenizer() -> Any:
 
 
 def build_text_tower(cfg: CfgNode) -> ClipTextTower:
-    """The text tower that belongs to the image tower of ``cfg.MODEL.BACKBONE.CLIP``."""
+    """The text tower that belongs to the image tower of ``cfg.MODEL.BACKBONE.CLIP``.
+
+    Without pre-trained weights it is a function of ``SEED``, the same after a resume and in a replay; the global
+    generator stays as it is.
+    """
     clip = cfg.MODEL.BACKBONE.CLIP
     description = describe(clip.MODEL)
     weights = clip.PRETRAINED if cfg.MODEL.BACKBONE.PRETRAIN else ""
-    return ClipTextTower(model=build_open_clip(description, weights), vocabulary=description.vocabulary)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(cfg.SEED)  # torch.manual_seed would seed every accelerator too
+        model = build_open_clip(description, weights)
+    return ClipTextTower(model=model, vocabulary=description.vocabulary)

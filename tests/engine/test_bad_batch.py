@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from fastreid.config import CfgNode, get_cfg
+from fastreid.config import CfgNode
 from torch import nn
 
 from dnreid_plugins.engine.bad_batch import load_bad_batch, rebuild_model, replay
@@ -78,13 +78,9 @@ def test_the_kept_batch_replays_to_the_same_losses(cfg: CfgNode, tmp_path: Path)
 
 
 @pytest.fixture
-def bridging(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CfgNode:
-    monkeypatch.setenv("FASTREID_DATASETS", str(tiny_root))
-    cfg = get_cfg()
-    cfg.merge_from_file(str(Path(__file__).parents[1] / "tiny_bridging.yml"))
-    cfg.OUTPUT_DIR = str(tmp_path / "out")
-    cfg.TEST.EVAL_START = False
-    return cfg
+def bridging(tiny_bridging_cfg: CfgNode) -> CfgNode:
+    tiny_bridging_cfg.TEST.EVAL_START = False
+    return tiny_bridging_cfg
 
 
 def bridging_run(cfg: CfgNode) -> dict[str, torch.Tensor]:

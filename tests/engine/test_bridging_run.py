@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from fastreid.config import CfgNode, get_cfg
+from fastreid.config import CfgNode
 from run_helpers import same, train, weights
 
 from dnreid_plugins.engine import prompt_phase
@@ -29,12 +29,8 @@ class PowerCutError(Exception):
 
 
 @pytest.fixture
-def cfg(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CfgNode:
-    monkeypatch.setenv("FASTREID_DATASETS", str(tiny_root))
-    cfg = get_cfg()
-    cfg.merge_from_file(str(Path(__file__).parents[1] / "tiny_bridging.yml"))
-    cfg.OUTPUT_DIR = str(tmp_path / "out")
-    return cfg
+def cfg(tiny_bridging_cfg: CfgNode) -> CfgNode:
+    return tiny_bridging_cfg
 
 
 def prompts_of(trainer: CrossDomainTrainer) -> Any:
