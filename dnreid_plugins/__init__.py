@@ -8,10 +8,11 @@ from . import compat
 
 compat.import_fastreid()
 
-from . import config, data, evaluation, modeling  # noqa: E402
+from . import config, data, evaluation, labels, modeling  # noqa: E402
+from .engine import stages  # noqa: E402
 
 compat.mend()
 config.extend_defaults()
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "config", "data", "evaluation", "modeling"]
+__all__ = ["__version__", "config", "data", "evaluation", "labels", "modeling", "stages"]

@@ -19,15 +19,6 @@ from .domains import Domain
 ImageTransform = Callable[[Image.Image], Tensor]
 
 
-def add_input_config(cfg: CfgNode) -> None:
-    """Add our keys below ``INPUT``."""
-    # Replace day images at random by one of their channels or their grey value.
-    cfg.INPUT.CHANNEL_AUG = CfgNode({"ENABLED": False})
-    cfg.INPUT.CHANNEL_AUG.PROB = 0.5
-    # What random erasing fills in: "constant" (INPUT.REA.VALUE, as fast-reid) or "noise" (normal, per pixel).
-    cfg.INPUT.REA.MODE = "constant"
-
-
 @dataclass(frozen=True)
 class DomainTransform:
     """The pipelines of the two domains; calling it picks one."""

@@ -23,12 +23,9 @@ class LossAudit(HookBase):
 
     def __init__(self, period: int) -> None:
         self.period = period
-        self._features: Tensor | None = None
 
-    def before_train(self) -> None:
-        self.trainer.step_trainer.before_backward.append(self.inspect)
-
-    def inspect(self, losses: dict[str, Tensor]) -> None:
+    def losses_ready(self, losses: dict[str, Tensor]) -> None:
+        """Called by the trainer with the losses of each step while their graph is there."""
         if self.trainer.iter % self.period != 0:
             return
         features = self.trainer.bare_model.last_features
@@ -56,8 +53,7 @@ def batch_statistics(model: Any) -> dict[str, float]:
     """``{"<head>/<key>": value}`` of every head that trains in the running epoch, finite figures only."""
     figures = {
         f"{name}/{key}": float(value)
-        for name, head in model.loss_heads.items()
-        if head.weight_at(model.epoch) > 0
+        for name, head in model.parts.active_heads()
         for key, value in head.statistics.items()
     }
     return {key: value for key, value in figures.items() if math.isfinite(value)}

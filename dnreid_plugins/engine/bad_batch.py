@@ -20,9 +20,7 @@ from ..data.collate import on_device
 from ..modeling.weight_files import WeightFileError, read_weight_file
 from .audit import gradient_norm
 from .files import plain, write_atomically
-from .hooks import begin_epoch
-from .kept_prompts import join_prompts, kept_prompts, prepare_prompts
-from .state import clusters_from_state, clusters_to_state, set_generator_state
+from .state import epoch_from_state, epoch_to_state, set_generator_state
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +30,8 @@ FILE = "bad_batch.pt"
 class KeepBadBatch(HookBase):
     """Writes ``OUTPUT_DIR/bad_batch.pt`` when a loss or gradient is not finite (``.rank1.pt`` in process 1 ...)."""
 
-    def before_train(self) -> None:
-        self.trainer.step_trainer.keep_bad_batch = self.keep
-
-    def keep(self, batch: dict[str, Any], losses: dict[str, Tensor], reason: str) -> str:
-        """Save; returns what to say about it, empty where there is no ``OUTPUT_DIR``."""
+    def step_failed(self, batch: dict[str, Any], losses: dict[str, Tensor], reason: str) -> str:
+        """Save; returns what to say about it, empty where there is no ``OUTPUT_DIR``. The trainer calls it."""
         trainer, rank = self.trainer, comm.get_rank()
         if not trainer.cfg.OUTPUT_DIR:
             return ""
@@ -61,10 +56,8 @@ class KeepBadBatch(HookBase):
             "config": trainer.cfg.dump(),
         }
         if trainer.train_data is not None:
-            content["clusters"] = clusters_to_state(trainer.label_phase.clusters)
-            content["memory"] = model.memory.state_dict()
-            content["carry_over"] = {name: head.carry_over() for name, head in model.loss_heads.items()}
-            content["prompts"] = kept_prompts(model, batch["indices"])
+            content["epoch"] = epoch_to_state(model.parts.epoch)
+            content["parts"] = {n: part.replay_state(batch["indices"]) for n, part in model.parts.named()}
         return content
 
 
@@ -107,8 +100,8 @@ def load_bad_batch(paths: Sequence[str | Path]) -> dict[str, Any]:
             key: value[order] if isinstance(value, Tensor) else [value[i] for i in order.tolist()]
             for key, value in joined.items()
         }
-    prompts = join_prompts([content["prompts"] for content in contents if content.get("prompts")])
-    return {**whole, "batch": joined, "prompts": prompts}
+    parts = {name: [content["parts"][name] for content in contents] for name in whole.get("parts", {})}
+    return {**whole, "batch": joined, "parts": parts}
 
 
 def _joined(values: list[Any]) -> Any:
@@ -124,22 +117,15 @@ def rebuild_model(content: dict[str, Any], device: str = "") -> nn.Module:
     cfg.MODEL.DEVICE = device or cfg.MODEL.DEVICE
     pretrained, cfg.MODEL.BACKBONE.PRETRAIN = cfg.MODEL.BACKBONE.PRETRAIN, False
     model = build_model(cfg)
-    _load(model, content)
-    model.train()
-    if "clusters" in content:
-        begin_epoch(model, clusters_from_state(content["clusters"]))
-        _load(model, content)  # an epoch's start sets some layers anew, which have trained since
-        model.memory.load_state_dict(content["memory"], model.device)
-    if content.get("prompts"):
-        cfg.MODEL.BACKBONE.PRETRAIN = pretrained
-        prepare_prompts(model, content["prompts"], cfg)
-    return model
-
-
-def _load(model: Any, content: dict[str, Any]) -> None:
     model.load_state_dict(content["model"])
-    for name, carried in content.get("carry_over", {}).items():
-        model.loss_heads[name].load_carry_over(carried)
+    model.train()
+    if "epoch" in content:
+        cfg.MODEL.BACKBONE.PRETRAIN = pretrained
+        model.parts.begin_epoch(epoch_from_state(content["epoch"]))
+        model.load_state_dict(content["model"])  # an epoch's start sets some state anew, which has moved since
+        for name, part in model.parts.named():
+            part.load_replay_state(content["parts"][name], cfg)
+    return model
 
 
 def replay(content: dict[str, Any], device: str = "") -> list[HeadReport]:

@@ -11,7 +11,7 @@ import torch
 from fastreid.utils.checkpoint import Checkpointer
 from torch import Tensor, nn
 
-from ..modeling.loss_heads import names_sized_by_clusters
+from ..modeling.parts import Part, names_of_parts
 from ..modeling.pretrained import best_prefix, single_stream_name
 from ..modeling.weight_files import WeightFileError, read_weight_file, unwrap
 from .files import plain, remove_leftovers, write_atomically
@@ -225,12 +225,18 @@ class AtomicCheckpointer(Checkpointer):
             for key, plain_key in single.items()
         }
         chosen = {key: state[name] for key, name in sources.items() if name is not None}
-        free = names_sized_by_clusters(self.model)
+        free = names_of_parts(self.model)
         wrong = {key for key, value in chosen.items() if value.shape != own[key].shape and key not in free}
         missing = {key for key in own if key not in chosen and not key.endswith("num_batches_tracked")}
         self._check_fit(own, chosen, wrong=wrong, missing=missing, exact=exact)
         self.model.load_state_dict({k: v for k, v in chosen.items() if k not in wrong}, strict=False)
+        for name, part in self._parts():
+            if not any(key.startswith(name) for key in chosen):
+                part.forget()  # a teacher, say, that the file knows nothing of
         self._restored = [f"{self._path}: {len(chosen) - len(wrong)} of {len(own)} tensors"]
+
+    def _parts(self) -> list[tuple[str, Part]]:
+        return [(f"{name}.", part) for name, part in self.model.named_modules() if isinstance(part, Part)]
 
     def _check_fit(
         self,

@@ -17,12 +17,12 @@ from ..modeling.weight_files import WeightFileError
 from .agreement import any_process, computed_once
 from .checkpoint import AtomicCheckpointer
 from .rows import drop_rows
-from .state import clusters_from_state, clusters_to_state, generator_state, set_generator_state
+from .state import generator_state, set_generator_state
 from .stop import StopSignals
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 PLAIN_ITEMS = ("format", "iteration", "epoch", "iters_per_epoch", "config", "config_hash", "code_version")
 # Keys whose change leaves a run the same run.
 FREE_SECTIONS = (
@@ -31,15 +31,16 @@ FREE_SECTIONS = (
     "DATALOADER.NUM_WORKERS",
     "AUDIT",
     "SOLVER.CHECKPOINT",
-    "PROMPT_STAGE.CHECKPOINT",
 )
+# A stage's key of this name leaves a run the same run, too.
+FREE_KEY = "CHECKPOINT_PERIOD"
 
 
 class Checkpoints(HookBase):
     """Writes a checkpoint every ``SOLVER.CHECKPOINT_PERIOD`` epochs, every ``CHECKPOINT_MINUTES`` and at the end.
 
-    A checkpoint holds weights, optimizer, loss scaler, iteration, generator states and, when it was written
-    inside an epoch, that epoch's clusters and memory: going on from it gives the same bits as not stopping.
+    A checkpoint holds the model with its parts, optimizer, loss scaler, iteration, generator states and what the
+    hooks keep (the running epoch's labels, for instance): going on from it gives the same bits as not stopping.
     """
 
     def __init__(self, trainer: Any) -> None:
@@ -112,7 +113,7 @@ class Checkpoints(HookBase):
         """Everything beyond the model's own weights, as plain tensors and numbers."""
         owner = self.owner
         scaler = owner.step_trainer.grad_scaler
-        state: dict[str, Any] = {
+        return {
             "format": FORMAT,
             "iteration": iteration,
             "epoch": iteration // owner.iters_per_epoch,
@@ -121,18 +122,15 @@ class Checkpoints(HookBase):
             "scaler": scaler.state_dict() if scaler is not None else {},
             # One per process; they differ where a layer draws random numbers.
             "generators": comm.gather(generator_state()),
-            "hooks": {type(h).__name__: h.state_dict() for h in owner._hooks if hasattr(h, "state_dict")},
+            "hooks": {name: hook.state_dict() for name, hook in self._stateful()},
             "config": config_items(owner.cfg),
             "config_hash": config_hash(owner.cfg),
             "code_version": code_version(),
         }
-        if owner.train_data is not None:
-            heads = owner.bare_model.loss_heads.items()
-            state["carry_over"] = {name: head.carry_over() for name, head in heads}
-            if iteration % owner.iters_per_epoch != 0:
-                state["clusters"] = clusters_to_state(owner.label_phase.clusters)
-                state["memory"] = owner.bare_model.memory.state_dict()
-        return state
+
+    def _stateful(self) -> list[tuple[str, Any]]:
+        """The hooks that keep state, by their names."""
+        return [(h.name, h) for h in self.owner._hooks if hasattr(h, "state_dict")]
 
     # ------------------------------------------------------------------ reading
 
@@ -160,8 +158,7 @@ class Checkpoints(HookBase):
         owner.iter = owner.start_iter = state["iteration"]
         owner.start_epoch = owner.iter // owner.iters_per_epoch
         self._load(state)
-        if "clusters" in state:
-            owner.label_phase.clusters = clusters_from_state(state["clusters"])
+        if owner.iter % owner.iters_per_epoch != 0:
             self._pending = state
         self._forget_later_rows()
         logger.info(
@@ -199,7 +196,6 @@ class Checkpoints(HookBase):
         if self._pending is not None:
             state, self._pending = self._pending, None
             self._load(state)
-            self.owner.bare_model.memory.load_state_dict(state["memory"], self.owner.bare_model.device)
 
     def load_weights(self, path: str) -> None:
         """Start from the weights in ``path`` (nothing to do for an empty name)."""
@@ -212,11 +208,8 @@ class Checkpoints(HookBase):
         owner.optimizer.load_state_dict(state["optimizer"])
         if owner.step_trainer.grad_scaler is not None and state["scaler"]:
             owner.step_trainer.grad_scaler.load_state_dict(state["scaler"])
-        for name, carried in state.get("carry_over", {}).items():
-            owner.bare_model.loss_heads[name].load_carry_over(carried)
-        for hook in owner._hooks:
-            if hasattr(hook, "load_state_dict"):
-                hook.load_state_dict(state["hooks"][type(hook).__name__])
+        for name, hook in self._stateful():
+            hook.load_state_dict(state["hooks"][name])
         generators = state["generators"]
         if isinstance(generators, list):
             generators = generators[comm.get_rank() if len(generators) == comm.get_world_size() else 0]
@@ -228,7 +221,7 @@ class Checkpoints(HookBase):
         changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
         for key in changed:
             logger.warning("resume: %s was %s and is now %s", key, old.get(key), new.get(key))
-        binding = [key for key in changed if not key.startswith(FREE_SECTIONS)]
+        binding = [key for key in changed if not key.startswith(FREE_SECTIONS) and not key.endswith(FREE_KEY)]
         if binding:
             key = binding[0]
             raise ValueError(

@@ -22,7 +22,7 @@ from .config_merge import merge_with_suggestions
 from .devices import use_device
 from .distributed import launch
 from .files import write_atomically
-from .label_phase import NothingClusteredError
+from ..labels import NothingClusteredError
 from .logs import quiet_screen, setup_logs
 from .preflight import check
 from .results import read_results

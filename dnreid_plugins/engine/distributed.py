@@ -21,7 +21,7 @@ from fastreid.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..modeling.loss_heads import names_sized_by_clusters
+from ..modeling.parts import names_of_parts
 from ..modeling.sync_bn import convert_batch_norms, unsynchronised
 from .devices import device_type
 
@@ -77,8 +77,8 @@ def wrap_model(model: nn.Module, *, sync_bn: bool = False) -> nn.Module:
     sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     # A domain left out of an epoch, a frozen layer or a head that starts later gets no gradient for a while.
     options: dict[str, Any] = {"find_unused_parameters": True, sync: not sync_bn}
-    # Layers that are sized anew each epoch cannot be in fixed buckets, and need no exchange: see `LossHead`.
-    alone = names_sized_by_clusters(model)
+    # Parts may be sized anew each epoch and need no exchange: see `modeling.parts`.
+    alone = names_of_parts(model)
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, alone)
     return DistributedDataParallel(model, device_ids=devices, **options)
 
@@ -95,8 +95,11 @@ class SameBuffers(HookBase):
     """
 
     def after_epoch(self) -> None:
-        for buffer in self.trainer.bare_model.buffers():
-            dist.broadcast(buffer, src=0)
+        model = self.trainer.bare_model
+        parts = names_of_parts(model)
+        for name, buffer in model.named_buffers():
+            if name not in parts:
+                dist.broadcast(buffer, src=0)
 
 
 def launch(

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fastreid.config import CfgNode
 from fastreid.engine.hooks import PreciseBN
 from fastreid.engine.train_loop import HookBase
 from torch import Tensor, nn
 
 from ..data.seeding import generators_kept
-from ..modeling.loss_heads import names_sized_by_clusters
+from ..modeling.parts import names_of_parts
 from ..modeling.pretrained import single_stream_name
 from ..modeling.weight_files import WeightFileError, read_weight_file
 from .checkpoint import BEST
@@ -23,22 +22,6 @@ logger = logging.getLogger(__name__)
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 WITHIN_DOMAIN = ("D2D", "N2N")
-
-
-def add_extra_config(cfg: CfgNode) -> None:
-    """Add the keys of this file."""
-    # Average the weights after each of the last epochs (SWA); the average is evaluated and saved at the end.
-    cfg.SOLVER.SWA = CfgNode({"ENABLED": False})
-    # First epoch (counted from 1) that goes into the average.
-    cfg.SOLVER.SWA.START_EPOCH = 1
-    # With EVAL_PERIOD above 0 keep the weights of the best test score as model_best.pth; chosen by test labels, they
-    # are not a result.
-    cfg.TEST.KEEP_BEST = True
-    cfg.PROFILE = CfgNode()
-    # Iterations to profile into OUTPUT_DIR/profile-<iteration>.json (chrome://tracing); 0 = none.
-    cfg.PROFILE.STEPS = 0
-    # Iteration at which profiling starts; the first few are slower than the rest.
-    cfg.PROFILE.START = 10
 
 
 def build_extra_hooks(trainer: Any) -> list[HookBase]:
@@ -120,13 +103,15 @@ class WeightAverage(HookBase):
     """Stochastic weight averaging: the mean of the weights (and statistics) after each of the last epochs.
 
     After the last epoch the mean is put into the model, before it is evaluated and saved. ``state_dict`` holds
-    the running mean for the checkpoint. Layers that are sized by an epoch's clusters have no mean over epochs and
-    stay as they are; evaluation does not use them.
+    the running mean for the checkpoint. Parts of a method have no mean over epochs, since their sizes may follow the
+    clusters, and stay as they are.
 
     Args:
         model: the bare model.
         first_epoch: first epoch that counts, from 1.
     """
+
+    name = "weight_average"
 
     def __init__(self, model: nn.Module, *, first_epoch: int) -> None:
         self.model = model
@@ -146,7 +131,7 @@ class WeightAverage(HookBase):
     def update(self) -> None:
         """Add the present weights to the mean; whole numbers (batch counters) are left out."""
         self.count += 1
-        left_out = names_sized_by_clusters(self.model)
+        left_out = names_of_parts(self.model)
         for name, value in self.model.state_dict().items():
             if name in left_out or not value.is_floating_point():
                 continue
@@ -160,7 +145,7 @@ class WeightAverage(HookBase):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         device = next(self.model.parameters()).device
-        left_out = names_sized_by_clusters(self.model)
+        left_out = names_of_parts(self.model)
         self.count = int(state["count"])
         self.mean = {k: v.to(device).clone() for k, v in state["mean"].items() if k not in left_out}
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from fastreid.engine.hooks import HookBase
 from fastreid.utils import comm
@@ -17,123 +16,111 @@ from fastreid.utils.events import EventWriter
 from torch import Tensor
 
 from ..functional.matching_quality import majority_identity, matching_precision
-from ..functional.types import Assignment, Domain, EpochClusters
+from ..functional.types import Assignment, Domain, Epoch
+from ..labels import Labels, TrainImages
+from ..labels.build import describe
 from .agreement import check_agreement, computed_once
-from .label_phase import Clusterer, describe
-from .state import clusters_from_state, clusters_to_state
+from .state import epoch_from_state, epoch_to_state
 
 logger = logging.getLogger(__name__)
 
 
 class LabelPhase(HookBase):
-    """Before each epoch: extract, cluster, rebuild memory and loss heads, give the sampler its labels.
+    """Before each epoch: extract, label, tell the parts, give the sampler its labels.
 
     Args:
         extract: returns the features ``(N, D)`` of all training images in canonical order.
-        clusterer: features -> `EpochClusters`.
-        domains: ``(N,)`` int64.
-        true_ids: ``(N,)`` int64 where known; used for figures marked ``true/`` only.
-        paired: the sampler draws matched clusters together once a loss head has a matching.
+        labels: features -> `Epoch`.
+        images: what is known of the training images; identities are used for figures marked ``true/`` only.
     """
 
-    def __init__(
-        self,
-        *,
-        extract: Callable[[], Tensor],
-        clusterer: Clusterer,
-        domains: Tensor,
-        true_ids: np.ndarray | None,
-        paired: bool = False,
-    ) -> None:
+    name = "labels"
+
+    def __init__(self, *, extract: Callable[[], Tensor], labels: Labels, images: TrainImages) -> None:
         self.extract = extract
-        self.clusterer = clusterer
-        self.domains = domains
-        self.true_ids = true_ids
-        self.paired = paired
-        self.clusters: EpochClusters | None = None
+        self.labels = labels
+        self.images = images
+        self.epoch: Epoch | None = None
 
     def before_epoch(self) -> None:
         """Fresh labels, unless a checkpoint of this very epoch has brought them."""
-        epoch = self.trainer.epoch + 1
-        if self.clusters is None or self.clusters.epoch != epoch:
-            self.clusters = self._cluster(epoch)
-        self.start_epoch(self.clusters)
-        self._check_agreement(self.clusters)
+        number = self.trainer.epoch + 1
+        if self.epoch is None or self.epoch.number != number:
+            self.epoch = self._label(number)
+        self._start(self.epoch)
 
-    def start_epoch(self, clusters: EpochClusters) -> None:
-        """Hand ``clusters`` to memory, loss heads and sampler; deterministic, so a resume can replay it."""
+    def after_epoch(self) -> None:
+        """The border of two epochs needs no labels."""
+        self.epoch = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The running epoch with its features; empty at the border of two epochs."""
+        return {} if self.epoch is None else epoch_to_state(self.epoch)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch = epoch_from_state(state) if state else None
+
+    def _start(self, epoch: Epoch) -> None:
+        """Hand ``epoch`` to parts and sampler; deterministic, so a resume can replay it."""
         trainer = self.trainer
-        figures = describe(clusters, self.true_ids)
-        built, assignment = begin_epoch(trainer.bare_model, clusters)
-        for head in trainer.bare_model.loss_heads.values():
-            for parameter in head.parameters() if head.follows_clusters else ():
+        parts = trainer.bare_model.parts
+        figures = describe(epoch, self.images)
+        said = parts.begin_epoch(epoch)
+        for part in parts.modules():
+            for parameter in part.parameters(recurse=False) if getattr(part, "fresh_each_epoch", False) else ():
                 trainer.optimizer.state.pop(parameter, None)
-        for name, own in built.items():
+        for name, own in said.items():
             figures.update({f"{name}/{key}": value for key, value in own.items()})
-            figures.update(self._precision(name, trainer.bare_model.loss_heads[name], clusters))
-        labels = torch.full((len(self.domains),), -1, dtype=torch.int64)
-        for domain in Domain:
-            labels[clusters[domain].indices] = clusters[domain].labels
-        trainer.use_labels(labels, assignment if self.paired else None)
-        self._report(figures, clusters)
+            if (matching := parts.matching(name)) is not None:
+                figures.update(self._precision(name, matching, epoch))
+        trainer.use_labels(parts.epoch)
+        self._report(figures, epoch)
+        check_agreement(
+            {
+                "pseudo labels": [clusters.labels for clusters in epoch.clusters.values()],
+                "matching": [t for a in parts.epoch.matchings.values() for d in Domain for t in a.partner(d)],
+                "weights": trainer.bare_model.state_dict().values(),
+            },
+            when=f"the start of epoch {epoch.number}",
+        )
 
-    def _cluster(self, epoch: int) -> EpochClusters:
+    def _label(self, number: int) -> Epoch:
         features = self.extract()
         self.trainer.checkpoints.stop_if_asked()
         if not bool(torch.isfinite(features).all()):
             raise FloatingPointError(
-                f"The encoder gives NaN or infinite features at epoch {epoch}; lower SOLVER.BASE_LR."
+                f"The encoder gives NaN or infinite features at epoch {number}; lower SOLVER.BASE_LR."
             )
+
+        def work() -> Epoch:
+            return self.labels(features, self.images, number=number, last=self.trainer.max_epoch)
+
         if comm.get_world_size() == 1:
-            return self.clusterer(features, self.domains, epoch=epoch, max_epoch=self.trainer.max_epoch)
+            return work()
         # Every process has all features; labels are made once, so that all have the same ones.
-        state = computed_once(
-            lambda: clusters_to_state(
-                self.clusterer(features, self.domains, epoch=epoch, max_epoch=self.trainer.max_epoch),
-                with_features=False,
-            )
-        )
-        return clusters_from_state(state, features)
+        return epoch_from_state(computed_once(lambda: epoch_to_state(work(), with_features=False)), features)
 
-    def _check_agreement(self, clusters: EpochClusters) -> None:
-        """Several processes: stop if they do not hold the same bits."""
-        model = self.trainer.bare_model
-        heads = [h.assignment for h in model.loss_heads.values() if h.assignment is not None]
-        check_agreement(
-            {
-                "pseudo labels": [clusters[d].labels for d in Domain],
-                "prototypes": [model.memory.rows(d) for d in Domain],
-                "matching": [t for a in heads for d in Domain for t in a.partner(d)],
-                "weights": model.state_dict().values(),
-            },
-            when=f"the start of epoch {clusters.epoch}",
-        )
-
-    def _precision(self, name: str, head: Any, clusters: EpochClusters) -> dict[str, float]:
-        if head.assignment is None:
-            return {}
-        figures = {f"{name}/pairs": float(len(head.assignment.pairs()))}
-        if self.true_ids is not None:
+    def _precision(self, name: str, matching: Assignment, epoch: Epoch) -> dict[str, float]:
+        figures = {f"{name}/pairs": float(len(matching.pairs()))}
+        if self.images.true_ids is not None:
             day, night = (
                 majority_identity(
-                    clusters[d].labels,
-                    torch.from_numpy(self.true_ids[clusters[d].indices.numpy()]),
-                    clusters[d].num_clusters,
+                    epoch[d].labels,
+                    torch.from_numpy(self.images.true_ids[epoch[d].indices.numpy()]),
+                    epoch[d].num_clusters,
                 )
                 for d in Domain
             )
-            figures[f"true/{name}/matching_precision"] = 100.0 * matching_precision(
-                head.assignment, day, night
-            )
+            figures[f"true/{name}/matching_precision"] = 100.0 * matching_precision(matching, day, night)
         return figures
 
-    def _report(self, figures: dict[str, float], clusters: EpochClusters) -> None:
+    def _report(self, figures: dict[str, float], epoch: Epoch) -> None:
         known = {k: v for k, v in figures.items() if not k.startswith("true/")}
         line = ", ".join(f"{key} {value:.4g}" for key, value in known.items())
         true = ", ".join(f"{k[5:]} {v:.3g}" for k, v in figures.items() if k.startswith("true/"))
-        logger.info("epoch %d/%d health: %s", clusters.epoch, clusters.max_epoch, line)
+        logger.info("epoch %d/%d health: %s", epoch.number, epoch.last, line)
         if true:
-            logger.info("epoch %d/%d true labels (not used): %s", clusters.epoch, clusters.max_epoch, true)
+            logger.info("epoch %d/%d true labels (not used): %s", epoch.number, epoch.last, true)
         storage = self.trainer.storage
         storage.iter = self.trainer.iter
         # An undefined figure (the precision of an empty matching) is null below, since JSON knows no NaN.
@@ -142,35 +129,16 @@ class LabelPhase(HookBase):
         if comm.is_main_process() and self.trainer.cfg.OUTPUT_DIR:
             path = Path(self.trainer.cfg.OUTPUT_DIR) / "health.jsonl"
             with path.open("a") as file:
-                row = {"epoch": clusters.epoch, **dict.fromkeys(figures), **defined}
+                row = {"epoch": epoch.number, **dict.fromkeys(figures), **defined}
                 file.write(json.dumps(row) + "\n")
 
 
-def begin_epoch(model: Any, clusters: EpochClusters) -> tuple[dict[str, dict[str, float]], Assignment | None]:
-    """Rebuild memory and loss heads for an epoch; returns what each head says of it and the matching used."""
-    model.epoch = clusters.epoch
-    model.memory.rebuild(clusters, model.device)
-    figures: dict[str, dict[str, float]] = {}
-    assignment = None
-    for name, head in model.loss_heads.items():
-        if head.weight_at(clusters.epoch) > 0 or head.begins_always:
-            figures[name] = head.begin_epoch(clusters, model.memory)
-            assignment = head.assignment or assignment
-    for head in model.loss_heads.values():
-        head.matching = assignment
-    return figures, assignment
-
-
-class MemoryUpdate(HookBase):
-    """After the optimizer step: move the prototypes by the features of the whole batch, all processes' images."""
+class FollowStep(HookBase):
+    """After the optimizer step: the parts follow the batch of all processes."""
 
     def after_step(self) -> None:
         model = self.trainer.bare_model
-        batch = model.last_batch
-        model.memory.update(batch.unit, batch.targets, batch.domains)
-        for head in model.loss_heads.values():
-            if head.weight_at(model.epoch) > 0:
-                head.after_step(batch, model.memory)
+        model.parts.after_step(model.last_batch)
 
 
 class Evaluate(HookBase):

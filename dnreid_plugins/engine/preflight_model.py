@@ -16,9 +16,15 @@ from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from fastreid.modeling.heads import REID_HEADS_REGISTRY
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 
+from ..config import objections
+from ..labels import build_labels
 from ..modeling.backbone import weight_path
 from ..modeling.loss_heads import LOSS_HEAD_REGISTRY
+from ..modeling.meta_arch import build_parts
+from ..modeling.teachers import TeacherOptions
+from ..runtime.sections import construct
 from .config_merge import nearest
+from .stages import STAGE_REGISTRY
 
 NORMS = ("BN", "syncBN", "GhostBN", "FrozenBN", "GN")
 
@@ -90,8 +96,9 @@ def needs_clusters(cfg: CfgNode) -> bool:
 
 def _pretrained(cfg: CfgNode) -> str | None:
     backbone = cfg.MODEL.BACKBONE
-    if backbone.PRETRAIN and backbone.NAME == "build_clip_vit_backbone":
-        return _clip_weights(cfg)
+    own = getattr(BACKBONE_REGISTRY._obj_map.get(backbone.NAME), "objection", None)
+    if own is not None:
+        return own(cfg)
     if not backbone.PRETRAIN or not _is_fastreids(backbone.NAME):
         return None
     if not backbone.PRETRAIN_PATH:
@@ -108,21 +115,6 @@ def _pretrained(cfg: CfgNode) -> str | None:
         if os.path.isfile(path)
         else f"MODEL.BACKBONE.PRETRAIN_PATH {path} does not exist; correct the path."
     )
-
-
-def _clip_weights(cfg: CfgNode) -> str | None:
-    backbone = cfg.MODEL.BACKBONE
-    if backbone.PRETRAIN_PATH:
-        return (
-            f"MODEL.BACKBONE.PRETRAIN_PATH is {backbone.PRETRAIN_PATH!r}, which {backbone.NAME} does not read; name "
-            "file or tag in MODEL.BACKBONE.CLIP.PRETRAINED and leave PRETRAIN_PATH empty."
-        )
-    if not backbone.CLIP.PRETRAINED:
-        return (
-            "MODEL.BACKBONE.PRETRAIN is True and CLIP.PRETRAINED is empty; name an open_clip tag or a weight file "
-            "there or set PRETRAIN False."
-        )
-    return None
 
 
 def _is_fastreids(builder: str) -> bool:
@@ -161,9 +153,14 @@ def _backbone_switches(cfg: CfgNode) -> str | None:
     return None
 
 
+def _has_a_map(backbone: str) -> bool:
+    """Transformers give one vector per image, everything else a map."""
+    return backbone != "build_vit_backbone" and not hasattr(BACKBONE_REGISTRY._obj_map.get(backbone), "objection")
+
+
 def _heads(cfg: CfgNode) -> str | None:
     heads, backbone = cfg.MODEL.HEADS, cfg.MODEL.BACKBONE.NAME
-    if heads.POOL_LAYER == "Identity" and backbone not in ("build_vit_backbone", "build_clip_vit_backbone"):
+    if heads.POOL_LAYER == "Identity" and _has_a_map(backbone):
         return (
             f"MODEL.HEADS.POOL_LAYER is 'Identity', with which only the top-left cell of {backbone}'s map would be "
             f"used; choose GlobalAvgPool or GeneralizedMeanPooling."
@@ -242,37 +239,32 @@ def _distiller(cfg: CfgNode) -> str | None:
     return f"KD names {missing[0]}, which does not exist; correct the path." if missing else None
 
 
-def _bridging(cfg: CfgNode) -> str | None:
-    """Parts of Bridging Day and Night that work together only."""
+def _parts(cfg: CfgNode) -> str | None:
+    """Parts, label source and refiners check their own sections when they are built, and building them is cheap."""
     if not needs_clusters(cfg):
         return None
-    losses, heads = cfg.MODEL.LOSSES, cfg.MODEL.HEADS
-    clip = cfg.MODEL.BACKBONE.NAME == "build_clip_vit_backbone" and heads.NAME == "ClipNeckHead"
-    if "ImageText" in losses.NAME and not clip:
+    try:
+        parts = build_parts(cfg)
+        build_labels(cfg)
+        construct(TeacherOptions, cfg)
+        for stage in parts.stages():
+            STAGE_REGISTRY.get(stage).check(cfg)
+    except ValueError as error:
+        return str(error)
+    if cfg.CLUSTER.FEATURE == "before" and cfg.MODEL.HEADS.EMBEDDING_DIM > 0:
         return (
-            f"MODEL.LOSSES.NAME has ImageText with the backbone {cfg.MODEL.BACKBONE.NAME} and the head {heads.NAME}; "
-            "it needs build_clip_vit_backbone and ClipNeckHead."
-        )
-    if (
-        "ImageText" in losses.NAME
-        and cfg.PROMPT_STAGE.FIRST_MOMENT != "float32"
-        and not cfg.MODEL.PROMPT.SPARSE
-    ):
-        return (
-            f"PROMPT_STAGE.FIRST_MOMENT is {cfg.PROMPT_STAGE.FIRST_MOMENT!r}, which the dense token table of "
-            "MODEL.PROMPT.SPARSE False does not have; set one of them back."
-        )
-    if cfg.CLUSTER.FEATURE not in ("before", "after"):
-        return f"CLUSTER.FEATURE is {cfg.CLUSTER.FEATURE!r}; it is 'before' or 'after'."
-    if cfg.CLUSTER.FEATURE == "before" and heads.EMBEDDING_DIM > 0:
-        return (
-            f"CLUSTER.FEATURE is 'before' with MODEL.HEADS.EMBEDDING_DIM {heads.EMBEDDING_DIM}: prototypes and neck "
-            "features would differ in length; set it 'after'."
+            f"CLUSTER.FEATURE is 'before' with MODEL.HEADS.EMBEDDING_DIM {cfg.MODEL.HEADS.EMBEDDING_DIM}: prototypes "
+            "and neck features would differ in length; set it 'after'."
         )
     return None
 
 
+def _own_keys(cfg: CfgNode) -> str | None:
+    return "\n".join(objections(cfg)) or None
+
+
 MODEL_CHECKS: tuple[Check, ...] = (
+    _own_keys,
     _device,
     _names,
     _weights,
@@ -281,4 +273,4 @@ MODEL_CHECKS: tuple[Check, ...] = (
     _image_size,
     _pixels,
 )
-MODEL_TRAINING_CHECKS: tuple[Check, ...] = (_losses, _pretrained, _mgn, _moco, _distiller, _bridging)
+MODEL_TRAINING_CHECKS: tuple[Check, ...] = (_losses, _pretrained, _mgn, _moco, _distiller, _parts)

@@ -7,8 +7,6 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-# What stage 1 of Bridging Day and Night leaves in the folder.
-STAGE_1 = "stage1.pth"
 # What a run writes and a later run would append to or go on from. ``log.txt`` is open by then and stays.
 TRACES = (
     "metrics.json",
@@ -18,18 +16,19 @@ TRACES = (
     "model_*.pth",
     "events.out.tfevents.*",
     "profile-*.json",
-    STAGE_1,
 )
 
 
-def set_aside(folder: str | Path, *, keep: tuple[str, ...] = ()) -> Path | None:
+def set_aside(
+    folder: str | Path, *, keep: tuple[str, ...] = (), also: tuple[str, ...] = ()
+) -> Path | None:
     """Move the traces of an earlier run in ``folder`` to ``folder/previous-<n>``; returns that, or None.
 
     Call it before a fresh run opens its own files and after ``MODEL.WEIGHTS`` (which may lie there) is read.
-    ``keep`` names files that stay.
+    ``keep`` names files that stay, ``also`` what stages of a run leave there.
     """
     folder = Path(folder)
-    found = sorted({path for pattern in TRACES for path in folder.glob(pattern) if path.name not in keep})
+    found = sorted({path for pattern in (*TRACES, *also) for path in folder.glob(pattern) if path.name not in keep})
     if not found:
         return None
     number = 1

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..functional.types import Domain, DomainClusters, EpochClusters
+from ..functional.types import Clusters, Epoch
 
 FIELDS = ("labels", "features", "centroids", "indices")
 
@@ -53,18 +53,21 @@ def choose_repeatable_kernels() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def clusters_to_state(clusters: EpochClusters, *, with_features: bool = True) -> dict[str, Any]:
-    """Plain tensors and numbers, loadable with ``weights_only=True``."""
+def epoch_to_state(epoch: Epoch, *, with_features: bool = True) -> dict[str, Any]:
+    """Plain tensors and numbers, loadable with ``weights_only=True``; matchings are made anew from them."""
     fields = [f for f in FIELDS if with_features or f != "features"]
-    parts = {d.name: {f: getattr(clusters[d], f).contiguous() for f in fields} for d in Domain}
-    return {**parts, "epoch": clusters.epoch, "max_epoch": clusters.max_epoch}
+    clusters = {
+        name: {field: getattr(part, field).contiguous() for field in fields}
+        for name, part in epoch.clusters.items()
+    }
+    return {"number": epoch.number, "last": epoch.last, "clusters": clusters, "soft": dict(epoch.soft)}
 
 
-def clusters_from_state(state: dict[str, Any], features: torch.Tensor | None = None) -> EpochClusters:
-    """Counterpart of `clusters_to_state`; ``features`` (N, D) of all images where the state has none."""
-    parts = {d: dict(state[d.name]) for d in Domain}
+def epoch_from_state(state: dict[str, Any], features: torch.Tensor | None = None) -> Epoch:
+    """Counterpart of `epoch_to_state`; ``features`` (N, D) of all images where the state has none."""
+    parts = {name: dict(part) for name, part in state["clusters"].items()}
     for part in parts.values():
         if features is not None:
             part["features"] = features[part["indices"]]
-    day, night = (DomainClusters(**parts[d]) for d in Domain)
-    return EpochClusters(day, night, state["epoch"], state["max_epoch"])
+    clusters = {name: Clusters(**part) for name, part in parts.items()}
+    return Epoch(state["number"], state["last"], clusters, state["soft"])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from fastreid.engine.train_loop import SimpleTrainer
@@ -25,17 +24,24 @@ class NonFiniteLossError(FloatingPointError):
     """A loss or a gradient became NaN or infinite, or float16 can no longer hold the gradients."""
 
 
+class StepObserver(Protocol):
+    """Who is told of what happens inside a step."""
+
+    def losses_ready(self, losses: dict[str, Tensor]) -> None:
+        """The losses of a step, while their graph is there."""
+
+    def step_failed(self, batch: dict[str, Any], losses: dict[str, Tensor], reason: str) -> str:
+        """A loss or gradient is NaN or infinite; returns what to add to the sentence, e.g. where the batch is kept."""
+
+
 class StepTrainer(SimpleTrainer):
     """fast-reid's SimpleTrainer on any device, with pseudo labels filled in and `torch.amp`.
 
-    Batches go to the model's device.
+    Batches go to the model's device. ``observer`` is told of the losses and of a failure.
 
     Attributes:
         pseudo_labels: ``(N,)`` int64 by canonical index, or None when the batch brings its own targets.
         generators: `generator_state` before the forward pass of the running step (some 40 microseconds).
-        before_backward: called with the losses of each step while their graph is there.
-        keep_bad_batch: called with batch, losses and reason when one is NaN or infinite; returns where it put
-            them, as a part of the sentence.
     """
 
     def __init__(
@@ -45,6 +51,7 @@ class StepTrainer(SimpleTrainer):
         optimizer: torch.optim.Optimizer,
         *,
         amp_dtype: str | None = None,
+        observer: StepObserver | None = None,
     ) -> None:
         model.train()
         # SimpleTrainer.__init__ would start an iterator now; the label phase does, once there are labels.
@@ -63,8 +70,7 @@ class StepTrainer(SimpleTrainer):
         # Loss scaling is for float16 on CUDA; bfloat16 has the range of float32.
         scaled = self.amp_dtype is torch.float16 and self.device_type == "cuda"
         self.grad_scaler = torch.amp.GradScaler("cuda") if scaled else None
-        self.before_backward: list[Callable[[dict[str, Tensor]], None]] = []
-        self.keep_bad_batch: Callable[[dict[str, Any], dict[str, Tensor], str], str] | None = None
+        self.observer = observer
 
     def start_iterator(self) -> None:
         """Start reading batches afresh, e.g. after the sampler got new labels."""
@@ -85,8 +91,8 @@ class StepTrainer(SimpleTrainer):
         self.generators = generator_state()
         with self._autocast():
             losses = self.model(batch)
-        for inspect in self.before_backward:
-            inspect(losses)
+        if self.observer is not None:
+            self.observer.losses_ready(losses)
         self._check_losses(batch, losses)
         total = sum(losses.values())
         self.optimizer.zero_grad()
@@ -125,7 +131,7 @@ class StepTrainer(SimpleTrainer):
         rate = self.optimizer.param_groups[0]["lr"]
         scale = "off" if self.grad_scaler is None else f"{self.grad_scaler.get_scale():g}"
         reason = f"{what} at iteration {self.iter} (learning rate {rate:g}, loss scale {scale})"
-        kept = "" if self.keep_bad_batch is None else self.keep_bad_batch(batch, losses, reason)
+        kept = "" if self.observer is None else self.observer.step_failed(batch, losses, reason)
         raise NonFiniteLossError(
             f"{reason}; lower SOLVER.BASE_LR or look at the batch, whose first images are {self.last_paths[:3]}"
             f"{f'; {kept}' if kept else ''}."

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.utils import comm
-from torch import Tensor
 
 from ..data.items import DomainItem, domain_of
 from ..data.loaders import build_inference_loader, build_train_loader
 from ..data.samplers import CrossDomainIdentitySampler
 from ..functional.types import Domain
+from ..labels import TrainImages
 
 
 @dataclass
@@ -24,16 +24,14 @@ class TrainData:
 
     Attributes:
         items: the images.
-        domains: ``(N,)`` int64.
-        true_ids: ``(N,)`` int64 identity numbers where every image has one, else None; for diagnosis only.
+        images: what label sources may know of them.
         sampler: draws the batches once it has labels.
         loader: reads them.
         inference_loader: all images in canonical order with the test transform.
     """
 
     items: list[DomainItem]
-    domains: Tensor
-    true_ids: np.ndarray | None
+    images: TrainImages
     sampler: CrossDomainIdentitySampler
     loader: Any
     inference_loader: Any
@@ -74,10 +72,10 @@ def build_train_data(cfg: Any) -> TrainData:
         rank=comm.get_rank(),
         world_size=comm.get_world_size(),
     )
+    cams = np.unique([str(item.camid) for item in items], return_inverse=True)[1]
     return TrainData(
         items,
-        domains,
-        _true_ids(items),
+        TrainImages(domains, torch.from_numpy(cams.astype(np.int64)), _true_ids(items)),
         sampler,
         build_train_loader(cfg, items, sampler),
         build_inference_loader(cfg, items, rank=comm.get_rank(), world_size=comm.get_world_size()),

@@ -22,8 +22,9 @@ from ..data import sample_stream
 from ..data.datasets import configure as configure_datasets
 from ..evaluation.evaluator import evaluate
 from ..evaluation.extraction import extract_features
-from ..functional.types import Assignment
-from ..modeling.meta_arch import BeforeNeck
+from ..functional.types import Domain, Epoch
+from ..labels import build_labels
+from ..modeling.meta_arch import StudentFeatures
 from . import preflight
 from .audit import LossAudit
 from .bad_batch import KeepBadBatch
@@ -31,14 +32,13 @@ from .checkpointing import Checkpoints
 from .devices import use_device
 from .distributed import SameBuffers, needs_same_buffers, wrap_model
 from .extra_hooks import BestKeeper, build_extra_hooks
-from .hooks import Evaluate, LabelPhase, MemoryUpdate, Writers
-from .label_phase import Clusterer
+from .hooks import Evaluate, FollowStep, LabelPhase, Writers
 from .logs import quiet_screen, setup_logs
-from .prompt_phase import PromptPhase
 from .resources import check_resources
 from .results import read_results, update_results
-from .run_folder import STAGE_1, set_aside
+from .run_folder import set_aside
 from .solver import build_lr_scheduler, build_optimizer
+from .stages import build_stages, stage_files
 from .state import choose_repeatable_kernels
 from .step import StepTrainer
 from .train_data import TrainData, build_train_data, read_dataset
@@ -84,10 +84,12 @@ class CrossDomainTrainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         self.bare_model = model
         if self.train_data is not None:
-            check_resources(cfg, model, torch.bincount(self.train_data.domains).tolist())
+            check_resources(cfg, model, torch.bincount(self.train_data.images.domains).tolist())
         amp = cfg.SOLVER.AMP.DTYPE if cfg.SOLVER.AMP.ENABLED else None
         wrapped = wrap_model(model, sync_bn=cfg.MODEL.SYNC_BN)
-        self.step_trainer = self._trainer = StepTrainer(wrapped, loader, optimizer, amp_dtype=amp)
+        self.step_trainer = self._trainer = StepTrainer(
+            wrapped, loader, optimizer, amp_dtype=amp, observer=self
+        )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer, self.iters_per_epoch)
         self.start_epoch = 0
         self.start_iter = self.iter = 0
@@ -125,10 +127,7 @@ class CrossDomainTrainer(DefaultTrainer):
         if needs_same_buffers(self.bare_model, sync_bn=cfg.MODEL.SYNC_BN):
             result.append(SameBuffers())
         if self.train_data is not None:
-            self.label_phase = self.build_label_phase()
-            if "ImageText" in self.cfg.MODEL.LOSSES.NAME:
-                result.append(self.build_prompt_phase())
-            result += [self.label_phase, MemoryUpdate()]
+            result += [*build_stages(self), self.build_label_phase(), FollowStep()]
             if cfg.AUDIT.PERIOD > 0:
                 result.append(LossAudit(cfg.AUDIT.PERIOD))
         result += [self.scheduler.hook(), *build_extra_hooks(self)]
@@ -144,39 +143,14 @@ class CrossDomainTrainer(DefaultTrainer):
         return result
 
     def build_label_phase(self) -> LabelPhase:
-        cluster, data = self.cfg.CLUSTER, self.train_data
+        cfg, data = self.cfg, self.train_data
         assert data is not None
+        model = StudentFeatures(self.bare_model, feature=cfg.CLUSTER.FEATURE)
 
         def extract() -> Tensor:
-            model = BeforeNeck(self.bare_model) if cluster.FEATURE == "before" else self.bare_model
-            return extract_features(model, data.inference_loader, flip=cluster.FLIP, progress="extract")
+            return extract_features(model, data.inference_loader, flip=cfg.CLUSTER.FLIP, progress="extract")
 
-        return LabelPhase(
-            extract=extract,
-            clusterer=Clusterer(
-                k1=cluster.K1,
-                k2=cluster.K2,
-                eps=cluster.EPS,
-                min_samples=cluster.MIN_SAMPLES,
-                on_empty=cluster.ON_EMPTY,
-            ),
-            domains=data.domains,
-            true_ids=data.true_ids,
-            paired=self.cfg.DATALOADER.PAIRED,
-        )
-
-    def build_prompt_phase(self) -> PromptPhase:
-        """Stage 1 of Bridging Day and Night, whose prompts the loss head ``ImageText`` needs."""
-        data = self.train_data
-        assert data is not None
-        return PromptPhase(
-            self.cfg,
-            extract=lambda: extract_features(
-                BeforeNeck(self.bare_model), data.inference_loader, progress="extract"
-            ),
-            domains=data.domains,
-            paths=[item[0] for item in data.items],
-        )
+        return LabelPhase(extract=extract, labels=build_labels(cfg), images=data.images)
 
     def build_writers(self) -> list[Any]:
         if not self.cfg.OUTPUT_DIR:
@@ -189,25 +163,41 @@ class CrossDomainTrainer(DefaultTrainer):
 
     # ------------------------------------------------------------------ training
 
-    def use_labels(self, labels: Tensor, assignment: Assignment | None) -> None:
-        """Train on these pseudo labels ``(N,)`` from the next batch on."""
+    def use_labels(self, epoch: Epoch) -> None:
+        """Train on the pseudo labels of this epoch from the next batch on."""
         assert self.train_data is not None
         sampler = self.train_data.sampler
+        labels = torch.full((len(self.train_data),), -1, dtype=torch.int64)
+        for domain in Domain:
+            labels[epoch[domain].indices] = epoch[domain].labels
         sampler.set_epoch(self.epoch)
-        sampler.set_labels(labels.numpy(), partners=assignment)
+        sampler.set_labels(labels.numpy(), partners=epoch.matching if self.cfg.DATALOADER.PAIRED else None)
         sampler.start = self.iter - self.epoch * self.iters_per_epoch
         self.step_trainer.pseudo_labels = labels
         self.step_trainer.start_iterator()
+
+    def losses_ready(self, losses: dict[str, Tensor]) -> None:
+        """Tell the hooks that ask for the losses of a step while their graph is there."""
+        for hook in self._hooks:
+            if hasattr(hook, "losses_ready"):
+                hook.losses_ready(losses)
+
+    def step_failed(self, batch: dict[str, Any], losses: dict[str, Tensor], reason: str) -> str:
+        """Tell the hooks that a loss or gradient is NaN or infinite; returns what they say of it."""
+        said = [h.step_failed(batch, losses, reason) for h in self._hooks if hasattr(h, "step_failed")]
+        return "; ".join(text for text in said if text)
 
     def resume_or_load(self, resume: bool = False) -> None:
         """Go on from the newest checkpoint of ``OUTPUT_DIR``, or load ``MODEL.WEIGHTS`` if there is none."""
         if resume and self.checkpoints.resume():
             return
         self.checkpoints.load_weights(self.cfg.MODEL.WEIGHTS)
+        if self.cfg.MODEL.WEIGHTS and self.train_data is not None:
+            self.bare_model.parts.forget()
         comm.synchronize()  # the weights may lie in the folder that is cleared now
         if comm.is_main_process() and self.cfg.OUTPUT_DIR:
-            # A resume without a checkpoint may have been stopped in stage 1.
-            set_aside(self.cfg.OUTPUT_DIR, keep=(STAGE_1,) if resume else ())
+            # A resume without a checkpoint may have been stopped in a stage before the first epoch.
+            set_aside(self.cfg.OUTPUT_DIR, keep=stage_files() if resume else (), also=stage_files())
 
     def train(self) -> dict[str, Any]:
         """Run the remaining epochs; returns the last evaluation."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import torch
@@ -19,14 +20,19 @@ class Domain(IntEnum):
     def other(self) -> Domain:
         return Domain(1 - self.value)
 
+    @property
+    def word(self) -> str:
+        """``"day"`` or ``"night"``."""
+        return self.name.lower()
+
 
 @dataclass(frozen=True)
-class DomainClusters:
-    """Pseudo labels of one domain in one epoch.
+class Clusters:
+    """Pseudo labels of some images, of one domain or of both, in one epoch.
 
     Attributes:
-        labels: ``(N,)`` int64, cluster of each image of this domain in canonical order; -1 = outlier.
-            Clusters are numbered ``0 .. C-1`` without gaps.
+        labels: ``(N,)`` int64, cluster of each of these images in canonical order; -1 = outlier. Clusters are
+            numbered ``0 .. C-1`` without gaps.
         features: ``(N, D)`` float32 unit rows the labels were made from.
         centroids: ``(C, D)`` float32 unit rows, the normalised mean feature of each cluster (CIA Eq. 1).
         indices: ``(N,)`` int64, position of each image in the whole canonical training list.
@@ -40,19 +46,6 @@ class DomainClusters:
     @property
     def num_clusters(self) -> int:
         return self.centroids.shape[0]
-
-
-@dataclass(frozen=True)
-class EpochClusters:
-    """What the label phase hands to every loss head once per epoch. ``epoch`` counts from 1."""
-
-    day: DomainClusters
-    night: DomainClusters
-    epoch: int
-    max_epoch: int
-
-    def __getitem__(self, domain: Domain | int) -> DomainClusters:
-        return self.day if int(domain) == Domain.DAY else self.night
 
 
 @dataclass(frozen=True)
@@ -116,3 +109,51 @@ class Assignment:
             ]
         )
         return torch.unique(both, dim=0)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What every part of a method is handed once per epoch.
+
+    Attributes:
+        number: of this epoch, from 1.
+        last: number of the run's last epoch.
+        clusters: by name; ``"day"`` and ``"night"`` always, and whatever else the label source makes (``"joint"``).
+        soft: soft targets by name, where a refiner of the labels makes them.
+        matchings: between the day and the night clusters, by the name of the loss head whose matcher made them,
+            in the order in which the heads stand in the config.
+    """
+
+    number: int
+    last: int
+    clusters: Mapping[str, Clusters]
+    soft: Mapping[str, Tensor] = field(default_factory=dict)
+    matchings: Mapping[str, Assignment] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, day: Clusters, night: Clusters, number: int, last: int) -> Epoch:
+        """An epoch with the clusters of the two domains and nothing else."""
+        return cls(number, last, {"day": day, "night": night})
+
+    def __getitem__(self, domain: Domain | int) -> Clusters:
+        return self.clusters[Domain(domain).word]
+
+    @property
+    def day(self) -> Clusters:
+        return self.clusters["day"]
+
+    @property
+    def night(self) -> Clusters:
+        return self.clusters["night"]
+
+    @property
+    def matching(self) -> Assignment | None:
+        """The matching of the last head that made one; None while nobody has."""
+        return next(reversed(self.matchings.values()), None) if self.matchings else None
+
+    def targets(self, name: str, indices: Tensor) -> Tensor:
+        """``(B,)`` int64, cluster of the images ``indices`` among ``clusters[name]``; -1 = none of them."""
+        part = self.clusters[name]
+        table = torch.full((int(max(c.indices.max() for c in self.clusters.values() if len(c.indices))) + 1,), -1)
+        table[part.indices] = part.labels
+        return table.to(indices.device)[indices]

@@ -14,8 +14,6 @@ from .pretrained import load_backbone_weights
 # Weights that ship with the package, by the name that stands in MODEL.BACKBONE.PRETRAIN_PATH.
 SHIPPED = Path(__file__).resolve().parents[1] / "data" / "dnmini" / "weights"
 SHIPPED_PREFIX = "shipped:"
-# Backbones that load their own weights, both towers of a vision-language model for instance.
-SELF_LOADING = ("build_clip_vit_backbone",)
 
 
 def build_backbone(cfg: Any) -> nn.Module:
@@ -32,7 +30,7 @@ def build_backbone(cfg: Any) -> nn.Module:
     if backbone.NAME not in known:
         raise ValueError(f"MODEL.BACKBONE.NAME is {backbone.NAME!r}; known backbones: {known}.")
     builder = BACKBONE_REGISTRY.get(backbone.NAME)
-    if not backbone.PRETRAIN or backbone.NAME in SELF_LOADING:
+    if not backbone.PRETRAIN or hasattr(builder, "objection"):  # such a builder loads its own weights
         return _build(builder, cfg)
     if not backbone.PRETRAIN_PATH:
         raise ValueError(

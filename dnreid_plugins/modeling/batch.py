@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -21,7 +22,9 @@ class BatchFeatures:
         targets: ``(B,)`` int64, pseudo label within the image's own domain; -1 = none.
         domains: ``(B,)`` int64, 0 day and 1 night.
         indices: ``(B,)`` int64, position in the canonical training list.
-        extra: whatever else the head returned, e.g. the projection of a vision-language model.
+        cams: ``(B,)`` int64, number of the camera; -1 = unknown.
+        views: ``(B,)`` int64, which view of the image this is; 0 = the plain one.
+        extra: what else the head returns by name, if it says that parts read it.
     """
 
     features: Tensor
@@ -29,29 +32,28 @@ class BatchFeatures:
     targets: Tensor
     domains: Tensor
     indices: Tensor
+    cams: Tensor = field(default_factory=lambda: torch.empty(0))
+    views: Tensor = field(default_factory=lambda: torch.empty(0))
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in (("cams", -1), ("views", 0)):
+            if len(getattr(self, name)) != len(self.targets):
+                object.__setattr__(self, name, torch.full_like(self.targets, value))
 
     @property
     def unit(self) -> Tensor:
         """``(B, D)`` float32 unit rows: what is compared with prototypes and at test time."""
         return F.normalize(self.features.float(), dim=1)
 
+    def where(self, chosen: Tensor) -> BatchFeatures:
+        """Some images only: a mask ``(B,)`` or positions in the order wanted."""
+        parts = {f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name != "extra"}
+        return BatchFeatures(**parts, extra={key: value[chosen] for key, value in self.extra.items()})
+
     def of(self, domain: Domain | int) -> BatchFeatures:
         """The images of one domain only."""
-        chosen = self.domains == int(domain)
-        extra = {key: value[chosen] for key, value in self.extra.items()}
-        return BatchFeatures(
-            self.features[chosen],
-            self.pooled[chosen],
-            self.targets[chosen],
-            self.domains[chosen],
-            self.indices[chosen],
-            extra,
-        )
-
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The five tensors in the order of the constructor."""
-        return self.features, self.pooled, self.targets, self.domains, self.indices
+        return self.where(self.domains == int(domain))
 
     def detach(self) -> BatchFeatures:
         return replace(self, features=self.features.detach(), pooled=self.pooled.detach(), extra={})

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,28 +21,35 @@ from fastreid.modeling.backbones.build import BACKBONE_REGISTRY
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..runtime.sections import CountOrNone, configured, construct
 from .clip_weights import build_open_clip, describe
 
 logger = logging.getLogger(__name__)
 
 
-def add_clip_config(cfg: CfgNode) -> None:
-    """Add ``MODEL.BACKBONE.CLIP`` with its defaults to ``cfg``."""
-    clip = cfg.MODEL.BACKBONE.CLIP = CfgNode()
-    # A ViT of open_clip by name, "miniclip" (shipped for DNMini) or the path of an open_clip_config.json. For
-    # OpenAI's weights in a plain file take the name ending in "-quickgelu"; the tag "openai" knows by itself.
-    clip.MODEL = "ViT-B-16"
-    # Weights of both towers: "" (random), an open_clip tag (looked up in the local cache, never fetched), a
-    # file or "miniclip". They are loaded only where MODEL.BACKBONE.PRETRAIN is True.
-    clip.PRETRAINED = ""
-    # Distance of neighbouring patches in pixels; 0 = patch size, smaller = overlapping patches.
-    clip.STRIDE = 0
-    # Keep the patch projection as it is in the weights, as the released code does.
-    clip.FREEZE_PATCH = True
-    # Resize of the position embedding to the input: "bilinear" (as released) or "bicubic" (open_clip's own).
-    clip.POS_RESIZE = "bilinear"
-    # Recompute each block in the backward pass: about a third more time for much less memory.
-    clip.GRAD_CHECKPOINT = False
+@configured("MODEL.BACKBONE.CLIP")
+@dataclass(frozen=True, kw_only=True)
+class ClipOptions:
+    """CLIP's towers and how the image tower is used.
+
+    Args:
+        model: A ViT of open_clip by name, "miniclip" (shipped for DNMini) or the path of an open_clip_config.json. For
+            OpenAI's weights in a plain file take the name ending in "-quickgelu"; the tag "openai" knows by itself.
+        pretrained: Weights of both towers: "" (random), an open_clip tag (looked up in the local cache, never fetched),
+            a file or "miniclip". They are loaded only where MODEL.BACKBONE.PRETRAIN is True.
+        stride: Distance of neighbouring patches in pixels; 0 = patch size, smaller = overlapping patches.
+        freeze_patch: Keep the patch projection as it is in the weights, as the released code does.
+        pos_resize: Resize of the position embedding to the input: "bilinear" (as released) or "bicubic" (open_clip's
+            own).
+        grad_checkpoint: Recompute each block in the backward pass: about a third more time for much less memory.
+    """
+
+    model: str = "ViT-B-16"
+    pretrained: str = ""
+    stride: CountOrNone = 0
+    freeze_patch: bool = True
+    pos_resize: Literal["bilinear", "bicubic"] = "bilinear"
+    grad_checkpoint: bool = False
 
 
 def resize_position_embedding(
@@ -133,7 +141,7 @@ class ClipVitBackbone(nn.Module):
     Args:
         visual: the tower. Its parameters are used, not copied.
         input_size: height and width in pixels that the position embedding is stored for.
-        stride: see :func:`add_clip_config`, as are the other options.
+        stride: see `ClipOptions`, as are the other options.
 
     Attributes:
         split: ``(W, P)``, the widths of the class token and of its projection: ``(768, 512)`` for ViT-B/16.
@@ -198,22 +206,45 @@ def build_clip_vit_backbone(cfg: CfgNode) -> ClipVitBackbone:
         ValueError: ``MODEL.BACKBONE.FEAT_DIM`` is not the width of the output.
         FileNotFoundError: the weights are not on this machine.
     """
-    clip = cfg.MODEL.BACKBONE.CLIP
-    weights = clip.PRETRAINED if cfg.MODEL.BACKBONE.PRETRAIN else ""
+    clip = construct(ClipOptions, cfg)
+    weights = clip.pretrained if cfg.MODEL.BACKBONE.PRETRAIN else ""
     size = tuple(int(n) for n in cfg.INPUT.SIZE_TRAIN)
     backbone = ClipVitBackbone(
-        visual=build_open_clip(describe(clip.MODEL), weights).visual,
+        visual=build_open_clip(describe(clip.model), weights).visual,
         input_size=(size[0], size[-1]),
-        stride=clip.STRIDE,
-        freeze_patch=clip.FREEZE_PATCH,
-        pos_resize=clip.POS_RESIZE,
-        grad_checkpoint=clip.GRAD_CHECKPOINT,
+        stride=clip.stride,
+        freeze_patch=clip.freeze_patch,
+        pos_resize=clip.pos_resize,
+        grad_checkpoint=clip.grad_checkpoint,
     )
     activation = type(backbone.blocks[0].get_submodule("mlp.gelu")).__name__
-    logger.info("CLIP %s, weights %s, activation %s", clip.MODEL, weights or "random", activation)
+    logger.info("CLIP %s, weights %s, activation %s", clip.model, weights or "random", activation)
     if backbone.feat_dim != cfg.MODEL.BACKBONE.FEAT_DIM:
         raise ValueError(
-            f"MODEL.BACKBONE.FEAT_DIM is {cfg.MODEL.BACKBONE.FEAT_DIM}, but {clip.MODEL} gives "
+            f"MODEL.BACKBONE.FEAT_DIM is {cfg.MODEL.BACKBONE.FEAT_DIM}, but {clip.model} gives "
             f"{backbone.split[0]} + {backbone.split[1]}: set it to {backbone.feat_dim}."
         )
     return backbone
+
+
+def clip_objection(cfg: CfgNode) -> str | None:
+    """What is wrong with the keys of this backbone, asked before anything is built; None if nothing is."""
+    backbone = cfg.MODEL.BACKBONE
+    clip = construct(ClipOptions, cfg)
+    if not backbone.PRETRAIN:
+        return None
+    if backbone.PRETRAIN_PATH:
+        return (
+            f"MODEL.BACKBONE.PRETRAIN_PATH is {backbone.PRETRAIN_PATH!r}, which {backbone.NAME} does not read; name "
+            "file or tag in MODEL.BACKBONE.CLIP.PRETRAINED and leave PRETRAIN_PATH empty."
+        )
+    if not clip.pretrained:
+        return (
+            "MODEL.BACKBONE.PRETRAIN is True and CLIP.PRETRAINED is empty; name an open_clip tag or a weight file "
+            "there or set PRETRAIN False."
+        )
+    return None
+
+
+#: Asked by the pre-flight check of every backbone that has one; such a backbone loads its own weights.
+build_clip_vit_backbone.objection = clip_objection  # type: ignore[attr-defined]

@@ -66,15 +66,13 @@ def gather_batch(batch: BatchFeatures) -> BatchFeatures:
     """The global batch: day images of rank 0, 1, ..., then the night images, as one process would draw it."""
     if world_size() == 1:
         return batch
-    whole = gather_rows(torch.stack([batch.targets, batch.domains, batch.indices], dim=1))
-    # The sampler gives each rank a slice of the day part and one of the night part.
-    order = torch.argsort(whole[:, 1], stable=True)
-    targets, domains, indices = whole[order].unbind(dim=1)
+    names = ("targets", "domains", "indices", "cams", "views")
+    whole = gather_rows(torch.stack([getattr(batch, name) for name in names], dim=1))
+    # The sampler gives each rank a slice of each view's day part, then of each view's night part.
+    order = torch.argsort(whole[:, 1] * (1 + whole[:, 4].max()) + whole[:, 4], stable=True)
     return BatchFeatures(
         gather_rows(batch.features)[order],
         gather_rows(batch.pooled)[order],
-        targets,
-        domains,
-        indices,
-        {key: gather_rows(value)[order] for key, value in batch.extra.items()},
+        **dict(zip(names, whole[order].unbind(dim=1))),
+        extra={key: gather_rows(value)[order] for key, value in batch.extra.items()},
     )

@@ -13,58 +13,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from fastreid.config import CfgNode
 from torch import Tensor, nn
 
 from ..functional.types import Domain
-from .text import ClipTextTower
-
-
-def add_prompt_config(cfg: CfgNode) -> None:
-    """Add ``MODEL.PROMPT`` (what a prompt is) and ``PROMPT_STAGE`` (how stage 1 trains it) to ``cfg``."""
-    prompt = cfg.MODEL.PROMPT = CfgNode()
-    # Sentence of a day image and of a night image; {} stands for the learned tokens.
-    prompt.TEMPLATES = ("A daytime photo of a {} vehicle.", "A nighttime photo of a {} vehicle.")
-    # Learned tokens per image (M; the paper studies 1 to 8).
-    prompt.NUM_TOKENS = 4
-    # Width of the bias net's hidden layer (80 = 1280 / 16); 0 = no bias net, tokens alone.
-    prompt.BIAS_HIDDEN = 80
-    # Standard deviation of the tokens at the start.
-    prompt.INIT_STD = 0.02
-    # Sparse token table: only the images of a batch get gradient and optimizer steps. False is the released
-    # code's dense table, whose AdamW also moves the tokens of images that are not in the batch.
-    prompt.SPARSE = True
-
-    stage = cfg.PROMPT_STAGE = CfgNode()
-    # Passes over the larger domain; 0 = no stage 1 (tokens stay random). Released code 180, paper 150.
-    stage.EPOCHS = 180
-    # Images per domain and step.
-    stage.BATCH_SIZE = 64
-    # "AdamW" (released code) or "Adam" (paper; decay then enters the gradient).
-    stage.OPTIMIZER = "AdamW"
-    # Learning rate after the warm-up, from which a cosine goes down (paper: value lost).
-    stage.LR = 3.5e-4
-    stage.WEIGHT_DECAY = 1e-4
-    # Epochs of linear warm-up from WARMUP_LR to LR; 0 = none.
-    stage.WARMUP_EPOCHS = 5
-    stage.WARMUP_LR = 1e-5
-    # Learning rate in the last epoch.
-    stage.MIN_LR = 1e-6
-    # Divides the similarity of image and text (tau of Eq. 2-3).
-    stage.TEMPERATURE = 1.0
-    # Learning rate of a sparse table's rows. "dense": as much above LR as a row moves further per visit under
-    # the released code's dense AdamW, whose momentum goes on for the rest of the epoch (5.5 x at 31 steps an
-    # epoch, 26 x at DN-Wild's 1109). "plain": LR.
-    stage.TOKEN_RATE = "dense"
-    # First moment of the token table: "float32" or "bfloat16" (DN-Wild: 0.4 GiB less).
-    stage.FIRST_MOMENT = "float32"
-    # Images of the larger domain that do not fill a batch: "drop" them for this epoch, "merge" them into the
-    # last full batch or "keep" them as a smaller batch.
-    stage.LAST_BATCH = "drop"
-    # A finished stage 1 of another run (its OUTPUT_DIR/stage1.pth) to use instead of running it again.
-    stage.WEIGHTS = ""
-    # Keep the state of a running stage 1 every so many epochs; SOLVER.CHECKPOINT_MINUTES counts too.
-    stage.CHECKPOINT_PERIOD = 10
+from ..runtime.sections import Count, CountOrNone, NotNegative, configured, construct
+from .text import ClipTextTower, build_text_tower
 
 
 class DynamicBiasNet(nn.Module):
@@ -83,18 +36,21 @@ class DynamicBiasNet(nn.Module):
         return self.out(torch.relu(self.hidden(features)))
 
 
+@configured("MODEL.PROMPT", without=("seed",))
 class PromptLearner(nn.Module):
     """The prompts of all training images.
 
     Args:
-        text: the text tower, for the embeddings of the templates' words; it is not kept.
+        text: The text tower, for the embeddings of the templates' words; it is not kept.
         domains: ``(N,)`` int64, `Domain` of every training image in canonical order.
         feature_dim: F, width of the image feature (1280).
-        templates: sentence of day and of night, each with one ``{}`` where the learned tokens stand.
-        num_tokens: M.
-        bias_hidden: hidden width of the bias net; 0 = none.
-        sparse: see `add_prompt_config`.
-        seed: of tokens and bias net.
+        seed: Of tokens and bias net.
+        templates: Sentence of a day image and of a night image, each with one {} where the learned tokens stand.
+        num_tokens: Learned tokens per image (M; the paper studies 1 to 8).
+        bias_hidden: Width of the bias net's hidden layer (80 = 1280 / 16); 0 = no bias net, tokens alone.
+        init_std: Standard deviation of the tokens at the start.
+        sparse: Sparse token table: only the images of a batch get gradient and optimizer steps. False is the
+            released code's dense table, whose AdamW also moves the tokens of images that are not in the batch.
 
     Attributes:
         tokens: ``nn.Embedding(N, M * D)``.
@@ -115,12 +71,12 @@ class PromptLearner(nn.Module):
         text: ClipTextTower,
         domains: Tensor,
         feature_dim: int,
-        templates: Sequence[str] = ("A daytime photo of a {} vehicle.", "A nighttime photo of a {} vehicle."),
-        num_tokens: int = 4,
-        bias_hidden: int = 80,
-        init_std: float = 0.02,
-        sparse: bool = True,
         seed: int = 0,
+        templates: Sequence[str] = ("A daytime photo of a {} vehicle.", "A nighttime photo of a {} vehicle."),
+        num_tokens: Count = 4,
+        bias_hidden: CountOrNone = 80,
+        init_std: NotNegative = 0.02,
+        sparse: bool = True,
     ) -> None:
         super().__init__()
         if num_tokens < 1 or len(templates) != len(Domain):
@@ -191,9 +147,55 @@ def _frames(text: ClipTextTower, templates: Sequence[str], num_tokens: int) -> t
     return frame, torch.tensor(starts), torch.tensor(lengths) - 1
 
 
-def build_prompt_learner(cfg: CfgNode, text: ClipTextTower, domains: Tensor) -> PromptLearner:
+def build_prompt_learner(cfg: Any, text: ClipTextTower, domains: Tensor) -> PromptLearner:
     """The prompts that ``cfg.MODEL.PROMPT`` describes for images of these ``domains`` ``(N,)``."""
-    arguments: dict[str, Any] = {key.lower(): value for key, value in cfg.MODEL.PROMPT.items()}
-    return PromptLearner(
-        text=text, domains=domains, feature_dim=cfg.MODEL.BACKBONE.FEAT_DIM, seed=cfg.SEED, **arguments
+    return construct(
+        PromptLearner, cfg, text=text, domains=domains, feature_dim=cfg.MODEL.BACKBONE.FEAT_DIM, seed=cfg.SEED
     )
+
+
+class KeptPrompts(nn.Module):
+    """Stands for the prompts of all images, of which it has those of ``indices`` ``(U,)``, rising."""
+
+    def __init__(self, prompts: PromptLearner, indices: Tensor) -> None:
+        super().__init__()
+        self.prompts = prompts
+        self.indices = indices
+
+    def text_features(self, text: ClipTextTower, indices: Tensor, features: Tensor) -> Tensor:
+        """As `PromptLearner.text_features`."""
+        return self.prompts.text_features(text, torch.searchsorted(self.indices, indices), features)
+
+
+def keep_prompts(prompts: PromptLearner, indices: Tensor) -> dict[str, Any]:
+    """The prompts of the images ``indices`` ``(B,)`` as plain tensors.
+
+    ``indices`` ``(U,)`` int64, rising; ``domains`` ``(U,)`` int64; ``tokens`` ``(U, M * D)``; ``bias_net``, a state
+    dict. The text tower is not kept: `join_kept` builds it from the config again.
+    """
+    rows = indices.unique().cpu()
+    table = prompts.tokens.weight.detach()
+    return {
+        "indices": rows,
+        "domains": prompts.domains[rows],
+        "tokens": table[rows.to(table.device)],
+        "bias_net": {} if prompts.bias_net is None else prompts.bias_net.state_dict(),
+    }
+
+
+def join_kept(parts: Sequence[dict[str, Any]], cfg: Any) -> tuple[KeptPrompts, ClipTextTower]:
+    """The prompts that several processes have kept of one global batch, and the text tower of ``cfg``."""
+    indices = torch.cat([part["indices"] for part in parts])
+    # The place of each image's first row.
+    rising, which = indices.unique(return_inverse=True)
+    first = torch.full_like(rising, len(indices)).scatter_reduce(
+        0, which, torch.arange(len(indices)), reduce="amin"
+    )
+    rows = {key: torch.cat([part[key] for part in parts])[first] for key in ("indices", "domains", "tokens")}
+    text = build_text_tower(cfg)
+    prompts = build_prompt_learner(cfg, text, rows["domains"])
+    prompts.tokens.weight.data.copy_(rows["tokens"])
+    if prompts.bias_net is not None:
+        prompts.bias_net.load_state_dict(parts[0]["bias_net"])
+    device = cfg.MODEL.DEVICE
+    return KeptPrompts(prompts.to(device), rows["indices"].to(device)), text.to(device)

@@ -1,15 +1,16 @@
 """Loss heads: what a method adds to the batch loss, one file each."""
 
-from .base import LOSS_HEAD_REGISTRY, LossHead, names_sized_by_clusters
-from .build import build_loss_heads
+from . import fastreid_losses
+from .base import LOSS_HEAD_REGISTRY, LossHead, build_loss_heads
 from .cluster_nce import ClusterNCE
+from .cma import CMA
 from .cpml import CPML
 from .dgm import DGM
 from .image_text import ImageText
 from .maa import MAA
 from .mmd import MMD, MarginMMD
+from .pgm import PGM
 from .prototype_classifier import PrototypeClassifier
-from .rivals import CMA, PGM
 
 __all__ = [
     "CMA",
@@ -25,5 +26,5 @@ __all__ = [
     "MarginMMD",
     "PrototypeClassifier",
     "build_loss_heads",
-    "names_sized_by_clusters",
+    "fastreid_losses",
 ]

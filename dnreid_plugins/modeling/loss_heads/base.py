@@ -1,104 +1,113 @@
-"""What every loss head is: a weight over the epochs, something rebuilt per epoch, a scalar per batch."""
+"""What every loss head is: a weight over the epochs and a scalar per batch."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
-from fastreid.utils.registry import Registry
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
-from ...functional.types import Assignment, EpochClusters
 from ..batch import BatchFeatures
-from ..memory import PrototypeMemory
+from ..matchers.base import Matcher
+from ..parts import Part, PartRegistry, Parts
 
-LOSS_HEAD_REGISTRY = Registry("LOSS_HEAD")
+LOSS_HEAD_REGISTRY = PartRegistry("LOSS_HEAD", "MODEL.LOSSES")
 LOSS_HEAD_REGISTRY.__doc__ = "Loss heads by the name that stands in ``MODEL.LOSSES.NAME``."
 
+#: ``((first_epoch, value), ...)``: piecewise constant in the epoch, epochs counted from 1, in rising order.
+Schedule = Sequence[Sequence[float]]
 
-class LossHead(nn.Module):
+
+class LossHead(Part):
     """Base of all loss heads; a head holds state and calls a pure function of `functional`.
 
     Args:
-        weight: ``((first_epoch, value), ...)``, epochs counted from 1, in rising order.
+        weight: ``((first_epoch, value), ...)``, see `Schedule`; 0 before the first border.
+        matcher: makes the matching across domains that the head works with, if it makes one.
+        match_always: match also in epochs in which the weight is 0, for other parts that use a matching.
     """
 
-    # The matching across domains that this head made for the running epoch, if it makes one.
-    assignment: Assignment | None = None
-    # The matching that any head made for the running epoch; the label phase sets it.
-    matching: Assignment | None = None
-    # False: the head only changes the memory or the matching and is left out of the loss.
-    has_loss = True
-    # True: `begin_epoch` runs also while the weight is 0, because other heads use the matching.
-    begins_always = False
-    # True: `begin_epoch` sets the parameters anew, sized to the clusters. The optimizer forgets what it knew of them,
-    # a checkpoint's sizes are taken over, and every process computes the same gradient for them.
-    follows_clusters = False
+    #: False: the head changes the memory or the matching only and is left out of the loss.
+    has_loss: ClassVar[bool] = True
+    section: ClassVar[str] = "MODEL.LOSSES"
 
-    def __init__(self, *, weight: Sequence[Sequence[float]] = ((1, 1.0),)) -> None:
+    def __init__(
+        self, *, weight: Schedule = ((1, 1.0),), matcher: Matcher | None = None, match_always: bool = False
+    ) -> None:
         super().__init__()
-        self.schedule = parse_weight(weight)
+        self.schedule = parse_weight(weight, f"{self.section}.WEIGHT")
+        self.matcher = matcher
+        self.match_always = match_always
         # Figures of the last batch for the log.
         self.statistics: dict[str, Tensor | float] = {}
 
-    @classmethod
-    def from_config(cls, cfg: Any) -> LossHead:
-        """Build from ``MODEL.LOSSES.<NAME>``: every key of the section is the argument of the same name."""
-        section = cfg.MODEL.LOSSES[cls.__name__.upper()]
-        return cls(**{key.lower(): value for key, value in section.items()})
-
-    def connect(self, heads: Mapping[str, LossHead]) -> None:
-        """Called once with all heads of the model, for a head that works with another one."""
+    @property
+    def first_epoch(self) -> int:
+        """The first epoch with a weight above 0; 1 if there is none."""
+        return next((epoch for epoch, weight in self.schedule if weight > 0), 1)
 
     def weight_at(self, epoch: int) -> float:
         """Weight in ``epoch`` (from 1); 0 before the first border."""
         return next((value for first, value in reversed(self.schedule) if epoch >= first), 0.0)
 
-    def begin_epoch(self, clusters: EpochClusters, memory: PrototypeMemory) -> dict[str, float]:
-        """Rebuild what depends on the clusters; returns figures for the health line."""
-        return {}
+    def matches_in(self, epoch: int) -> bool:
+        """Does the head's matcher run in ``epoch``?"""
+        return self.match_always or self.weight_at(epoch) > 0
 
-    def forward(self, batch: BatchFeatures, memory: PrototypeMemory) -> Tensor:
+    def forward(self, batch: BatchFeatures, parts: Parts) -> Tensor:
         """A scalar that carries gradient to the encoder."""
         raise NotImplementedError
 
-    def after_step(self, batch: BatchFeatures, memory: PrototypeMemory) -> None:
-        """Changes to the memory beyond its own update; ``batch`` is the whole batch of all processes, detached."""
 
-    def carry_over(self) -> dict[str, Any]:
-        """What one epoch hands to the next beyond the parameters, for an exact resume."""
-        return {}
+def build_loss_heads(cfg: Any) -> dict[str, LossHead]:
+    """The loss heads of ``MODEL.LOSSES.NAME`` by name, in that order.
 
-    def load_carry_over(self, state: dict[str, Any]) -> None:
-        """Counterpart of `carry_over`."""
+    Raises:
+        ValueError: no name, an unknown name, one that stands twice, or a head without the one it works with.
+    """
+    names = tuple(cfg.MODEL.LOSSES.NAME)
+    known = LOSS_HEAD_REGISTRY.names()
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"MODEL.LOSSES.NAME holds {name!r}, which {cfg.MODEL.META_ARCHITECTURE} does not know; "
+                f"known loss heads: {known}."
+            )
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"MODEL.LOSSES.NAME is {names!r}; name at least one loss head, each of them once.")
+    return {name: LOSS_HEAD_REGISTRY.get(name).from_config(cfg) for name in names}
 
 
-def names_sized_by_clusters(model: nn.Module) -> set[str]:
-    """Names in ``model.state_dict()`` of what belongs to a module that ``follows_clusters``."""
-    return {
-        f"{name}.{key}"
-        for name, module in model.named_modules()
-        if getattr(module, "follows_clusters", False)
-        for key in module.state_dict()
-    }
+def joint_targets(batch: BatchFeatures, parts: Parts) -> Tensor:
+    """``(B,)`` int64 labels that mean the same in both domains; -1 = none.
+
+    Those of the clusters called "joint" where the label source makes them; else a day and a night cluster are
+    never the same, so night clusters are counted after the day clusters.
+    """
+    if parts.epoch is not None and "joint" in parts.epoch.clusters:
+        return parts.epoch.targets("joint", batch.indices)
+    shift = parts.memory.num_clusters("day") * (batch.domains == 1)
+    return torch.where(batch.targets >= 0, batch.targets + shift, -1)
 
 
-def parse_weight(weight: Sequence[Sequence[float]]) -> list[tuple[int, float]]:
+def parse_weight(weight: Schedule, key: str = "WEIGHT") -> list[tuple[int, float]]:
     """``((first_epoch, value), ...)`` as a checked list.
 
     Raises:
-        ValueError: empty, not pairs, epochs not whole, below 1 or not rising, or a weight below 0.
+        ValueError: empty, not pairs, epochs not whole, below 1 or not rising, or a weight below 0 or not finite.
     """
     try:
         schedule = [(int(first), float(value)) for first, value in weight]
         whole = all(float(first) == int(first) for first, _ in weight)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         schedule, whole = [], False
     rising = all(a[0] < b[0] for a, b in itertools.pairwise(schedule))
-    if not schedule or not whole or not rising or schedule[0][0] < 1 or min(v for _, v in schedule) < 0:
+    fits = all(0 <= value < float("inf") for _, value in schedule)
+    if not schedule or not whole or not rising or schedule[0][0] < 1 or not fits:
         raise ValueError(
-            f"A loss weight is {weight!r}; write ((first_epoch, value), ...) with rising whole epochs from 1 "
+            f"{key} is {weight!r}; write ((first_epoch, value), ...) with rising whole epochs from 1 "
             "and values >= 0, e.g. ((1, 0.5), (51, 0.3))."
         )
     return schedule

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,58 +10,69 @@ from torch import Tensor
 
 from ...functional.image_text import batch_text_alignment, instance_contrast
 from ...functional.types import Domain
+from ...runtime.sections import Share
 from ..batch import BatchFeatures
-from ..memory import PrototypeMemory
-from ..prompts import PromptLearner
+from ..parts import Parts
+from ..prompts import KeptPrompts, PromptLearner, join_kept, keep_prompts
 from ..text import ClipTextTower
-from .base import LOSS_HEAD_REGISTRY, LossHead
-
-ALIGNMENTS = ("cluster", "instance")
+from .base import LOSS_HEAD_REGISTRY, LossHead, Schedule
 
 
 @LOSS_HEAD_REGISTRY.register()
 class ImageText(LossHead):
     """Images against the text features of their prompts, which stage 1 has learned and which stay frozen.
 
-    The prompts and the text tower are handed over by `prepare`; they are no part of ``state_dict``.
+    The prompts and the text tower are handed over by `prepare`; they are no part of ``state_dict``, since stage 1
+    has a file of its own.
 
     Args:
-        weight: see `LossHead`.
-        alignment: ``"cluster"`` classifies an image by the text centroids of the clusters in the batch (Eq. 9);
-            ``"instance"`` contrasts each image with its own text (Eq. 2-3, temperature 1), a row of the paper's
-            Table 4.
-        smoothing: of the labels in Eq. 9.
-        unit_input: the bias net sees unit features as in stage 1; False: as released, neck features of length
-            ~36 (T4).
-        through_text: let gradient also flow image -> bias net -> text tower, as released (T5); False: texts are
-            constants of the step.
+        weight: Piecewise constant over the epochs.
+        alignment: "cluster" classifies an image by the text centroids of the clusters in the batch (Eq. 9);
+            "instance" contrasts each image with its own text (Eq. 2-3, temperature 1), a row of the paper's Table 4.
+        smoothing: Of the labels in Eq. 9.
+        unit_input: The bias net sees unit features as in stage 1; False: as released, neck features of length ~36
+            (T4).
+        through_text: As released: gradient also flows image -> bias net -> text tower (T5). False: texts are
+            constants of a step.
     """
+
+    stages = ("LearnPrompts",)
 
     def __init__(
         self,
         *,
-        weight: Sequence[Sequence[float]] = ((1, 1.0),),
-        alignment: str = "cluster",
-        smoothing: float = 0.1,
+        weight: Schedule = ((1, 1.0),),
+        alignment: Literal["cluster", "instance"] = "cluster",
+        smoothing: Share = 0.1,
         unit_input: bool = True,
         through_text: bool = False,
     ) -> None:
         super().__init__(weight=weight)
-        if alignment not in ALIGNMENTS:
-            raise ValueError(f"MODEL.LOSSES.IMAGETEXT.ALIGNMENT is {alignment!r}; it is one of {ALIGNMENTS}.")
         self.alignment = alignment
         self.smoothing = smoothing
         self.unit_input = unit_input
         self.through_text = through_text
         # In a list, so that they are no sub-modules: neither trained nor saved with the model.
-        self._stage_1: list[tuple[PromptLearner, ClipTextTower]] = []
+        self._learned: list[tuple[PromptLearner | KeptPrompts, ClipTextTower]] = []
 
-    def prepare(self, prompts: PromptLearner, text: ClipTextTower) -> None:
+    @classmethod
+    def from_config(cls, cfg: Any) -> ImageText:
+        backbone, heads = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.HEADS.NAME
+        if backbone != "build_clip_vit_backbone" or heads != "ClipNeckHead":
+            raise ValueError(
+                f"MODEL.LOSSES.NAME has ImageText with the backbone {backbone} and the head {heads}; "
+                "it needs build_clip_vit_backbone and ClipNeckHead."
+            )
+        head = super().from_config(cfg)
+        assert isinstance(head, ImageText)
+        return head
+
+    def prepare(self, prompts: PromptLearner | KeptPrompts, text: ClipTextTower) -> None:
         """Take over what stage 1 has learned; both on the model's device."""
         prompts.requires_grad_(False)
-        self._stage_1 = [(prompts, text)]
+        self._learned = [(prompts, text)]
 
-    def forward(self, batch: BatchFeatures, memory: PrototypeMemory) -> Tensor:
+    def forward(self, batch: BatchFeatures, parts: Parts) -> Tensor:
         total = batch.features.sum() * 0.0
         for domain in Domain:
             part = batch.of(domain)
@@ -84,9 +95,19 @@ class ImageText(LossHead):
         Raises:
             RuntimeError: `prepare` was not called.
         """
-        if not self._stage_1:
-            raise RuntimeError("ImageText has no prompts; the trainer hands them over before the first step.")
-        prompts, text = self._stage_1[0]
+        if not self._learned:
+            raise RuntimeError("ImageText has no prompts; the stage LearnPrompts must be over before a step.")
+        prompts, text = self._learned[0]
         with torch.set_grad_enabled(self.through_text and torch.is_grad_enabled()):
             inputs = part.unit if self.unit_input else part.features
             return prompts.text_features(text, part.indices, inputs).float()
+
+    def replay_state(self, indices: Tensor) -> dict[str, Any]:
+        """Of the prompts of all training images those of the batch."""
+        prompts = self._learned[0][0] if self._learned else None
+        return keep_prompts(prompts, indices) if isinstance(prompts, PromptLearner) else {}
+
+    def load_replay_state(self, states: list[dict[str, Any]], cfg: Any) -> None:
+        states = [state for state in states if state]
+        if states:
+            self.prepare(*join_kept(states, cfg))

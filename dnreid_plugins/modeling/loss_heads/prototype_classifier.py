@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from ...functional.image_text import smoothed_cross_entropy
-from ...functional.types import Domain, EpochClusters
+from ...functional.types import Domain, Epoch
+from ...runtime.sections import Share
 from ..batch import BatchFeatures
-from ..memory import PrototypeMemory
-from .base import LOSS_HEAD_REGISTRY, LossHead
+from ..parts import Parts
+from .base import LOSS_HEAD_REGISTRY, LossHead, Schedule
 
 
 @LOSS_HEAD_REGISTRY.register()
@@ -23,19 +21,17 @@ class PrototypeClassifier(LossHead):
     optimizer forgets a layer when it is set anew.
 
     Args:
-        weight: see `LossHead`.
-        smoothing: of the labels, in [0, 1].
+        weight: Piecewise constant over the epochs.
+        smoothing: Of the labels.
 
     Attributes:
         day, night: ``(C, D)``, ``D`` the width of the neck feature; empty before the first epoch.
     """
 
-    follows_clusters = True
+    fresh_each_epoch = True
 
-    def __init__(self, *, weight: Sequence[Sequence[float]] = ((1, 1.0),), smoothing: float = 0.1) -> None:
+    def __init__(self, *, weight: Schedule = ((1, 1.0),), smoothing: Share = 0.1) -> None:
         super().__init__(weight=weight)
-        if not 0.0 <= smoothing <= 1.0:
-            raise ValueError(f"MODEL.LOSSES.PROTOTYPECLASSIFIER.SMOOTHING is {smoothing}; it lies in [0, 1].")
         self.smoothing = smoothing
         self.day = nn.Parameter(torch.empty(0, 0))
         self.night = nn.Parameter(torch.empty(0, 0))
@@ -44,14 +40,14 @@ class PrototypeClassifier(LossHead):
         """The layer of one domain."""
         return self.day if int(domain) == Domain.DAY else self.night
 
-    def begin_epoch(self, clusters: EpochClusters, memory: PrototypeMemory) -> dict[str, float]:
+    def begin_epoch(self, epoch: Epoch, parts: Parts) -> dict[str, float]:
         for domain in Domain:
             layer = self.rows(domain)
-            layer.data = memory.cluster_rows(domain).clone()
+            layer.data = parts.memory.cluster_rows(domain).clone()
             layer.grad = None
         return {}
 
-    def forward(self, batch: BatchFeatures, memory: PrototypeMemory) -> Tensor:
+    def forward(self, batch: BatchFeatures, parts: Parts) -> Tensor:
         """``sum_r mean_i CE(W_r u_i, y_i)``, ``u`` the neck feature as it is, not of unit length."""
         total = batch.features.sum() * 0.0
         for domain in Domain:
@@ -59,11 +55,3 @@ class PrototypeClassifier(LossHead):
             logits = part.features.to(layer.dtype) @ layer.T
             total = total + smoothed_cross_entropy(logits, part.targets, smoothing=self.smoothing)
         return total
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """A checkpoint's layers have the sizes of its own epoch."""
-        for name, layer in self.named_parameters(recurse=False):
-            saved = state_dict.get(prefix + name)
-            if saved is not None and saved.shape != layer.shape:
-                layer.data = layer.data.new_empty(saved.shape)
-        super()._load_from_state_dict(state_dict, prefix, *args)

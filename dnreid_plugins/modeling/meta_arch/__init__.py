@@ -1,5 +1,5 @@
 """Meta-architectures, registered with fast-reid."""
 
-from .cross_domain import BeforeNeck, CrossDomainBaseline
+from .cross_domain import CrossDomainBaseline, StudentFeatures, build_parts
 
-__all__ = ["BeforeNeck", "CrossDomainBaseline"]
+__all__ = ["CrossDomainBaseline", "StudentFeatures", "build_parts"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from fastreid.config import configurable
@@ -15,15 +15,18 @@ from ..batch import BatchFeatures
 from ..clip import unit_parts
 from ..dual_stream import DualStream
 from ..gather import check_composition, gather_batch
-from ..loss_heads import LossHead, build_loss_heads
-from ..memory import PrototypeMemory
+from ...runtime.sections import construct
+from ..loss_heads import build_loss_heads
+from ..memories import ClusterMemory
+from ..parts import Parts
+from ..teachers import Teacher, TeacherOptions
 
 SHARED_BN_MODES = ("joint", "separate", "frozen")
 
 
 @META_ARCH_REGISTRY.register()
 class CrossDomainBaseline(nn.Module):
-    """Any fast-reid backbone behind `DualStream`, a neck, a prototype memory and a list of loss heads.
+    """Any fast-reid backbone behind `DualStream`, a neck, and the parts of a method.
 
     In eval mode ``model(batch)`` returns features ``(B, D)`` as fast-reid's own architectures do; a batch
     without ``domains`` counts as day. In train mode it returns ``{"loss_<head>": scalar}``, each already
@@ -33,8 +36,8 @@ class CrossDomainBaseline(nn.Module):
 
     Args:
         backbone, heads: as fast-reid builds them.
-        loss_heads: name -> `LossHead`.
-        memory: prototypes of the running epoch.
+        parts: memory and loss heads, see `Parts`.
+        teacher: whether there is one; it joins the parts.
         pixel_mean, pixel_std: 3 values each, in 0..255.
         stream_modules: ``MODEL.DUAL_STREAM.MODULES``.
         shared_bn: ``MODEL.DUAL_STREAM.SHARED_BN``.
@@ -53,8 +56,8 @@ class CrossDomainBaseline(nn.Module):
         *,
         backbone: nn.Module,
         heads: nn.Module,
-        loss_heads: nn.ModuleDict,
-        memory: PrototypeMemory,
+        parts: Parts,
+        teacher: TeacherOptions | None = None,
         pixel_mean: list[float],
         pixel_std: list[float],
         stream_modules: tuple[str, ...] = (),
@@ -68,25 +71,23 @@ class CrossDomainBaseline(nn.Module):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone.to(memory_format=self.memory_format)
         self.heads = heads
-        self.loss_heads = loss_heads
-        self.memory = memory
         self.shared_bn = shared_bn
-        self.epoch = 1
         self.last_batch: BatchFeatures | None = None
         self.last_features: Tensor | None = None
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(1, -1, 1, 1), persistent=False)
+        self.parts = parts
+        if teacher is not None and teacher.enabled:
+            student = {"backbone": self.backbone, "heads": self.heads}
+            parts.teacher = Teacher(student, decay=teacher.decay, evaluate=teacher.evaluate)
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        memory = cfg.MODEL.MEMORY
         return {
             "backbone": build_backbone(cfg),
             "heads": build_heads(cfg),
-            "loss_heads": build_loss_heads(cfg),
-            "memory": PrototypeMemory(
-                momentum=memory.MOMENTUM, policy=memory.UPDATE, outlier_rows=memory.OUTLIER_ROWS
-            ),
+            "parts": build_parts(cfg),
+            "teacher": construct(TeacherOptions, cfg),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "stream_modules": tuple(cfg.MODEL.DUAL_STREAM.MODULES),
@@ -104,37 +105,49 @@ class CrossDomainBaseline(nn.Module):
         images, domains = self.preprocess_image(batch), self._domains(batch)
         if self.training:
             check_composition(domains)
-        outputs = self._encode(images, domains)
         if not self.training:
-            return outputs
+            backbone, heads = self._answering()
+            return heads(backbone(images, domains))
+        outputs = self._encode(images, domains)
         own = BatchFeatures(
             features=outputs.pop("features"),
             pooled=outputs.pop("pooled"),
             targets=batch["targets"].to(self.device),
             domains=domains,
             indices=batch["indices"].to(self.device),
-            extra=outputs,
+            **{
+                name: torch.as_tensor(batch[key]).to(self.device)
+                for name, key in (("cams", "camids"), ("views", "views"))
+                if key in batch
+            },
+            extra={name: outputs[name] for name in getattr(self.heads, "extras", ())},
         )
         features = gather_batch(own)
         self.last_features = features.features
         self.last_batch = features.detach()
         return self.losses(features)
 
-    def features_before_neck(self, batch: dict[str, Any]) -> Tensor:
-        """``(B, P)`` unit rows from before the neck; a head with ``split`` has each part at unit length first."""
+    def encode(self, batch: dict[str, Any], *, feature: str = "after") -> Tensor:
+        """Features of the encoder that trains, in eval mode, whether or not a teacher answers for the model.
+
+        ``"after"`` the neck: ``(B, D)``. ``"before"`` it: ``(B, P)`` unit rows; a head with ``split`` has each part at
+        unit length first.
+        """
+        features = self.backbone(self.preprocess_image(batch), self._domains(batch))
+        if feature == "after":
+            return self.heads(features)
         heads: Any = self.heads
-        pooled = heads.pool_layer(self.backbone(self.preprocess_image(batch), self._domains(batch)))
+        pooled = heads.pool_layer(features)
         return unit_parts(pooled[..., 0, 0], getattr(heads, "split", (pooled.shape[1],)))
 
     def losses(self, batch: BatchFeatures) -> dict[str, Tensor]:
         """The weighted losses of the heads whose weight in the running epoch is above 0."""
-        result = {}
-        for name, module in self.loss_heads.items():
-            head = cast(LossHead, module)
-            weight = head.weight_at(self.epoch)
-            if weight > 0 and head.has_loss:
-                result[f"loss_{name.lower()}"] = weight * head(batch, self.memory)
-        return result
+        number = self.parts.epoch.number if self.parts.epoch is not None else 1
+        return {
+            f"loss_{name.lower()}": head.weight_at(number) * head(batch, self.parts)
+            for name, head in self.parts.active_heads()
+            if head.has_loss
+        }
 
     def preprocess_image(self, batch: dict[str, Any]) -> Tensor:
         """``(B, 3, H, W)`` images in 0..255 -> normalised, on the model's device; the input is left alone."""
@@ -147,8 +160,15 @@ class CrossDomainBaseline(nn.Module):
             return torch.zeros(len(batch["images"]), dtype=torch.int64, device=self.device)
         return torch.as_tensor(batch["domains"]).to(self.device)
 
+    def _answering(self) -> tuple[nn.Module, nn.Module]:
+        """Backbone and heads that answer in eval mode."""
+        teacher: Any = self.parts.teacher
+        if teacher is not None and teacher.evaluate:
+            return teacher.encoder["backbone"], teacher.encoder["heads"]
+        return self.backbone, self.heads
+
     def _encode(self, images: Tensor, domains: Tensor) -> Any:
-        if self.shared_bn != "separate" or not self.training:
+        if self.shared_bn != "separate":
             return self.heads(self.backbone(images, domains))
         # One pass per domain: batch norm, the neck's too, normalises each domain by its own statistics.
         parts = [(domains == d).nonzero().flatten() for d in (0, 1)]
@@ -157,13 +177,23 @@ class CrossDomainBaseline(nn.Module):
         return {key: torch.cat([output[key] for output in outputs])[back] for key in outputs[0]}
 
 
-class BeforeNeck(nn.Module):
-    """A `CrossDomainBaseline` whose eval output is `features_before_neck`."""
+class StudentFeatures(nn.Module):
+    """A `CrossDomainBaseline` that answers with the encoder that trains, see `CrossDomainBaseline.encode`."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, feature: str = "after") -> None:
         super().__init__()
         self.model = model
+        self.feature = feature
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         model: Any = self.model
-        return model.features_before_neck(batch)
+        return model.encode(batch, feature=self.feature)
+
+
+def build_parts(cfg: Any) -> Parts:
+    """Memory and loss heads as the config names them.
+
+    Raises:
+        ValueError: a name or a value that cannot be used.
+    """
+    return Parts(memory=construct(ClusterMemory, cfg), losses=build_loss_heads(cfg))

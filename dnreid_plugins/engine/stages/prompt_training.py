@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..functional.image_text import instance_contrast
-from ..functional.types import Domain
-from ..modeling.prompts import PromptLearner
-from ..modeling.row_adam import RowAdamW
-from ..modeling.text import ClipTextTower
+from ...functional.image_text import instance_contrast
+from ...functional.types import Domain
+from ...modeling.prompts import PromptLearner
+from ...modeling.row_adam import RowAdamW
+from ...modeling.text import ClipTextTower
 from .prompt_options import PromptStageOptions, epoch_order
 
 _log = logging.getLogger(__name__)
@@ -168,8 +168,13 @@ class PromptStage:
             "epoch": self.epoch,
             "step": self.step,
             "sums": dict(self._sums),
-            "options": asdict(self.options),
+            "options": self._options(),
         }
+
+    def _options(self) -> dict[str, Any]:
+        """What decides the bits."""
+        free = ("weights", "checkpoint_period")
+        return {key: value for key, value in asdict(self.options).items() if key not in free}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Counterpart of `state_dict`.
@@ -177,7 +182,7 @@ class PromptStage:
         Raises:
             ValueError: the state was made with other options.
         """
-        mine = asdict(self.options)
+        mine = self._options()
         changed = {
             key: (state["options"].get(key), mine[key])
             for key in mine

@@ -1,0 +1,6 @@
+"""Stages: what happens before the first epoch, one file each."""
+
+from .base import STAGE_REGISTRY, Stage, build_stages, stage_files
+from .learn_prompts import LearnPrompts
+
+__all__ = ["STAGE_REGISTRY", "LearnPrompts", "Stage", "build_stages", "stage_files"]

@@ -1,0 +1,236 @@
+"""A stage: what a method does before the first epoch. Resumable at any moment, its own file, reusable by other runs."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from fastreid.engine.train_loop import HookBase
+from fastreid.utils import comm
+from fastreid.utils.registry import Registry
+
+from ...modeling.weight_files import WeightFileError, read_weight_file
+from ..agreement import any_process, computed_once
+from ..checkpointing import config_items
+from ..files import plain, write_atomically
+from ..state import generator_state, set_generator_state
+from ..stop import StopSignals
+
+logger = logging.getLogger(__name__)
+
+STAGE_REGISTRY = Registry("STAGE")
+STAGE_REGISTRY.__doc__ = "Stages by the name that a part gives in `Part.stages`."
+FORMAT = 3
+
+
+class Stage(HookBase):
+    """Runs once, before the first epoch of a run, and hands what it has made to the parts that asked for it.
+
+    Where that comes from, in this order: the file of another run that the config names (`reuse_from`); the stage's
+    own ``file_name`` in the output folder, if it was left there by the run that is resumed; else the stage runs now,
+    in the main process, and keeps its state every `period` epochs and when it is asked to end.
+
+    A subclass says what it is made for, how it is built, trained, handed over and kept.
+
+    Args:
+        trainer: of the run; ``cfg``, ``bare_model`` and ``train_data`` are used.
+    """
+
+    #: What the stage leaves in the output folder.
+    file_name: ClassVar[str]
+
+    def __init__(self, trainer: Any) -> None:
+        self.run = trainer
+        self.cfg = trainer.cfg
+        self.file = Path(self.cfg.OUTPUT_DIR) / self.file_name if self.cfg.OUTPUT_DIR else None
+        self.made_for: dict[str, str] = {}
+        self.signals = StopSignals(lambda: self._saved)
+        self._saved = True
+        self._last_time = time.monotonic()
+
+    # ------------------------------------------------------------------ what a subclass says
+
+    #: File of a finished stage of another run; empty = none.
+    reuse_from: str = ""
+    #: Config key of `reuse_from`, for sentences.
+    reuse_key: str = ""
+    #: Epochs between two states that are kept; 0 = none but the finished one.
+    period: int = 0
+
+    @classmethod
+    def check(cls, cfg: Any) -> None:
+        """Refuse keys that cannot be used, before anything is read.
+
+        Raises:
+            ValueError: there are such.
+        """
+
+    @abstractmethod
+    def prepare(self) -> dict[str, str]:
+        """Build what is learned; returns what it is made for, by name: with another one it would say nothing."""
+
+    @abstractmethod
+    def begin(self) -> bool:
+        """Get ready to learn, or return False where the config says that nothing is to be learned."""
+
+    @abstractmethod
+    def run_epoch(self) -> None:
+        """Learn to the end of the stage's running epoch, or until `stop_wanted` says so."""
+
+    @property
+    @abstractmethod
+    def finished(self) -> bool:
+        """Is everything learned?"""
+
+    @property
+    @abstractmethod
+    def epoch(self) -> int:
+        """The running epoch of the stage, from 1."""
+
+    @abstractmethod
+    def place(self) -> str:
+        """Where the stage stands, in words."""
+
+    @abstractmethod
+    def state(self, *, finished: bool) -> dict[str, Any]:
+        """What the file holds: of a finished stage its result, of a running one all that it needs to go on."""
+
+    @abstractmethod
+    def load_running(self, state: dict[str, Any]) -> None:
+        """Go on from the `state` of a running stage."""
+
+    @abstractmethod
+    def load_result(self, state: dict[str, Any], file: Path) -> None:
+        """Take over the result of a finished stage."""
+
+    @abstractmethod
+    def tensors(self) -> Sequence[torch.Tensor]:
+        """The result, for the other processes."""
+
+    @abstractmethod
+    def hand_over(self) -> None:
+        """Give the result to the parts that asked for the stage."""
+
+    # ------------------------------------------------------------------ the life cycle
+
+    def before_train(self) -> None:
+        before = generator_state()  # a stage, whole, resumed or skipped, leaves no trace in what follows
+        self.made_for = self.prepare()
+        if self.reuse_from:
+            self._reuse(Path(self.reuse_from))
+        else:
+            self._learn()
+        set_generator_state(before)
+        self.hand_over()
+
+    def stop_wanted(self) -> bool:
+        """Was the run asked to end?"""
+        return self.signals.wanted != 0
+
+    def _reuse(self, file: Path) -> None:
+        content = computed_once(lambda: self._read(file))
+        if not content["finished"]:
+            raise ValueError(f"The stage in {file} is not finished; resume that run or empty {self.reuse_key}.")
+        self.load_result(content["stage"], file)
+        logger.info("%s: taken from %s", type(self).__name__, file)
+
+    def _learn(self) -> None:
+        file = self.file
+        content = computed_once(lambda: self._read(file) if file is not None and file.is_file() else None)
+        if content is not None:
+            self.run.checkpoints.check_config(content["config"])
+        if content is not None and content["finished"]:
+            assert file is not None
+            self.load_result(content["stage"], file)
+            logger.info("%s is finished: taken from %s", type(self).__name__, file)
+            return
+        if self.run.iter > 0:
+            raise ValueError(
+                f"The run stands at iteration {self.run.iter}, but {self.file} of the stage before it is not there; "
+                f"put it back, name it in {self.reuse_key} or start in another OUTPUT_DIR."
+            )
+        if not self.begin():
+            return
+        if content is not None:
+            self.load_running(content["stage"])
+            logger.info("%s goes on at %s.", type(self).__name__, self.place())
+        self._run()
+        for tensor in self.tensors() if comm.get_world_size() > 1 else ():
+            torch.distributed.broadcast(tensor.data, src=0)
+
+    def _run(self) -> None:
+        self.signals.install()
+        try:
+            finished = self.finished
+            while not finished:
+                self._saved = False
+                finished = computed_once(self._run_epoch)
+                (stop,) = any_process(self.stop_wanted())
+                if finished or stop or self._due(self.epoch - 1):
+                    self._save(finished=finished)
+                if stop:
+                    self.signals.leave(f"the stage is kept at {self.place()}")
+        finally:
+            self.signals.remove()
+
+    def _run_epoch(self) -> bool:
+        self.run_epoch()
+        return self.finished
+
+    def _due(self, epochs: int) -> bool:
+        minutes = self.cfg.SOLVER.CHECKPOINT_MINUTES
+        late = minutes > 0 and time.monotonic() - self._last_time > 60 * minutes
+        return late or (self.period > 0 and epochs % self.period == 0)
+
+    def _save(self, *, finished: bool) -> None:
+        self._last_time, self._saved = time.monotonic(), True
+        if self.file is None or not comm.is_main_process():
+            return
+        content = {
+            "format": FORMAT,
+            "name": type(self).__name__,
+            "finished": finished,
+            "made_for": self.made_for,
+            "stage": self.state(finished=finished),
+            "config": config_items(self.cfg),
+        }
+        write_atomically(self.file, lambda file: torch.save(plain(content, self.file_name), file))
+
+    def _read(self, file: Path) -> dict[str, Any]:
+        if not file.is_file():
+            raise FileNotFoundError(f"{self.reuse_key} {file} does not exist; correct the path.")
+        content = read_weight_file(file)
+        mine = isinstance(content, dict) and content.get("format") == FORMAT
+        if not mine or content.get("name") != type(self).__name__:
+            raise WeightFileError(
+                f"{file} holds no stage {type(self).__name__} of ours; name a {self.file_name} that a run has written."
+            )
+        for what, here in self.made_for.items():
+            if content["made_for"].get(what) != here:
+                raise ValueError(
+                    f"The result in {file} was made for other {what} ({content['made_for'].get(what)} there, {here} "
+                    "here); go back to those or run the stage again, in another OUTPUT_DIR."
+                )
+        return content
+
+
+def build_stages(trainer: Any) -> list[Stage]:
+    """The stages that the parts of the trainer's model ask for."""
+    return [STAGE_REGISTRY.get(name)(trainer) for name in trainer.bare_model.parts.stages()]
+
+
+def stage_files() -> tuple[str, ...]:
+    """Names of the files that stages leave in an output folder."""
+    return tuple(stage.file_name for stage in STAGE_REGISTRY._obj_map.values())
+
+
+def name_of_images(paths: Sequence[str]) -> str:
+    """Number of images and twelve hex digits of their names; the same wherever the data set lies."""
+    digest = hashlib.sha256("\n".join("/".join(Path(path).parts[-3:]) for path in paths).encode())
+    return f"{len(paths)}-{digest.hexdigest()[:12]}"

@@ -1,0 +1,128 @@
+"""Stage 1 of "Bridging Day and Night" inside a run: learn a prompt for every training image."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...evaluation.extraction import extract_features
+from ...modeling.meta_arch import StudentFeatures
+from ...modeling.prompts import PromptLearner, build_prompt_learner
+from ...modeling.text import ClipTextTower, build_text_tower
+from ...runtime.sections import check_keys, construct
+from .base import STAGE_REGISTRY, Stage, name_of_images
+from .prompt_options import PromptStageOptions
+from .prompt_training import PromptStage
+
+logger = logging.getLogger(__name__)
+
+
+@STAGE_REGISTRY.register()
+class LearnPrompts(Stage):
+    """Learns the prompts once and hands them to the loss head ``ImageText``; sections MODEL.PROMPT, PROMPT_STAGE."""
+
+    file_name = "stage1.pth"
+    reuse_key = "PROMPT_STAGE.WEIGHTS"
+    prompts: PromptLearner
+    text: ClipTextTower
+    stage: PromptStage
+
+    def __init__(self, trainer: Any) -> None:
+        super().__init__(trainer)
+        self.options = construct(PromptStageOptions, self.cfg, seed=self.cfg.SEED)
+        self.reuse_from, self.period = self.options.weights, self.options.checkpoint_period
+        self.images = trainer.train_data
+
+    @classmethod
+    def check(cls, cfg: Any) -> None:
+        options = construct(PromptStageOptions, cfg)
+        check_keys(PromptLearner, cfg)
+        if options.first_moment != "float32" and not cfg.MODEL.PROMPT.SPARSE:
+            raise ValueError(
+                f"PROMPT_STAGE.FIRST_MOMENT is {options.first_moment!r}, which the dense token table of "
+                "MODEL.PROMPT.SPARSE False does not have; set one of them back."
+            )
+
+    def prepare(self) -> dict[str, str]:
+        device = self.run.bare_model.device
+        text = build_text_tower(self.cfg)
+        made_for = prompts_made_for(self.cfg, text, name_of_images([item[0] for item in self.images.items]))
+        self.text = text.to(device)
+        self.prompts = build_prompt_learner(self.cfg, text, self.images.images.domains).to(device)
+        return made_for
+
+    def begin(self) -> bool:
+        if self.options.epochs == 0:
+            return False
+        model = StudentFeatures(self.run.bare_model, feature="before")
+        self.stage = PromptStage(
+            prompts=self.prompts,
+            text=self.text,
+            features=extract_features(model, self.images.inference_loader, progress="extract"),
+            options=self.options,
+            autocast=self._autocast(),
+        )
+        counts = torch.bincount(self.images.images.domains, minlength=2).tolist()
+        logger.info(
+            "Stage 1: %d prompts of %d day and %d night images, %d epochs of %d steps",
+            *(sum(counts), *counts, self.options.epochs, self.stage.steps_per_epoch),
+        )
+        return True
+
+    def run_epoch(self) -> None:
+        self.stage.run_epoch(stop=self.stop_wanted)
+
+    @property
+    def finished(self) -> bool:
+        return self.stage.finished
+
+    @property
+    def epoch(self) -> int:
+        return self.stage.epoch
+
+    def place(self) -> str:
+        return f"epoch {self.stage.epoch}, step {self.stage.step}"
+
+    def state(self, *, finished: bool) -> dict[str, Any]:
+        return {"prompts": self.prompts.state_dict()} if finished else self.stage.state_dict()
+
+    def load_running(self, state: dict[str, Any]) -> None:
+        self.stage.load_state_dict(state)
+
+    def load_result(self, state: dict[str, Any], file: Path) -> None:
+        try:
+            self.prompts.load_state_dict(state["prompts"])
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"The prompts in {file} do not fit MODEL.PROMPT ({reason}); use the keys they were made with."
+            ) from error
+
+    def tensors(self) -> Sequence[Tensor]:
+        return list(self.prompts.parameters())
+
+    def hand_over(self) -> None:
+        self.run.bare_model.parts.losses["ImageText"].prepare(self.prompts, self.text)
+
+    def _autocast(self) -> torch.dtype | None:
+        on_gpu = self.run.bare_model.device.type == "cuda"
+        return torch.bfloat16 if on_gpu and self.cfg.SOLVER.AMP.ENABLED else None
+
+
+def prompts_made_for(cfg: Any, text: ClipTextTower, images: str) -> dict[str, str]:
+    """What prompts belong to: with another text tower, template or image list they would say nothing."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(text.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return {
+        "training images": images,
+        "text-tower weights": digest.hexdigest()[:12],
+        "MODEL.PROMPT.TEMPLATES": repr(list(cfg.MODEL.PROMPT.TEMPLATES)),
+    }

@@ -1,0 +1,19 @@
+"""Who makes an epoch's pseudo labels: label sources and refiners, by their names in the config."""
+
+from .base import LABEL_SOURCE_REGISTRY, REFINER_REGISTRY, LabelSource, NothingClusteredError, Refiner, TrainImages
+from .build import Labels, build_labels
+from .clusters import DomainClusters
+from .identities import Identities
+
+__all__ = [
+    "LABEL_SOURCE_REGISTRY",
+    "REFINER_REGISTRY",
+    "DomainClusters",
+    "Identities",
+    "LabelSource",
+    "Labels",
+    "NothingClusteredError",
+    "Refiner",
+    "TrainImages",
+    "build_labels",
+]

@@ -1,0 +1,98 @@
+"""What makes labels: a source turns features into clusters, refiners change them in a stated order."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from fastreid.utils.registry import Registry
+from torch import Tensor
+
+from ..functional.types import Clusters, Epoch
+from ..runtime.sections import configured
+
+LABEL_SOURCE_REGISTRY = Registry("LABEL_SOURCE")
+LABEL_SOURCE_REGISTRY.__doc__ = "Label sources by the name that stands in ``LABELS.SOURCE``."
+REFINER_REGISTRY = Registry("REFINER")
+REFINER_REGISTRY.__doc__ = "Refiners by the names that stand in ``LABELS.REFINERS``."
+
+
+class NothingClusteredError(RuntimeError):
+    """Neither domain, or a domain under the policy ``stop``, has a single cluster."""
+
+
+@dataclass(frozen=True)
+class TrainImages:
+    """What is known of the training images, in canonical order.
+
+    Attributes:
+        domains: ``(N,)`` int64.
+        cams: ``(N,)`` int64 camera numbers.
+        true_ids: ``(N,)`` int64 identities, the same number in both domains; None where an image has none. An
+            unsupervised source must not read them.
+    """
+
+    domains: Tensor
+    cams: Tensor
+    true_ids: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.domains)
+
+
+class LabelSource(ABC):
+    """Features of all training images -> clusters by name, ``"day"`` and ``"night"`` among them."""
+
+    @abstractmethod
+    def __call__(self, features: Tensor, images: TrainImages, *, epoch: int) -> dict[str, Clusters]:
+        """``features`` ``(N, D)`` unit rows; ``epoch`` counts from 1.
+
+        Raises:
+            NothingClusteredError: there is nothing to train on.
+        """
+
+    def check(self, images: TrainImages) -> None:
+        """Refuse images that the source cannot label, before the first epoch.
+
+        Raises:
+            ValueError: it cannot.
+        """
+
+
+class Refiner(ABC):
+    """Changes the labels of an epoch, from an epoch of the config on.
+
+    Subclasses are registered with ``REFINER_REGISTRY`` and `configured` as a section of ``LABELS``.
+    """
+
+    #: First epoch in which it works, from 1; a key of every refiner's section.
+    start: int = 1
+
+    @abstractmethod
+    def __call__(self, epoch: Epoch, features: Tensor, images: TrainImages) -> Epoch:
+        """The epoch with other clusters or soft targets."""
+
+
+def refiner(cls: type) -> type:
+    """Class decorator that registers a refiner under its name and as section ``LABELS.<NAME>``."""
+    REFINER_REGISTRY._do_register(cls.__name__, cls)
+    return configured(f"LABELS.{cls.__name__.upper()}")(cls)
+
+
+def make_clusters(labels: Tensor, features: Tensor, indices: Tensor) -> Clusters:
+    """Centroids for given labels: the normalised mean of each cluster's features (CIA Eq. 1)."""
+    count = int(labels.max()) + 1 if len(labels) else 0
+    sums = torch.zeros(count, features.shape[1])
+    kept = labels >= 0
+    sums.index_add_(0, labels[kept], features[kept].float())
+    return Clusters(labels, features, F.normalize(sums, dim=1), indices)
+
+
+def with_clusters(epoch: Epoch, changed: Mapping[str, Clusters]) -> Epoch:
+    """``epoch`` with some of its clusters replaced or added."""
+    return replace(epoch, clusters={**epoch.clusters, **changed})

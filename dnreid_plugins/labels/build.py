@@ -1,0 +1,77 @@
+"""From ``LABELS.SOURCE`` and ``LABELS.REFINERS`` to the labels of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..functional.cluster_quality import cluster_quality
+from ..functional.types import Domain, Epoch
+from ..runtime.sections import configured, construct
+from .base import LABEL_SOURCE_REGISTRY, REFINER_REGISTRY, LabelSource, Refiner, TrainImages
+
+
+@configured("LABELS")
+class LabelNames:
+    """Who makes the labels of an epoch.
+
+    Args:
+        source: Label source: "DomainClusters" (pseudo labels, section CLUSTER) or "Identities" (the true ones).
+        refiners: What changes its labels, in this order, each with a section of its own in LABELS.
+    """
+
+    def __init__(self, *, source: str = "DomainClusters", refiners: Sequence[str] = ()) -> None:
+        for key, names, registry in (
+            ("SOURCE", (source,), LABEL_SOURCE_REGISTRY),
+            ("REFINERS", tuple(refiners), REFINER_REGISTRY),
+        ):
+            known = sorted(registry._obj_map)
+            wrong = [name for name in names if name not in known]
+            if wrong:
+                raise ValueError(f"LABELS.{key} has {wrong[0]!r}; it is one of {known}.")
+        self.source, self.refiners = source, tuple(refiners)
+
+
+class Labels:
+    """A label source and its refiners: features in, an epoch out."""
+
+    def __init__(self, source: LabelSource, refiners: Sequence[Refiner] = ()) -> None:
+        self.source = source
+        self.refiners = tuple(refiners)
+
+    def __call__(self, features: Tensor, images: TrainImages, *, number: int, last: int) -> Epoch:
+        """The epoch ``number`` (from 1) of ``last``; ``features`` ``(N, D)`` unit rows in canonical order."""
+        epoch = Epoch(number, last, self.source(features, images, epoch=number))
+        for one in self.refiners:
+            if number >= one.start:
+                epoch = one(epoch, features, images)
+        return epoch
+
+
+def build_labels(cfg: Any) -> Labels:
+    """What the config names.
+
+    Raises:
+        ValueError: an unknown name, or a value that a section does not allow.
+    """
+    names = construct(LabelNames, cfg)
+    source = construct(LABEL_SOURCE_REGISTRY.get(names.source), cfg)
+    return Labels(source, [construct(REFINER_REGISTRY.get(name), cfg) for name in names.refiners])
+
+
+def describe(epoch: Epoch, images: TrainImages) -> dict[str, float]:
+    """Figures of the health line. Keys that start with ``true/`` need labels and are for diagnosis only."""
+    figures: dict[str, float] = {}
+    for domain in Domain:
+        part, name = epoch[domain], domain.word
+        sizes = torch.bincount(part.labels[part.labels >= 0], minlength=1)
+        figures[f"{name}/clusters"] = float(part.num_clusters)
+        figures[f"{name}/clustered"] = 100.0 * float((part.labels >= 0).float().mean())
+        figures[f"{name}/largest"] = float(sizes.max())
+        if images.true_ids is not None:
+            quality = cluster_quality(part.labels.numpy(), images.true_ids[part.indices.numpy()])
+            figures.update({f"true/{name}/{key}": value for key, value in quality.items()})
+    return figures

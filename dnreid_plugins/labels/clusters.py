@@ -1,0 +1,98 @@
+"""Density clusters of each domain by itself: k-reciprocal Jaccard distance and DBSCAN, no labels used."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..functional.clustering import jaccard_dbscan
+from ..functional.knn import Neighbours, knn_table
+from ..functional.types import Clusters, Domain
+from ..runtime.progress import ProgressLine
+from ..runtime.sections import Count, Range, configured
+from .base import LABEL_SOURCE_REGISTRY, LabelSource, NothingClusteredError, TrainImages, make_clusters
+
+logger = logging.getLogger(__name__)
+
+WIDEN_STEP = 0.05
+WIDEST_EPS = 0.9
+
+
+@LABEL_SOURCE_REGISTRY.register()
+@configured("CLUSTER")
+class DomainClusters(LabelSource):
+    """Day images and night images are clustered apart; images that are in no cluster are left out.
+
+    K1, K2, EPS and MIN_SAMPLES: CIA silent (U24), these are ADCA's.
+
+    Args:
+        k1: Neighbours of the k-reciprocal encoding; keep K1 below the images per identity and domain.
+        k2: Neighbours of the local query expansion.
+        eps: Largest Jaccard distance between neighbours of one cluster.
+        min_samples: Neighbours (the image itself included) that make an image a core of a cluster.
+        feature: Which feature is clustered and makes the prototypes: "after" the batch-norm neck, the one that is
+            compared at test time, or "before" it, as Bridging Day and Night's released code does (T2).
+        flip: Cluster on the mean of an image's feature and its mirror image's; CIA silent (U29).
+        on_empty: A domain without any cluster: "widen" raises EPS by 0.05 at a time up to 0.9 and then skips the
+            domain for the epoch, "skip" leaves the domain out at once, "stop" ends the run with a sentence.
+    """
+
+    def __init__(
+        self,
+        *,
+        k1: Count = 30,
+        k2: Count = 6,
+        eps: Annotated[float, Range(0, 1, above=True)] = 0.6,
+        min_samples: Count = 4,
+        feature: Literal["after", "before"] = "after",
+        flip: bool = True,
+        on_empty: Literal["widen", "skip", "stop"] = "widen",
+    ) -> None:
+        self.k1, self.k2, self.eps, self.min_samples = k1, k2, eps, min_samples
+        self.feature, self.flip, self.on_empty = feature, flip, on_empty
+
+    def __call__(self, features: Tensor, images: TrainImages, *, epoch: int) -> dict[str, Clusters]:
+        parts = {domain.word: self._cluster(features, images.domains, domain) for domain in Domain}
+        if all(part.num_clusters == 0 for part in parts.values()):
+            raise NothingClusteredError(
+                f"No cluster in either domain at epoch {epoch}: raise CLUSTER.EPS (now {self.eps}), lower "
+                f"CLUSTER.MIN_SAMPLES (now {self.min_samples}) or start from better weights."
+            )
+        return parts
+
+    def _cluster(self, features: Tensor, domains: Tensor, domain: Domain) -> Clusters:
+        indices = torch.nonzero(domains == domain).flatten()
+        own = features[indices]
+        name = domain.word
+        # nearly all of the time goes into the search, so one table serves every radius
+        line = ProgressLine(f"Label phase, neighbours among {len(own)} {name} images")
+        found = knn_table(own, self.k1, progress=line)
+        labels, eps = self._labels(own, found, self.eps), self.eps
+        wider = widened_radii(self.eps) if self.on_empty == "widen" else []
+        while labels.max(initial=-1) < 0 and wider:
+            eps = wider.pop(0)
+            labels = self._labels(own, found, eps)
+        if labels.max(initial=-1) < 0:
+            text = f"{name}: none of {len(own)} images is in a cluster (eps {eps:.2f})"
+            if self.on_empty == "stop":
+                raise NothingClusteredError(f"{text}; CLUSTER.ON_EMPTY is 'stop'.")
+            logger.warning("%s; the domain is left out of this epoch.", text)
+        elif eps > self.eps:
+            logger.warning("%s: nothing clustered at eps %.2f, widened to %.2f.", domain.name, self.eps, eps)
+        return make_clusters(torch.from_numpy(labels), own, indices)
+
+    def _labels(self, features: Tensor, found: Neighbours, eps: float) -> np.ndarray:
+        return jaccard_dbscan(
+            features, k1=self.k1, k2=self.k2, eps=eps, min_samples=self.min_samples, knn=found
+        )
+
+
+def widened_radii(eps: float) -> list[float]:
+    """What the policy ``widen`` tries after ``eps``: `WIDEN_STEP` more each time, `WIDEST_EPS` included."""
+    # Steps are counted, since a sum of 0.05 passes 0.9 by its rounding.
+    steps = int((WIDEST_EPS - eps) / WIDEN_STEP + 1e-9)
+    return [round(eps + step * WIDEN_STEP, 9) for step in range(1, steps + 1)]

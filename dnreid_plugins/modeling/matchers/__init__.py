@@ -1,0 +1,16 @@
+"""Matchers: which day cluster goes with which night cluster, one file each."""
+
+from .base import MATCHER_REGISTRY, Matcher
+from .dictionary import DictionaryMatcher
+from .mutual import MutualNeighbours
+from .pair_count import PairCountMatcher
+from .progressive import ProgressiveMatcher
+
+__all__ = [
+    "MATCHER_REGISTRY",
+    "DictionaryMatcher",
+    "Matcher",
+    "MutualNeighbours",
+    "PairCountMatcher",
+    "ProgressiveMatcher",
+]

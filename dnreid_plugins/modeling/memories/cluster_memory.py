@@ -1,0 +1,138 @@
+"""Cluster prototypes: named banks of unit rows, rebuilt each epoch and moved after each step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...functional.memory import UpdatePolicy, updated_rows
+from ...functional.types import Domain, Epoch
+from ...runtime.sections import Share, configured
+from ..batch import BatchFeatures
+from ..parts import Part, Parts
+
+OWN = "own"
+
+
+@configured("MODEL.MEMORY")
+class ClusterMemory(Part):
+    """One row per cluster; a bank for every name in ``Epoch.clusters``, in one or several kinds.
+
+    Rows change in `begin_epoch`, `set_rows` and `update` only, never inside ``forward`` or ``backward``.
+
+    Args:
+        momentum: Share of the old row that an update keeps (0.1: the row follows the newest images); CIA silent (U4).
+        update: Which images of a cluster update its row (CIA silent, U4): "sequential" (each in turn), "mean" or
+            "hardest".
+        outlier_rows: Features of outliers become rows of their own that are never updated (Bridging Day and Night,
+            as released); `num_clusters` does not count them.
+        extra_banks: Further banks beside "own", as (name, update) pairs: the same rows at an epoch's start, moved by
+            another rule.
+        plain_views_only: Only the plain view of an image (view 0) moves rows.
+
+    Raises:
+        ValueError: an extra bank has a name twice or an unknown rule.
+    """
+
+    def __init__(
+        self,
+        *,
+        momentum: Share = 0.1,
+        update: UpdatePolicy = "sequential",
+        outlier_rows: bool = False,
+        extra_banks: Sequence[Sequence[str]] = (),
+        plain_views_only: bool = False,
+    ) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.outlier_rows = outlier_rows
+        self.plain_views_only = plain_views_only
+        self.policies: dict[str, UpdatePolicy] = {OWN: update}
+        for pair in extra_banks:
+            name, policy = pair if len(pair) == 2 else ("", "")
+            if not name.isidentifier() or name in self.policies or policy not in get_args(UpdatePolicy):
+                raise ValueError(
+                    f"MODEL.MEMORY.EXTRA_BANKS is {tuple(extra_banks)!r}; it holds (name, update) pairs, each name "
+                    f"once and not {OWN!r}, each update one of {get_args(UpdatePolicy)}."
+                )
+            self.policies[name] = policy
+        self._counts: dict[str, int] = {}
+        for bank in self.policies:
+            for domain in Domain:
+                self.register_buffer(f"{bank}_{domain.word}", torch.empty(0, 0))
+
+    def rows(self, name: Domain | int | str, bank: str = OWN) -> Tensor:
+        """``(C, D)`` float32 unit rows of a domain, or of other clusters by name; no gradient.
+
+        Outlier rows, if any, stand at the end.
+        """
+        return getattr(self, f"{bank}_{_word(name)}")
+
+    def cluster_rows(self, name: Domain | int | str, bank: str = OWN) -> Tensor:
+        """`rows` without the outlier rows; a view."""
+        return self.rows(name, bank)[: self.num_clusters(name)]
+
+    def num_clusters(self, name: Domain | int | str) -> int:
+        return self._counts[_word(name)]
+
+    def begin_epoch(self, epoch: Epoch, parts: Parts | None = None) -> dict[str, float]:
+        """Start from the cluster centroids."""
+        self._counts = {}
+        for name, part in epoch.clusters.items():
+            rows = part.centroids
+            if self.outlier_rows:
+                rows = torch.cat([rows, F.normalize(part.features[part.labels < 0], dim=1)])
+            for bank in self.policies:
+                self._store(f"{bank}_{name}", rows)
+            self._counts[name] = part.num_clusters
+        return {}
+
+    def set_rows(self, name: Domain | int | str, rows: Tensor, bank: str = OWN) -> None:
+        """Replace the cluster rows of one domain, e.g. by a merge across domains; ``rows`` (C, D)."""
+        old = self.cluster_rows(name, bank)
+        if rows.shape != old.shape:
+            raise ValueError(f"set_rows got shape {tuple(rows.shape)}, {_word(name)} has {len(old)} clusters.")
+        old.copy_(rows.detach())
+
+    def after_step(self, batch: BatchFeatures, parts: Parts) -> None:
+        """Move the rows of the clusters in the batch."""
+        if self.plain_views_only:
+            batch = batch.where(batch.views == 0)
+        unit = batch.unit
+        for name in self._counts:
+            if name in (domain.word for domain in Domain):
+                chosen = batch.domains == Domain[name.upper()]
+                self.update(name, unit[chosen], batch.targets[chosen])
+            elif parts.epoch is not None:
+                self.update(name, unit, parts.epoch.targets(name, batch.indices))
+
+    @torch.no_grad()
+    def update(self, name: Domain | int | str, features: Tensor, targets: Tensor) -> None:
+        """Move the rows of some clusters.
+
+        Args:
+            name: whose rows.
+            features: ``(B, D)`` unit features of the whole (all processes') batch.
+            targets: ``(B,)`` int64 cluster of each; -1 = none.
+        """
+        known = targets >= 0
+        count = self._counts.get(_word(name), 0)
+        if count == 0 or not bool(known.any()):
+            return
+        for bank, policy in self.policies.items():
+            rows = self.rows(name, bank)
+            rows[:count] = updated_rows(
+                rows[:count], features[known].to(rows), targets[known], momentum=self.momentum, policy=policy
+            )
+
+    def _store(self, name: str, rows: Tensor) -> None:
+        device = self.rows(Domain.DAY).device
+        self.register_buffer(name, rows.detach().to(device=device, dtype=torch.float32).clone())
+
+
+def _word(name: Domain | int | str) -> str:
+    return name if isinstance(name, str) else Domain(name).word

@@ -1,0 +1,179 @@
+"""A method is a list of parts: what lives through epochs, keeps state and is told when an epoch begins.
+
+The trainer knows this life cycle and no method's name::
+
+    before an epoch   labels -> matchers -> Epoch; then every part's begin_epoch(epoch, parts)
+    in a step         loss heads: forward(batch, parts); the optimizer; every part's after_step(batch, parts)
+    a checkpoint      state_dict of the model, parts included, whatever sizes their state has
+
+With several processes the parts see the batch of all of them, so each process computes the same loss, the same
+gradient of the parts' own parameters and the same new state: nothing of a part is exchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from fastreid.utils.registry import Registry
+from torch import Tensor, nn
+
+from ..functional.types import Assignment, Epoch
+from ..runtime.sections import configured, construct
+from .batch import BatchFeatures
+
+if TYPE_CHECKING:
+    from .loss_heads.base import LossHead
+    from .memories.cluster_memory import ClusterMemory
+
+
+class PartRegistry(Registry):
+    """Parts by the name that stands in the config; registering one makes its constructor a section of it."""
+
+    def __init__(self, name: str, section: str) -> None:
+        super().__init__(name)
+        self.section = section
+
+    def register(self, obj: Any = None) -> Any:
+        """Class decorator, as fast-reid's; the section is the registry's and the class's name in capitals."""
+        if obj is None:
+            return self.register
+        return super().register(configured(f"{self.section}.{obj.__name__.upper()}")(obj))
+
+    def names(self) -> list[str]:
+        return sorted(self._obj_map)
+
+
+class Part(nn.Module):
+    """Base of everything that a method is made of beside the encoder: memory, matcher, loss head, teacher.
+
+    Its state is its parameters and buffers and nothing else; their sizes may follow the clusters. What
+    `begin_epoch` derives from the epoch alone need not be state, since it is called again on a resume.
+    """
+
+    #: Stages (`engine.stages`) that must be over before the first epoch.
+    stages: ClassVar[tuple[str, ...]] = ()
+    #: `begin_epoch` sets the parameters anew, so the optimizer forgets what it knew of them.
+    fresh_each_epoch: ClassVar[bool] = False
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> Part:
+        """Build from the section of the class; may refuse what does not go together with other sections.
+
+        Raises:
+            ValueError: a value that the signature does not allow.
+        """
+        return construct(cls, cfg)
+
+    def begin_epoch(self, epoch: Epoch, parts: Parts) -> dict[str, float]:
+        """Rebuild what depends on the clusters; returns figures for the health line. Deterministic."""
+        return {}
+
+    def after_step(self, batch: BatchFeatures, parts: Parts) -> None:
+        """Follow an optimizer step; ``batch`` is detached and holds the images of all processes."""
+
+    def forget(self) -> None:
+        """Drop what epochs of another run have left, for a run that starts from that run's weights."""
+        for name, buffer in self.named_buffers(recurse=False):
+            setattr(self, name, buffer.new_empty((0,) * buffer.ndim))
+
+    def replay_state(self, indices: Tensor) -> dict[str, Any]:
+        """What a replay of the batch of images ``indices`` ``(B,)`` needs beyond `state_dict`; plain tensors."""
+        return {}
+
+    def load_replay_state(self, states: list[dict[str, Any]], cfg: Any) -> None:
+        """Counterpart of `replay_state`, from the files of all processes."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Take over the sizes of a checkpoint, which are those of its own epoch."""
+        own = [*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)]
+        for name, tensor in own:
+            saved = state_dict.get(prefix + name)
+            if saved is not None and saved.shape != tensor.shape:
+                tensor.data = tensor.data.new_empty(saved.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class Parts(nn.Module):
+    """The parts of a model, by role.
+
+    Args:
+        memory: cluster prototypes.
+        losses: loss heads by name, in the order of ``MODEL.LOSSES.NAME``.
+        teacher: an average of the encoder, or None.
+
+    Attributes:
+        epoch: the running epoch, None before the first one.
+    """
+
+    def __init__(
+        self, *, memory: ClusterMemory, losses: Mapping[str, LossHead], teacher: Part | None = None
+    ) -> None:
+        super().__init__()
+        self.memory = memory
+        self.losses = nn.ModuleDict(dict(losses))
+        self.teacher = teacher
+        self.epoch: Epoch | None = None
+
+    def named(self) -> Iterator[tuple[str, Any]]:
+        """All parts in the order in which they are told of an epoch or a step."""
+        yield "memory", self.memory
+        yield from self.losses.items()
+        if self.teacher is not None:
+            yield "teacher", self.teacher
+
+    def heads(self) -> Iterator[tuple[str, Any]]:
+        """The loss heads by name."""
+        yield from self.losses.items()
+
+    def active_heads(self) -> Iterator[tuple[str, Any]]:
+        """The loss heads whose weight in the running epoch is above 0."""
+        number = self.epoch.number if self.epoch is not None else 1
+        return ((name, head) for name, head in self.heads() if head.weight_at(number) > 0)
+
+    def stages(self) -> list[str]:
+        """The stages that the parts need, each once."""
+        return list(dict.fromkeys(stage for _, part in self.named() for stage in part.stages))
+
+    @torch.no_grad()
+    def begin_epoch(self, epoch: Epoch) -> dict[str, dict[str, float]]:
+        """Match, then tell every part of the epoch; returns what each part says of it. Deterministic."""
+        figures: dict[str, dict[str, float]] = {}
+        for name, head in self.heads():
+            if head.matcher is not None and head.matches_in(epoch.number):
+                assignment, figures[name] = head.matcher.match(epoch, first=head.first_epoch)
+                epoch = replace(epoch, matchings={**epoch.matchings, name: assignment})
+        self.epoch = epoch
+        for name, part in self.named():
+            if name not in self.losses or part.weight_at(epoch.number) > 0:
+                figures[name] = {**figures.get(name, {}), **part.begin_epoch(epoch, self)}
+        return {name: own for name, own in figures.items() if own or name in self.losses}
+
+    def after_step(self, batch: BatchFeatures) -> None:
+        """Tell every part of an optimizer step, loss heads only while their weight is above 0."""
+        number = self.epoch.number if self.epoch is not None else 1
+        for name, part in self.named():
+            if name not in self.losses or part.weight_at(number) > 0:
+                part.after_step(batch, self)
+
+    def forget(self) -> None:
+        """See `Part.forget`."""
+        for module in self.modules():
+            if isinstance(module, Part):
+                module.forget()
+
+    def matching(self, name: str) -> Assignment | None:
+        """The matching that head ``name`` made for the running epoch."""
+        return None if self.epoch is None else self.epoch.matchings.get(name)
+
+
+def names_of_parts(model: nn.Module) -> set[str]:
+    """Names in ``model.state_dict()`` and ``named_parameters()`` of everything that belongs to a part."""
+    return {
+        f"{name}.{key}"
+        for name, module in model.named_modules()
+        if isinstance(module, Part)
+        for key in (*module.state_dict(), *dict(module.named_buffers()))
+    }

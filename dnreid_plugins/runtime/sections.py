@@ -1,0 +1,248 @@
+"""A section of the config is a constructor's signature: keys, defaults, types and ranges have one home.
+
+``@configured("MODEL.MEMORY")`` on a class says that its constructor's keyword arguments are the keys of that
+section, in upper case. A choice is a ``Literal``, a range an ``Annotated[float, Range(...)]``; both are checked
+whenever the class is constructed, from a config or by hand. A keyword argument without a default is no key; one
+whose type is itself `configured` with an empty path stands for that class's own keys. The sentence that documents
+a key is the argument's entry in the docstring's ``Args``.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from fastreid.config import CfgNode
+
+T = TypeVar("T", bound=type)
+
+#: Every section that a class stands behind, by its dotted path.
+SECTIONS: dict[str, type] = {}
+#: Configs that were extended already; a section that is configured later is added to them at once.
+_EXTENDED: list[CfgNode] = []
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from ``low`` to ``high``; ``above`` leaves ``low`` itself out."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high and math.isfinite(value) and not (self.above and value == self.low)
+
+    def __str__(self) -> str:
+        if self.high < math.inf:
+            return f"above {self.low:g} and at most {self.high:g}" if self.above else f"from {self.low:g} to {self.high:g}"
+        return f"above {self.low:g}" if self.above else f"at least {self.low:g}"
+
+
+Positive = Annotated[float, Range(0, above=True)]
+NotNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+Count = Annotated[int, Range(1)]
+CountOrNone = Annotated[int, Range(0)]
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a section.
+
+    Attributes:
+        name: in upper case.
+        default: its value where nobody says another.
+        kind: annotation of the constructor's argument.
+        sentence: from the docstring.
+    """
+
+    name: str
+    default: Any
+    kind: Any
+    sentence: str
+
+    def objection(self, value: Any) -> str | None:
+        """What is wrong with ``value``, None if nothing is."""
+        return _objection(value, self.kind)
+
+    @property
+    def choices(self) -> str:
+        """What the value may be, for the documentation; empty where the type says all."""
+        choice, numbers = _choices(self.kind), _range(self.kind)
+        if choice:
+            return ", ".join(repr(one) for one in choice)
+        return str(numbers) if numbers is not None else ""
+
+
+def configured(path: str, *, without: Sequence[str] = ()) -> Callable[[T], T]:
+    """Class decorator: the constructor's signature is the config section ``path``; see the module.
+
+    An empty path makes the class a group of keys that another class takes as one argument. ``without`` names
+    arguments that have a default and are no keys.
+    """
+
+    def decorate(cls: T) -> T:
+        cls.section = path  # type: ignore[attr-defined]
+        cls.no_keys = frozenset(without)  # type: ignore[attr-defined]
+        init = cls.__init__  # type: ignore[misc]
+
+        @functools.wraps(init)
+        def checked(self: Any, *args: Any, **kwargs: Any) -> None:
+            if type(self) is cls or not path:
+                check_arguments(cls, kwargs)
+            init(self, *args, **kwargs)
+
+        cls.__init__ = checked  # type: ignore[misc]
+        if path:
+            SECTIONS[path] = cls
+            for cfg in _EXTENDED:
+                _add_section(cfg, path, cls)
+        return cls
+
+    return decorate
+
+
+def add_sections(cfg: CfgNode) -> None:
+    """Add every configured section, and those that come later, with its defaults to ``cfg``."""
+    _EXTENDED.append(cfg)
+    for path, cls in SECTIONS.items():
+        _add_section(cfg, path, cls)
+
+
+def construct(cls: type, cfg: CfgNode, **others: Any) -> Any:
+    """An object of a configured class from its section of ``cfg``; ``others`` are arguments that are no keys.
+
+    Raises:
+        ValueError: a value that the signature does not allow.
+    """
+    section = cfg
+    for name in cls.section.split("."):  # type: ignore[attr-defined]
+        section = section[name]
+    return _construct(cls, section, cls.section, others)  # type: ignore[attr-defined]
+
+
+def check_keys(cls: type, cfg: CfgNode) -> None:
+    """Check the section of a configured class that cannot be constructed yet.
+
+    Raises:
+        ValueError: a value that the signature does not allow.
+    """
+    section = cfg
+    for name in cls.section.split("."):  # type: ignore[attr-defined]
+        section = section[name]
+    check_arguments(cls, {key.lower(): value for key, value in section.items()})
+
+
+def _construct(cls: type, section: Mapping[str, Any], path: str, others: Mapping[str, Any]) -> Any:
+    arguments: dict[str, Any] = {}
+    for key in own_keys(cls):
+        if key.name in section:
+            arguments[key.name.lower()] = section[key.name]
+    _refuse(path, cls, arguments)
+    for name, group in _groups(cls).items():
+        arguments[name] = _construct(group, section, path, {})
+    return cls(**arguments, **others)
+
+
+def keys_of(cls: type) -> list[Key]:
+    """All keys of a configured class, those of its groups included, in the order of the signature."""
+    found = own_keys(cls)
+    for group in _groups(cls).values():
+        found += keys_of(group)
+    return found
+
+
+def own_keys(cls: type) -> list[Key]:
+    """The keys of a class without those of its groups."""
+    hints = _hints(cls)
+    sentences = _sentences(inspect.getdoc(cls) or "")
+    return [
+        Key(name.upper(), parameter.default, hints.get(name, Any), sentences.get(name, ""))
+        for name, parameter in _parameters(cls).items()
+        if parameter.default is not inspect.Parameter.empty
+        and name not in _groups(cls)
+        and name not in cls.no_keys  # type: ignore[attr-defined]
+    ]
+
+
+def check_arguments(cls: type, arguments: Mapping[str, Any]) -> None:
+    """Refuse values that the signature of a configured class does not allow.
+
+    Raises:
+        ValueError: key, value and what it may be.
+    """
+    _refuse(cls.section, cls, arguments)  # type: ignore[attr-defined]
+
+
+def _refuse(path: str, cls: type, arguments: Mapping[str, Any]) -> None:
+    for key in own_keys(cls):
+        name = key.name.lower()
+        text = key.objection(arguments[name]) if name in arguments else None
+        if text:
+            raise ValueError(f"{path}{'.' if path else ''}{key.name} is {arguments[name]!r}; it must be {text}.")
+
+
+def _parameters(cls: type) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+    return {n: p for n, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _groups(cls: type) -> dict[str, type]:
+    hints = _hints(cls)
+    return {
+        name: hints[name]
+        for name in _parameters(cls)
+        if isinstance(hints.get(name), type) and hasattr(hints[name], "section")
+    }
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    init = inspect.unwrap(cls.__init__)  # type: ignore[misc]
+    return get_type_hints(init, include_extras=True)
+
+
+def _add_section(cfg: CfgNode, path: str, cls: type) -> None:
+    for name in path.split("."):
+        if name not in cfg:
+            dict.__setitem__(cfg, name, CfgNode())
+        cfg = cfg[name]
+    for key in keys_of(cls):
+        dict.__setitem__(cfg, key.name, key.default)
+
+
+def _sentences(doc: str) -> dict[str, str]:
+    """``{argument: text}`` of the ``Args`` part of a docstring; several arguments may share one entry."""
+    part = re.search(r"^Args:\n((?:[ ]{4}.*\n?|\n)*)", doc, re.MULTILINE)
+    result: dict[str, str] = {}
+    for entry in re.finditer(r"^    (\w[\w, ]*):((?:.*\n?)(?:^     .*\n?)*)", part[1] if part else "", re.MULTILINE):
+        for name in entry[1].split(","):
+            result[name.strip()] = " ".join(entry[2].split())
+    return result
+
+
+def _objection(value: Any, kind: Any) -> str | None:
+    choice = _choices(kind)
+    if choice:
+        return None if value in choice and type(value) in map(type, choice) else f"one of {', '.join(map(repr, choice))}"
+    numbers = _range(kind)
+    if numbers is not None:
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and value in numbers
+        return None if fits else str(numbers)
+    return None
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def _range(kind: Any) -> Range | None:
+    if get_origin(kind) in (Union, UnionType):
+        return None
+    return next((one for one in getattr(kind, "__metadata__", ()) if isinstance(one, Range)), None)
