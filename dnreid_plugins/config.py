@@ -64,7 +64,7 @@ _keys(
         (),
         Sequence[str],
         'Sub-modules of the backbone that each domain gets its own copy of, e.g. ("conv1", "bn1", "layer1", "layer2"), '
-        'CIA\'s text; the code it cites separates ("conv1", "bn1") only (U26). Empty: both domains share the whole '
+        '(papers differ, U26). Empty: both domains share the whole '
         "backbone.",
     ),
     (
@@ -81,13 +81,13 @@ _keys(
         "ITERS_PER_EPOCH",
         0,
         CountOrNone,
-        "Optimizer steps per epoch; 0 = training images // IMS_PER_BATCH, as in fast-reid. CIA silent (U25).",
+        "Optimizer steps per epoch; 0 = training images // IMS_PER_BATCH, as in fast-reid; papers silent (U25).",
     ),
     (
         "PAIRED",
         False,
         bool,
-        "Draw matched day and night clusters into the same batch once a matching exists (CIA, paper silent, U23).",
+        "Draw matched day and night clusters into the same batch once a matching exists; papers silent (U23).",
     ),
 )
 _keys(
@@ -102,7 +102,7 @@ _keys(
         "DNWILD_ALL_QUERIES",
         False,
         bool,
-        "DN-Wild: every test image is a query, not only those of the query lists; CIA silent (U28).",
+        "DN-Wild: every test image is a query, not only those of the query lists; papers silent (U28).",
     ),
     ("DNMINI_SEED", 0, CountOrNone, "Seed of the rendered data set DNMini; 0 is the published one."),
 )
@@ -112,8 +112,8 @@ _keys(
         "STAGES",
         (),
         Epochs,
-        "Epochs (counted from 1) at which optimizer and learning-rate schedule start afresh; () = one schedule. CIA "
-        "silent (U1).",
+        "Epochs (counted from 1) at which optimizer and learning-rate schedule start afresh; () = one schedule; "
+        "papers silent (U1).",
     ),
     ("CHECKPOINT_KEEP", 2, Count, "Newest periodic checkpoints that are kept."),
     (
@@ -192,6 +192,18 @@ _keys(
         "Replace day images at random by one of their channels or their grey value.",
     ),
     ("PROB", 0.5, Share, "How often."),
+)
+_keys(
+    "INPUT.VIEWS",
+    (
+        "DAY",
+        ((),),
+        Any,
+        "Views of a day image in a training batch, each with its own augmentation and a list of further steps: "
+        '"exchange" (one random channel in all three), "grey", "grey_or_channel". ((), ("exchange",)) is what most '
+        "released baselines train on. SOLVER.IMS_PER_BATCH counts images, not views.",
+    ),
+    ("NIGHT", ((),), Any, "Views of a night image."),
 )
 _keys(
     "INPUT.REA",

@@ -1,10 +1,12 @@
-"""What tests of whole runs share: train to the end, and compare weights bit for bit."""
+"""What tests of whole runs share: train to the end, cut a run, compare weights bit for bit, and look at losses."""
 
 from __future__ import annotations
 
 import torch
 from fastreid.config import CfgNode
+from fastreid.engine.train_loop import HookBase
 
+from dnreid_plugins.engine.hooks import LabelPhase
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 
 
@@ -21,3 +23,53 @@ def weights(trainer: CrossDomainTrainer) -> dict[str, torch.Tensor]:
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+class SeenLosses(HookBase):
+    """Keeps the losses of every step."""
+
+    def __init__(self) -> None:
+        self.losses: list[dict[str, torch.Tensor]] = []
+
+    def losses_ready(self, losses: dict[str, torch.Tensor]) -> None:
+        self.losses.append({name: loss.detach().clone() for name, loss in losses.items()})
+
+
+class StoppedError(RuntimeError):
+    """Ends a run as a power cut would."""
+
+
+def stop_at(trainer: CrossDomainTrainer, iteration: int) -> None:
+    """The power goes off before the step ``iteration``."""
+    run_step = trainer.run_step
+
+    def step() -> None:
+        if trainer.iter == iteration:
+            raise StoppedError
+        run_step()
+
+    trainer.run_step = step  # type: ignore[method-assign]
+
+
+def cut_and_resumed(cfg: CfgNode, iteration: int) -> CrossDomainTrainer:
+    """A run with a checkpoint after every step that is cut before the step ``iteration`` and resumed to its end."""
+    cfg.SOLVER.CHECKPOINT_MINUTES = 1e-9
+    cut = CrossDomainTrainer(cfg)
+    cut.resume_or_load(resume=False)
+    stop_at(cut, iteration)
+    try:
+        cut.train()
+    except StoppedError:
+        pass
+    else:
+        raise AssertionError(f"the run had no step {iteration}")
+    resumed = CrossDomainTrainer(cfg)
+    resumed.resume_or_load(resume=True)
+    assert resumed.iter == iteration
+    resumed.train()
+    return resumed
+
+
+def label_phase(trainer: CrossDomainTrainer) -> LabelPhase:
+    """The hook that makes the labels of the trainer."""
+    return next(hook for hook in trainer._hooks if isinstance(hook, LabelPhase))

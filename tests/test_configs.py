@@ -12,9 +12,11 @@ from fastreid.config import CfgNode, get_cfg
 from fastreid.modeling.meta_arch import build_model
 
 from dnreid_plugins.engine.config_merge import merge_with_suggestions
-from dnreid_plugins.engine.prompt_options import PromptStageOptions
+from dnreid_plugins.engine.preflight_model import needs_clusters
 from dnreid_plugins.engine.schedule import plan_from_config
-from dnreid_plugins.modeling.loss_heads import LOSS_HEAD_REGISTRY, build_loss_heads
+from dnreid_plugins.engine.stages.prompt_options import PromptStageOptions
+from dnreid_plugins.modeling.loss_heads import build_loss_heads
+from dnreid_plugins.runtime.sections import construct
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(
@@ -43,8 +45,8 @@ def test_there_are_configs() -> None:
 def test_config_merges_and_its_parts_build(path: Path) -> None:
     cfg = read(path)
     plan_from_config(cfg, iters_per_epoch=cfg.DATALOADER.ITERS_PER_EPOCH or 100)
-    PromptStageOptions.from_config(cfg)
-    if any(name in LOSS_HEAD_REGISTRY._obj_map for name in cfg.MODEL.LOSSES.NAME):
+    construct(PromptStageOptions, cfg)
+    if needs_clusters(cfg):
         heads = build_loss_heads(cfg)
         last = cfg.SOLVER.MAX_EPOCH
         assert all(head.weight_at(last) > 0 for head in heads.values()), "a head that never trains"
@@ -59,7 +61,7 @@ def test_the_full_size_models_build(name: str) -> None:
     model = build_model(cfg)
     count = sum(p.numel() for p in model.parameters())
     assert 20e6 < count < 100e6
-    assert set(model.loss_heads) == set(cfg.MODEL.LOSSES.NAME)
+    assert set(model.parts.losses) == set(cfg.MODEL.LOSSES.NAME)
 
 
 # What the full-size configs come to. CIA: sections 2 to 4 of its reference; where the paper is silent, U24 to U29.

@@ -51,6 +51,31 @@ class ChannelAugmentation:
         return f"{type(self).__name__}(p={self.p})"
 
 
+class ChannelExchange:
+    """Replace an RGB image by one of its three channels, at equal odds, in all three channels.
+
+    The second day view of the field's unsupervised baselines and of CAJ (Ye et al., ICCV 2021). It works on the raw
+    image, before any normalisation, so that each channel keeps its own statistics.
+    """
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        plane = image.getchannel(int(torch.randint(3, ()).item()))
+        return Image.merge("RGB", (plane, plane, plane))
+
+    def __repr__(self) -> str:
+        return "ChannelExchange()"
+
+
+class Grey:
+    """Replace an RGB image by its grey value, in all three channels."""
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        return image.convert("L").convert("RGB")
+
+    def __repr__(self) -> str:
+        return "Grey()"
+
+
 class NoiseErasing(T.RandomErasing):
     """Random erasing whose rectangle is filled with normal noise per pixel and channel.
 

@@ -20,13 +20,13 @@ from .transforms import DomainTransform
 
 
 class SeededSamples(Dataset[Any]):
-    """Samples by place, or by ``(place, seed)``: then all random draws come from that seed.
+    """Samples by place, or by ``(place, seed)`` or ``(place, seed, view)``: then all draws come from that seed.
 
     The process's own generators stay as they are either way. A subclass has `read` and `complaint`.
     """
 
-    def read(self, index: int) -> Any:
-        """The sample at a place; may draw from the global generators."""
+    def read(self, index: int, view: int = 0) -> Any:
+        """A view of the sample at a place; may draw from the global generators."""
         raise NotImplementedError
 
     def complaint(self, index: int) -> str:
@@ -54,11 +54,11 @@ class SeededSamples(Dataset[Any]):
         with nullcontext() if get_worker_info() is not None else generators_kept():
             return [self._load(*key) if isinstance(key, tuple) else self._load(key) for key in keys]
 
-    def _load(self, index: int, seed: int | None = None) -> Any:
+    def _load(self, index: int, seed: int | None = None, view: int = 0) -> Any:
         try:
             if seed is not None:
                 seed_generators(seed)
-            return self.read(index)
+            return self.read(index, view)
         except DataError as error:
             return LoadFailure(str(error))
         except Exception as error:
@@ -107,15 +107,16 @@ class DomainDataset(SeededSamples):
         if begin_batch is not None:
             begin_batch()
 
-    def read(self, index: int) -> dict[str, Any]:
+    def read(self, index: int, view: int = 0) -> dict[str, Any]:
         path = self.items[index][0]
         return {
-            "images": self.transform(read_image(path), domain_of(self.items[index])),
+            "images": self.transform(read_image(path), domain_of(self.items[index]), *([view] if view else [])),
             "targets": int(self._targets[index]),
             "camids": int(self.camids[index]),
             "img_paths": path,
             "domains": int(self.domains[index]),
             "indices": int(index),
+            "views": view,
         }
 
     def complaint(self, index: int) -> str:

@@ -93,7 +93,7 @@ class SeededDataset(SeededSamples):
     def begin_batch(self) -> None:
         self._pipelines.begin_batch()
 
-    def read(self, index: int) -> Any:
+    def read(self, index: int, view: int = 0) -> Any:
         return self.inner[index]
 
     def complaint(self, index: int) -> str:

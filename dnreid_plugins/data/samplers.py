@@ -18,8 +18,8 @@ from .seeding import image_seeds
 
 logger = logging.getLogger(__name__)
 
-#: One entry of a batch: position in the canonical list, seed of the image's augmentation.
-SeededIndex = tuple[int, int]
+#: One entry of a batch: position in the canonical list, seed of the image's augmentation, view if not the plain one.
+SeededIndex = tuple[int, int] | tuple[int, int, int]
 
 
 class CrossDomainIdentitySampler(Sampler[list[SeededIndex]]):
@@ -52,6 +52,8 @@ class CrossDomainIdentitySampler(Sampler[list[SeededIndex]]):
         seed: of the run.
         rank, world_size: this process and how many there are.
         partners: cross-domain matching for paired batches.
+        views: how often each (day, night) image of a batch comes, each time as another view with another seed: all
+            images of a domain as view 0, then all as view 1 ...
 
     Raises:
         ValueError: a number is below 1, ``num_clusters`` is not a multiple of ``world_size``, shapes differ,
@@ -70,6 +72,7 @@ class CrossDomainIdentitySampler(Sampler[list[SeededIndex]]):
         rank: int = 0,
         world_size: int = 1,
         partners: Assignment | None = None,
+        views: tuple[int, int] = (1, 1),
     ) -> None:
         for name, value in (
             ("num_clusters", num_clusters),
@@ -90,6 +93,7 @@ class CrossDomainIdentitySampler(Sampler[list[SeededIndex]]):
             )
         self.num_clusters, self.num_instances, self.iterations = num_clusters, num_instances, iterations
         self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.views = views
         self.domains = _to_array(domains)
         self.epoch = 0
         #: Batches of this epoch that were already used before a resume; they are drawn and dropped.
@@ -151,15 +155,24 @@ class CrossDomainIdentitySampler(Sampler[list[SeededIndex]]):
         mine = slice(self.rank * share, (self.rank + 1) * share)
         start = self.start
         for batch in range(self.iterations):
-            rows = [  # per domain that has clusters: (clusters per batch, K)
-                np.stack([_draw(rng, self._members[domain][c], self.num_instances) for c in clusters])
+            drawn = {  # per domain that has clusters: (clusters per batch, K)
+                domain: np.stack([_draw(rng, self._members[domain][c], self.num_instances) for c in clusters])
                 for domain, clusters in stream.next_batch().items()
-            ]
-            if batch < start:
-                continue
-            seeds = self._seeds(batch, len(rows)).reshape(len(rows), self.num_clusters, self.num_instances)
-            index = np.concatenate([part[mine].ravel() for part in rows])
-            yield list(zip(index.tolist(), seeds[:, mine].ravel().tolist()))
+            }
+            if batch >= start:
+                yield self._entries(batch, drawn, mine)
+
+    def _entries(
+        self, batch: int, drawn: dict[Domain, npt.NDArray[np.int64]], mine: slice
+    ) -> list[SeededIndex]:
+        """This process's part of a global batch: per domain all images as view 0, then as view 1 ..."""
+        entries: list[SeededIndex] = []
+        for place, (domain, rows) in enumerate(drawn.items()):
+            for view in range(self.views[domain]):
+                seeds = self._seeds(batch, len(drawn), view)[place, mine].ravel().tolist()
+                index = rows[mine].ravel().tolist()
+                entries += zip(index, seeds) if view == 0 else zip(index, seeds, [view] * len(index))
+        return entries
 
     def _stream(self, rng: np.random.Generator) -> ClusterStream:
         counts = {domain: len(members) for domain, members in self._members.items() if members}
@@ -167,10 +180,11 @@ class CrossDomainIdentitySampler(Sampler[list[SeededIndex]]):
             return PairedStream(rng, counts, self.num_clusters, self._partners)
         return SeparateStream(rng, counts, self.num_clusters)
 
-    def _seeds(self, batch: int, parts: int) -> npt.NDArray[np.uint64]:
-        """63-bit seeds of a global batch of ``parts`` domain parts."""
-        count = parts * self.num_clusters * self.num_instances
-        return image_seeds((self.seed, self.epoch, batch), count)
+    def _seeds(self, batch: int, parts: int, view: int) -> npt.NDArray[np.uint64]:
+        """63-bit seeds ``(parts, clusters, K)`` of one view of a global batch with ``parts`` domain parts."""
+        shape = (parts, self.num_clusters, self.num_instances)
+        entropy = (self.seed, self.epoch, batch) if view == 0 else (self.seed, self.epoch, batch, view)
+        return image_seeds(entropy, int(np.prod(shape))).reshape(shape)
 
 
 def _to_array(values: torch.Tensor | npt.ArrayLike) -> npt.NDArray[np.int64]:

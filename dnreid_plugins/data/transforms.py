@@ -13,25 +13,44 @@ from fastreid.data.transforms.transforms import AugMix, ToTensor
 from PIL import Image
 from torch import Tensor
 
-from .augment import ChannelAugmentation, NoiseErasing, SmallPoolPatch, ToPixels
+from .augment import ChannelAugmentation, ChannelExchange, Grey, NoiseErasing, SmallPoolPatch, ToPixels
 from .domains import Domain
 
 ImageTransform = Callable[[Image.Image], Tensor]
 
 
+#: What may stand in a view of ``INPUT.VIEWS``: made of the cropped picture, before everything else is drawn.
+VIEW_STEPS: dict[str, Callable[[], Any]] = {
+    "exchange": ChannelExchange,
+    "grey": Grey,
+    "grey_or_channel": lambda: ChannelAugmentation(0.5),
+}
+
+
 @dataclass(frozen=True)
 class DomainTransform:
-    """The pipelines of the two domains; calling it picks one."""
+    """The pipelines of the two domains, one per view of an image; calling it picks one.
+
+    Args:
+        day, night: pipelines of view 0, the plain one.
+        more_day, more_night: those of view 1, 2 ...
+    """
 
     day: ImageTransform
     night: ImageTransform
+    more_day: tuple[ImageTransform, ...] = ()
+    more_night: tuple[ImageTransform, ...] = ()
 
-    def __call__(self, image: Image.Image, domain: Domain) -> Tensor:
-        return self.day(image) if domain == Domain.DAY else self.night(image)
+    def of(self, domain: Domain) -> tuple[ImageTransform, ...]:
+        """All views of a domain."""
+        return (self.day, *self.more_day) if domain == Domain.DAY else (self.night, *self.more_night)
+
+    def __call__(self, image: Image.Image, domain: Domain, view: int = 0) -> Tensor:
+        return self.of(domain)[view](image)
 
     def begin_batch(self) -> None:
         """Forget what earlier batches left behind, so that a batch depends on its own seeds alone."""
-        for pipeline in {id(p): p for p in (self.day, self.night)}.values():
+        for pipeline in {id(p): p for domain in Domain for p in self.of(domain)}.values():
             for step in getattr(pipeline, "transforms", ()):
                 if isinstance(step, SmallPoolPatch):
                     step.reset()
@@ -41,13 +60,36 @@ def build_domain_transform(cfg: CfgNode, *, is_train: bool) -> DomainTransform:
     """Pipelines of ``cfg.INPUT``: RGB image -> ``(3, H, W)`` float32 in 0..255. Test pipelines draw nothing.
 
     Raises:
-        ValueError: ``INPUT.REA.MODE`` is unknown.
+        ValueError: ``INPUT.REA.MODE`` or ``INPUT.VIEWS`` is unknown.
     """
     shared = build_transforms(cfg, is_train=is_train)
-    if not is_train or not cfg.INPUT.CHANNEL_AUG.ENABLED:
+    if not is_train:
         return DomainTransform(day=shared, night=shared)
-    day = T.Compose([ChannelAugmentation(cfg.INPUT.CHANNEL_AUG.PROB), *shared.transforms])
-    return DomainTransform(day=day, night=shared)
+    before = [ChannelAugmentation(cfg.INPUT.CHANNEL_AUG.PROB)] if cfg.INPUT.CHANNEL_AUG.ENABLED else []
+    day, *more_day = (_with_steps(shared, [*before, *steps]) for steps in view_steps(cfg, Domain.DAY))
+    night, *more_night = (_with_steps(shared, steps) for steps in view_steps(cfg, Domain.NIGHT))
+    return DomainTransform(day, night, tuple(more_day), tuple(more_night))
+
+
+def view_steps(cfg: CfgNode, domain: Domain) -> list[list[Any]]:
+    """What ``INPUT.VIEWS`` adds in front of the shared pipeline, per view of a domain.
+
+    Raises:
+        ValueError: no view, or a step that is not in `VIEW_STEPS`.
+    """
+    views = cfg.INPUT.VIEWS[domain.name]
+    names = [name for view in views if isinstance(view, (list, tuple)) for name in view]
+    wrong = [name for name in names if name not in VIEW_STEPS]
+    if wrong or not views or not all(isinstance(view, (list, tuple)) for view in views):
+        raise ValueError(
+            f"INPUT.VIEWS.{domain.name} is {views!r}; it lists the views of an image, each a list of steps, e.g. "
+            f"((), ('exchange',)); steps are {', '.join(VIEW_STEPS)}, a view without any is the plain one."
+        )
+    return [[VIEW_STEPS[name]() for name in view] for view in views]
+
+
+def _with_steps(shared: Any, steps: list[Any]) -> Any:
+    return T.Compose([*steps, *shared.transforms]) if steps else shared
 
 
 def build_transforms(cfg: CfgNode, is_train: bool = True) -> Any:

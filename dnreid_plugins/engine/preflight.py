@@ -15,7 +15,7 @@ from fastreid.config import CfgNode
 from fastreid.utils import comm
 
 from ..data.identity_check import check_identity_batch
-from ..data.transforms import build_transforms
+from ..data.transforms import build_domain_transform
 from ..evaluation.scoring import ScoreOptions
 from .config_merge import ConfigError, merge_with_suggestions
 from .preflight_model import MODEL_CHECKS, MODEL_TRAINING_CHECKS, Check, needs_clusters, unknown_name
@@ -145,7 +145,7 @@ TRAINING_CHECKS: tuple[Check, ...] = (
     _accepts(lambda cfg: optimizer_class(cfg.SOLVER.OPT)),
     # Any length will do here; the real one is known when the data is read.
     _accepts(lambda cfg: plan_from_config(cfg, iters_per_epoch=10**9)),
-    _accepts(lambda cfg: build_transforms(cfg, is_train=True)),
+    _accepts(lambda cfg: build_domain_transform(cfg, is_train=True)),
 )
 
 

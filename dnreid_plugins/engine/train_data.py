@@ -14,6 +14,7 @@ from fastreid.utils import comm
 from ..data.items import DomainItem, domain_of
 from ..data.loaders import build_inference_loader, build_train_loader
 from ..data.samplers import CrossDomainIdentitySampler
+from ..data.transforms import view_steps
 from ..functional.types import Domain
 from ..labels import TrainImages
 
@@ -71,6 +72,7 @@ def build_train_data(cfg: Any) -> TrainData:
         seed=cfg.SEED,
         rank=comm.get_rank(),
         world_size=comm.get_world_size(),
+        views=(len(view_steps(cfg, Domain.DAY)), len(view_steps(cfg, Domain.NIGHT))),
     )
     cams = np.unique([str(item.camid) for item in items], return_inverse=True)[1]
     return TrainData(

@@ -74,11 +74,16 @@ def score_protocol(
     def run(
         direction: Direction, removal: npt.NDArray[np.int64] | None, options: ScoreOptions
     ) -> dict[str, float]:
-        query, gallery = (
-            Side(features[index], ids[index], None if removal is None else removal[index])
-            for index in (direction.query, direction.gallery)
+        def side(index: npt.NDArray[np.int64]) -> Side:
+            return Side(features[index], ids[index], None if removal is None else removal[index])
+
+        query = side(direction.query)
+        return averaged(
+            [
+                score(query, side(gallery), options=options, topk=protocol.topk, cmc=protocol.cmc)
+                for gallery in direction.galleries
+            ]
         )
-        return score(query, gallery, options=options, topk=protocol.topk, cmc=protocol.cmc)
 
     results: Results = OrderedDict((one.name, run(one, rule, options)) for one in protocol.directions)
     if within_domain:
@@ -90,11 +95,21 @@ def score_protocol(
     return results
 
 
+def averaged(scores: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Mean over the galleries of a direction; of several, their number and standard deviations as ``std/<metric>``."""
+    if len(scores) == 1:
+        return scores[0]
+    columns = {key: np.array([one.get(key, np.nan) for one in scores]) for key in scores[0]}
+    result = {key: float(np.nanmean(values)) for key, values in columns.items()}
+    result.update({f"std/{key}": float(np.nanstd(values)) for key, values in columns.items()})
+    return {**result, "galleries": float(len(scores))}
+
+
 def within_domain_directions(items: Sequence[tuple[Any, ...]], protocol: Protocol) -> list[Direction]:
     """D2D and N2N: the queries of each domain among the gallery images of the same domain."""
     domains = np.array([domain_of(item) for item in items])
     queries = np.unique(np.concatenate([one.query for one in protocol.directions]))
-    gallery = np.unique(np.concatenate([one.gallery for one in protocol.directions]))
+    gallery = np.unique(np.concatenate([part for one in protocol.directions for part in one.galleries]))
     return [
         Direction(name, queries[domains[queries] == domain], gallery[domains[gallery] == domain])
         for name, domain in (("D2D", Domain.DAY), ("N2N", Domain.NIGHT))

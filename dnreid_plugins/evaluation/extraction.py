@@ -44,7 +44,7 @@ def extract_features(
     Args:
         model: ``model(batch) -> (B, D)`` in eval mode.
         loader: gives every item once, over all processes.
-        flip: mean of the unit features of image and mirror image, normalised again (CIA, supplement U29).
+        flip: mean of the unit features of image and mirror image, normalised again (U29).
         normalize: unit rows; with ``flip`` they are unit rows anyway.
         progress: text of a progress bar on a terminal; None = no bar.
         device: where the images go; None = where the model is.

@@ -24,21 +24,33 @@ class Direction:
     Attributes:
         name: ``"D2N"`` (day queries in a night gallery) or ``"N2D"``.
         query: ``(Q,)`` int64, positions of the queries in the data set's ``test`` list.
-        gallery: ``(G,)`` int64, positions of the gallery images.
+        gallery: ``(G,)`` int64, positions of the gallery images; the first one where there are several.
+        more_galleries: further galleries, each scored by itself; the mean of all is reported.
     """
 
     name: str
     query: IndexArray
     gallery: IndexArray
+    more_galleries: tuple[IndexArray, ...] = ()
 
     def __post_init__(self) -> None:
         for part in ("query", "gallery"):
-            index = np.asarray(getattr(self, part), dtype=np.int64)
-            if index.ndim != 1 or index.size == 0:
-                raise ValueError(
-                    f"the {part} of direction {self.name} has shape {index.shape}; give at least one position"
-                )
-            object.__setattr__(self, part, index)
+            object.__setattr__(self, part, self._positions(part, getattr(self, part)))
+        more = tuple(self._positions("gallery", one) for one in self.more_galleries)
+        object.__setattr__(self, "more_galleries", more)
+
+    def _positions(self, part: str, values: npt.ArrayLike) -> IndexArray:
+        index = np.asarray(values, dtype=np.int64)
+        if index.ndim != 1 or index.size == 0:
+            raise ValueError(
+                f"the {part} of direction {self.name} has shape {index.shape}; give at least one position"
+            )
+        return index
+
+    @property
+    def galleries(self) -> tuple[IndexArray, ...]:
+        """All galleries."""
+        return (self.gallery, *self.more_galleries)
 
 
 @dataclass(frozen=True, eq=False)

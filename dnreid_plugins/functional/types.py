@@ -34,7 +34,7 @@ class Clusters:
         labels: ``(N,)`` int64, cluster of each of these images in canonical order; -1 = outlier. Clusters are
             numbered ``0 .. C-1`` without gaps.
         features: ``(N, D)`` float32 unit rows the labels were made from.
-        centroids: ``(C, D)`` float32 unit rows, the normalised mean feature of each cluster (CIA Eq. 1).
+        centroids: ``(C, D)`` float32 unit rows, the normalised mean feature of each cluster.
         indices: ``(N,)`` int64, position of each image in the whole canonical training list.
     """
 

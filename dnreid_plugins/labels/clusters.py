@@ -27,7 +27,7 @@ WIDEST_EPS = 0.9
 class DomainClusters(LabelSource):
     """Day images and night images are clustered apart; images that are in no cluster are left out.
 
-    K1, K2, EPS and MIN_SAMPLES: CIA silent (U24), these are ADCA's.
+    K1, K2, EPS and MIN_SAMPLES: the papers are silent (U24), these are the field's.
 
     Args:
         k1: Neighbours of the k-reciprocal encoding; keep K1 below the images per identity and domain.
@@ -35,8 +35,8 @@ class DomainClusters(LabelSource):
         eps: Largest Jaccard distance between neighbours of one cluster.
         min_samples: Neighbours (the image itself included) that make an image a core of a cluster.
         feature: Which feature is clustered and makes the prototypes: "after" the batch-norm neck, the one that is
-            compared at test time, or "before" it, as Bridging Day and Night's released code does (T2).
-        flip: Cluster on the mean of an image's feature and its mirror image's; CIA silent (U29).
+            compared at test time, or "before" it, as some released code does (T2).
+        flip: Cluster on the mean of an image's feature and its mirror image's; papers silent (U29).
         on_empty: A domain without any cluster: "widen" raises EPS by 0.05 at a time up to 0.9 and then skips the
             domain for the epoch, "skip" leaves the domain out at once, "stop" ends the run with a sentence.
     """

@@ -40,7 +40,8 @@ class PartRegistry(Registry):
         """Class decorator, as fast-reid's; the section is the registry's and the class's name in capitals."""
         if obj is None:
             return self.register
-        return super().register(configured(f"{self.section}.{obj.__name__.upper()}")(obj))
+        self._do_register(obj.__name__, configured(f"{self.section}.{obj.__name__.upper()}")(obj))
+        return obj
 
     def names(self) -> list[str]:
         return sorted(self._obj_map)

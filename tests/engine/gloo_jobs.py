@@ -40,13 +40,11 @@ class Recorder(HookBase):
         self.rows: list[list[torch.Tensor]] = []
         self.labels: list[torch.Tensor] = []
 
-    def before_train(self) -> None:
-        self.trainer.step_trainer.before_backward.append(
-            lambda losses: self.losses.append({k: v.item() for k, v in losses.items()})
-        )
+    def losses_ready(self, losses: dict[str, torch.Tensor]) -> None:
+        self.losses.append({k: v.item() for k, v in losses.items()})
 
     def after_step(self) -> None:
-        memory = self.trainer.bare_model.memory
+        memory = self.trainer.bare_model.parts.memory
         self.rows.append([memory.rows(d).clone() for d in (0, 1)])
 
     def after_epoch(self) -> None:
@@ -173,7 +171,9 @@ def gathered(features: torch.Tensor, domains: torch.Tensor) -> dict[str, Any]:
     share = torch.cat([torch.tensor_split((domains == d).nonzero().flatten(), world)[rank] for d in (0, 1)])
     own = features[share].clone().requires_grad_()
     check_composition(domains[share])
-    batch = gather_batch(BatchFeatures(own, own * 2, share * 10, domains[share], share, {"more": own * 3}))
+    extra = {"more": own * 3}
+    cams, views = share * 100, domains[share] * 0
+    batch = gather_batch(BatchFeatures(own, own * 2, share * 10, domains[share], share, cams, views, extra))
     loss = (batch.features[0] @ batch.features[-1]) + batch.pooled.prod() + batch.extra["more"].square().sum()
     loss.backward()
     return {
@@ -185,6 +185,7 @@ def gathered(features: torch.Tensor, domains: torch.Tensor) -> dict[str, Any]:
         "targets": batch.targets,
         "domains": batch.domains,
         "indices": batch.indices,
+        "cams": batch.cams,
     }
 
 

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 from fastreid.config import CfgNode
+from run_helpers import SeenLosses
 from torch import nn
 
 from dnreid_plugins.engine.bad_batch import load_bad_batch, rebuild_model, replay
 from dnreid_plugins.engine.state import generator_state
 from dnreid_plugins.engine.step import NonFiniteLossError, StepTrainer
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
+from dnreid_plugins.modeling.prompts import join_kept
 from dnreid_plugins.modeling.weight_files import WeightFileError
 from tools.replay_batch import main as replay_main
 
@@ -31,7 +33,7 @@ def cfg(tiny_cfg: CfgNode) -> CfgNode:
 
 def break_head(trainer: CrossDomainTrainer, name: str, iteration: int, factor: float) -> None:
     """The loss of one head times ``factor`` from ``iteration`` on."""
-    head = trainer.bare_model.loss_heads[name]
+    head = trainer.bare_model.parts.losses[name]
     forward = head.forward
 
     def broken(*args: Any) -> torch.Tensor:
@@ -59,9 +61,8 @@ def test_the_sentence_names_head_iteration_rate_scale_and_images(cfg: CfgNode) -
 
 
 def test_the_kept_batch_replays_to_the_same_losses(cfg: CfgNode, tmp_path: Path) -> None:
-    seen: dict[str, torch.Tensor] = {}
-    trainer = CrossDomainTrainer(cfg)
-    trainer.step_trainer.before_backward.append(lambda losses: seen.update(losses))
+    trainer, seen = CrossDomainTrainer(cfg), SeenLosses()
+    trainer.register_hooks([seen])
     break_head(trainer, "MAA", 6, float("inf"))
     with pytest.raises(NonFiniteLossError, match="loss_maa is inf at iteration 6"):
         trainer.train()
@@ -70,7 +71,7 @@ def test_the_kept_batch_replays_to_the_same_losses(cfg: CfgNode, tmp_path: Path)
     reports = {report.name: report for report in replay(content)}
     assert list(reports) == ["loss_clusternce", "loss_maa", "loss_dgm"]
     for name in ("loss_clusternce", "loss_dgm"):
-        assert reports[name].loss == seen[name].item()
+        assert reports[name].loss == seen.losses[-1][name].item()
     for report in reports.values():
         assert report.gradient_at_weights > 0 and report.gradient_at_features > 0
     weights = rebuild_model(content).state_dict()
@@ -85,15 +86,12 @@ def bridging(tiny_bridging_cfg: CfgNode) -> CfgNode:
 
 def bridging_run(cfg: CfgNode) -> dict[str, torch.Tensor]:
     """The losses of the step in which CPML breaks, in the middle of the second epoch."""
-    seen: dict[str, torch.Tensor] = {}
-    trainer = CrossDomainTrainer(cfg)
-    trainer.step_trainer.before_backward.append(
-        lambda losses: seen.update({k: v.detach() for k, v in losses.items()})
-    )
+    trainer, seen = CrossDomainTrainer(cfg), SeenLosses()
+    trainer.register_hooks([seen])
     break_head(trainer, "CPML", 6, float("nan"))
     with pytest.raises(NonFiniteLossError, match="loss_cpml is nan at iteration 6"):
         trainer.train()
-    return seen
+    return seen.losses[-1]
 
 
 @pytest.mark.parametrize("pretrained", [True, False])
@@ -106,7 +104,8 @@ def test_a_kept_batch_with_prompts_and_classifiers_replays_to_the_same_losses(
         bridging.MODEL.BACKBONE.CLIP.PRETRAINED = ""
     seen = bridging_run(bridging)
     content = load_bad_batch([Path(bridging.OUTPUT_DIR) / "bad_batch.pt"])
-    assert len(content["prompts"]["tokens"]) == len(content["batch"]["indices"].unique())
+    (prompts,) = content["parts"]["ImageText"]
+    assert len(prompts["tokens"]) == len(content["batch"]["indices"].unique())
     torch.manual_seed(99)
     reports = {report.name: report.loss for report in replay(content)}
     assert list(reports) == ["loss_clusternce", "loss_prototypeclassifier", "loss_imagetext", "loss_cpml"]
@@ -118,16 +117,18 @@ def test_prompts_of_several_processes_become_one_table(bridging: CfgNode) -> Non
     seen = bridging_run(bridging)
     path = Path(bridging.OUTPUT_DIR) / "bad_batch.pt"
     whole = torch.load(path, weights_only=True)
+    prompts = whole["parts"]["ImageText"]
     for number in range(2):  # images 0, 2, ... and 1, 2, 3, ...; those in both must not count twice
-        own = torch.arange(len(whole["prompts"]["indices"])) % (2 - number) == 0
-        part = {key: whole["prompts"][key][own] for key in ("indices", "domains", "tokens")}
+        own = torch.arange(len(prompts["indices"])) % (2 - number) == 0
+        part = {key: prompts[key][own] for key in ("indices", "domains", "tokens")}
         batch = {key: value[number::2] for key, value in whole["batch"].items()}
-        content = {**whole, "batch": batch, "prompts": {**whole["prompts"], **part}}
+        content = {**whole, "batch": batch, "parts": {**whole["parts"], "ImageText": {**prompts, **part}}}
         torch.save(content, path.with_name(f"part{number}.pt"))
     joined = load_bad_batch([path.with_name("part0.pt"), path.with_name("part1.pt")])
-    assert all(
-        torch.equal(joined["prompts"][k], whole["prompts"][k]) for k in ("indices", "domains", "tokens")
-    )
+    kept, _ = join_kept(joined["parts"]["ImageText"], bridging)
+    assert torch.equal(kept.indices, prompts["indices"])
+    assert torch.equal(kept.prompts.domains, prompts["domains"])
+    assert torch.equal(kept.prompts.tokens.weight, prompts["tokens"])
     reports = {report.name: report.loss for report in replay(joined)}
     assert reports["loss_imagetext"] == pytest.approx(seen["loss_imagetext"].item())
 
@@ -178,7 +179,7 @@ def test_a_batch_goes_to_the_models_device() -> None:
 def test_a_gradient_that_is_not_finite_stops_before_the_step(cfg: CfgNode) -> None:
     """sqrt(0) is finite, its gradient is not."""
     trainer = CrossDomainTrainer(cfg)
-    head = trainer.bare_model.loss_heads["MAA"]
+    head = trainer.bare_model.parts.losses["MAA"]
     head.forward = lambda batch, memory: (batch.features.sum() * 0.0).sqrt()
     before = {key: value.clone() for key, value in trainer.bare_model.named_parameters()}
     with pytest.raises(
@@ -192,7 +193,6 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(cfg: CfgNode) -> No
 
 def test_weights_that_are_not_finite_are_told_from_a_bad_loss(cfg: CfgNode) -> None:
     trainer = CrossDomainTrainer(cfg)
-    trainer.step_trainer.before_backward.append(lambda losses: None)
     run_step = trainer.run_step
 
     def step() -> None:

@@ -34,7 +34,7 @@ def test_two_processes_equal_one(
     assert not [one for one in every if isinstance(one, BaseException)]
     first, second = every
     assert first["losses"] == second["losses"]
-    layer = "loss_heads.PrototypeClassifier.day"
+    layer = "parts.losses.PrototypeClassifier.day"
     assert first["weights"][layer].numel() > 0
     assert all(torch.equal(first["weights"][key], second["weights"][key]) for key in first["weights"])
     for one, many in zip(alone["losses"], first["losses"], strict=True):

@@ -181,6 +181,7 @@ def test_the_gathered_batch_is_in_the_order_of_one_process(
         assert torch.equal(one["indices"], torch.arange(len(features)))
         assert torch.equal(one["targets"], torch.arange(len(features)) * 10)
         assert torch.equal(one["domains"], domains)
+        assert torch.equal(one["cams"], torch.arange(len(features)) * 100)
         torch.testing.assert_close(one["gradient"], whole.grad[one["share"]])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from fastreid.config import CfgNode
-from run_helpers import weights
+from run_helpers import label_phase, weights
 
 from dnreid_plugins.engine.rows import drop_rows
 from dnreid_plugins.engine.stop import Stopped, StopSignals
@@ -26,7 +26,7 @@ def start(cfg: CfgNode, *, resume: bool = False) -> CrossDomainTrainer:
 
 def signal_in(trainer: CrossDomainTrainer, where: str, number: int, iteration: int) -> None:
     """Send this process ``number`` inside a step, or inside the label phase, at ``iteration``."""
-    owner, name = {"step": (trainer, "run_step"), "label phase": (trainer.label_phase, "extract")}[where]
+    owner, name = {"step": (trainer, "run_step"), "label phase": (label_phase(trainer), "extract")}[where]
     inner = getattr(owner, name)
 
     def outer() -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from fastreid.config import CfgNode
-from run_helpers import train, weights
+from run_helpers import cut_and_resumed, label_phase, same, train, weights
 
 from dnreid_plugins.engine.solver import OPTIMIZERS
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
@@ -97,21 +97,6 @@ def test_the_same_seed_gives_the_same_bits_with_and_without_workers(
     assert not all(torch.equal(first[key], third[key]) for key in first)
 
 
-class StoppedError(Exception):
-    """Stands for a power cut."""
-
-
-def stop_at(trainer: CrossDomainTrainer, iteration: int) -> None:
-    run_step = trainer.run_step
-
-    def step() -> None:
-        if trainer.iter == iteration:
-            raise StoppedError
-        run_step()
-
-    trainer.run_step = step  # type: ignore[method-assign]
-
-
 def heads_of(cfg: CfgNode, names: list[str]) -> None:
     cfg.MODEL.LOSSES.NAME = names
     cfg.MODEL.LOSSES.DGM.WEIGHT = ((1, 0.3),)
@@ -127,18 +112,7 @@ def test_a_resumed_run_ends_bit_equal(tiny_cfg: CfgNode, tmp_path: Path, names: 
     reference = json.loads((Path(tiny_cfg.OUTPUT_DIR) / "results.json").read_text())
 
     tiny_cfg.OUTPUT_DIR = str(tmp_path / "cut")
-    tiny_cfg.SOLVER.CHECKPOINT_MINUTES = 1e-9
-    cut = CrossDomainTrainer(tiny_cfg)
-    cut.resume_or_load(resume=False)
-    stop_at(cut, stop)
-    with pytest.raises(StoppedError):
-        cut.train()
-    resumed = CrossDomainTrainer(tiny_cfg)
-    resumed.resume_or_load(resume=True)
-    assert resumed.iter == stop
-    resumed.train()
-    after = weights(resumed)
-    assert [key for key in whole if not torch.equal(whole[key], after[key])] == []
+    assert same(weights(cut_and_resumed(tiny_cfg, stop)), whole)
     results = json.loads((Path(tiny_cfg.OUTPUT_DIR) / "results.json").read_text())
     assert results["DN348"] == reference["DN348"] and results["start"] == reference["start"]
 
@@ -153,22 +127,20 @@ def test_resuming_under_another_config_is_refused(tiny_cfg: CfgNode) -> None:
 
 def test_a_domain_that_collapses_is_left_out_and_said(tiny_cfg: CfgNode, caplog: Any) -> None:
     """All night images equal: no cluster structure; policy "skip" goes on with day alone."""
+    tiny_cfg.merge_from_list(["CLUSTER.ON_EMPTY", "skip", "CLUSTER.MIN_SAMPLES", 4, "CLUSTER.EPS", 0.2])
     trainer = CrossDomainTrainer(tiny_cfg)
-    clusterer = trainer.label_phase.clusterer
-    object.__setattr__(clusterer, "on_empty", "skip")
-    extract = trainer.label_phase.extract
+    phase = label_phase(trainer)
+    extract = phase.extract
 
     def scattered() -> torch.Tensor:
         features = extract()
-        night = trainer.train_data.domains == 1  # type: ignore[union-attr]
+        night = phase.images.domains == 1
         features[night] = torch.nn.functional.normalize(
             torch.randn(int(night.sum()), features.shape[1]), dim=1
         )
         return features
 
-    object.__setattr__(clusterer, "min_samples", 4)
-    object.__setattr__(clusterer, "eps", 0.2)
-    trainer.label_phase.extract = scattered
+    phase.extract = scattered  # type: ignore[method-assign]
     trainer.resume_or_load()
     trainer.train()
     assert any("left out of this epoch" in record.message for record in caplog.records)

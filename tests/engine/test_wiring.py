@@ -1,4 +1,4 @@
-"""What must be connected for the mends to reach a run: compat, trainer, config, command line."""
+"""What must be connected for the patches to reach a run: compat, trainer, config, command line."""
 
 from __future__ import annotations
 
@@ -87,10 +87,10 @@ def test_averaged_weights_end_in_the_checkpoint_and_survive_a_resume(
     folder = Path(tiny_cfg.OUTPUT_DIR)
     epochs = [read_weight_file(folder / f"model_{epoch:04d}.pth")["model"] for epoch in (2, 3)]
     final = read_weight_file(folder / "model_final.pth")
-    assert final["hooks"]["WeightAverage"]["count"] == 3
+    assert final["hooks"]["weight_average"]["count"] == 3
     for key, value in final["model"].items():
         if value.is_floating_point() and key.endswith("conv2.weight"):
-            last = 3 * final["hooks"]["WeightAverage"]["mean"][key] - epochs[0][key] - epochs[1][key]
+            last = 3 * final["hooks"]["weight_average"]["mean"][key] - epochs[0][key] - epochs[1][key]
             torch.testing.assert_close(value, (epochs[0][key] + epochs[1][key] + last) / 3)
     for name in ("model_final.pth", "last_checkpoint"):
         (folder / name).unlink()
@@ -132,7 +132,7 @@ def test_figures_of_a_loss_head_reach_the_metrics_at_each_audit(tiny_cfg: CfgNod
     tiny_cfg.MODEL.LOSSES.NAME, tiny_cfg.DATASETS.TESTS = ("ClusterNCE", "MAA", "DGM"), ()
     tiny_cfg.MODEL.LOSSES.MAA.WEIGHT = ((1, 0.0), (2, 0.5))
     trainer = CrossDomainTrainer(tiny_cfg)
-    trainer.bare_model.loss_heads["ClusterNCE"].statistics = {"undefined": torch.tensor(float("nan"))}
+    trainer.bare_model.parts.losses["ClusterNCE"].statistics = {"undefined": torch.tensor(float("nan"))}
     trainer.train()
     rows = [
         json.loads(line) for line in (Path(tiny_cfg.OUTPUT_DIR) / "metrics.json").read_text().splitlines()

@@ -20,7 +20,6 @@ import dnreid_plugins  # noqa: F401  (registers)
 from dnreid_plugins.modeling import clip_head  # noqa: F401  (registers ClipNeckHead)
 from dnreid_plugins.modeling.clip import (
     ClipVitBackbone,
-    add_clip_config,
     build_clip_vit_backbone,
     resize_position_embedding,
     unit_parts,
@@ -53,8 +52,6 @@ def toy_file(tmp_path: Path) -> Path:
 
 def toy_cfg(path: Path, **backbone: Any) -> Any:
     cfg = get_cfg()
-    if "CLIP" not in cfg.MODEL.BACKBONE:
-        add_clip_config(cfg)
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.META_ARCHITECTURE = "Baseline"
     cfg.MODEL.BACKBONE.NAME = "build_clip_vit_backbone"

@@ -9,20 +9,23 @@ from typing import Any
 import pytest
 import torch
 from fastreid.config import CfgNode
+from run_helpers import SeenLosses
 
 from dnreid_plugins.engine.step import SMALLEST_SCALE, NonFiniteLossError
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.modeling.loss_heads import LOSS_HEAD_REGISTRY
 
+#: fast-reid's own losses, whose weight is the SCALE of fast-reid's sections.
+FASTREIDS = ["TripletLoss", "CircleLoss", "Cosface"]
 #: Heads that work on any encoder's features; CMA has no loss of its own but changes the memory.
-HEADS = ["ClusterNCE", "DGM", "MAA", "MMD", "MarginMMD", "PGM", "CMA"]
+HEADS = ["ClusterNCE", "DGM", "MAA", "MMD", "MarginMMD", "PGM", "CMA", *FASTREIDS]
 #: Heads of Bridging Day and Night, which need a CLIP encoder and prompts.
 BRIDGING = ["ClusterNCE", "PrototypeClassifier", "ImageText", "CPML"]
 
 
 def all_heads(cfg: CfgNode) -> CfgNode:
     cfg.MODEL.LOSSES.NAME = HEADS
-    for name in HEADS:
+    for name in set(HEADS) - set(FASTREIDS):
         cfg.MODEL.LOSSES[name.upper()].WEIGHT = ((1, 0.5),)
     cfg.DATASETS.TESTS = ()
     cfg.SOLVER.MAX_EPOCH = 1
@@ -31,13 +34,10 @@ def all_heads(cfg: CfgNode) -> CfgNode:
 
 
 def run(cfg: CfgNode) -> tuple[CrossDomainTrainer, list[dict[str, torch.Tensor]]]:
-    trainer = CrossDomainTrainer(cfg)
-    seen: list[dict[str, torch.Tensor]] = []
-    trainer.step_trainer.before_backward.append(
-        lambda losses: seen.append({key: value.detach() for key, value in losses.items()})
-    )
+    trainer, seen = CrossDomainTrainer(cfg), SeenLosses()
+    trainer.register_hooks([seen])
     trainer.train()
-    return trainer, seen
+    return trainer, seen.losses
 
 
 def test_the_list_of_heads_is_complete() -> None:
@@ -76,7 +76,7 @@ def test_every_loss_head_trains_in_half_precision(
     assert all(p.dtype == torch.float32 for p in half.bare_model.parameters())
     assert half.bare_model.last_features.dtype == getattr(torch, dtype)
     for domain in (0, 1):
-        assert half.bare_model.memory.rows(domain).dtype == torch.float32
+        assert half.bare_model.parts.memory.rows(domain).dtype == torch.float32
 
 
 def test_a_loss_scale_that_vanishes_stops_the_run(tiny_cfg: CfgNode) -> None:

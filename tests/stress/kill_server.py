@@ -16,15 +16,17 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 
+from run_helpers import label_phase  # noqa: E402
 from tiny_run import tiny_config  # noqa: E402
 
 # isort: split
 import torch  # noqa: E402
 
 import dnreid_plugins.engine.checkpoint as checkpoint  # noqa: E402
-from dnreid_plugins.engine import files, prompt_phase  # noqa: E402
+from dnreid_plugins.engine import files  # noqa: E402
 from dnreid_plugins.engine.hooks import Evaluate  # noqa: E402
-from dnreid_plugins.engine.prompt_stage import PromptStage  # noqa: E402
+from dnreid_plugins.engine.stages import base as stage_base  # noqa: E402
+from dnreid_plugins.engine.stages.prompt_training import PromptStage  # noqa: E402
 from dnreid_plugins.engine.trainer import CrossDomainTrainer  # noqa: E402
 
 
@@ -74,7 +76,7 @@ class Trap:
             self.visit("checkpoint rename begins")
             replace(source, target)
 
-        checkpoint.write_atomically = files.write_atomically = prompt_phase.write_atomically = traced
+        checkpoint.write_atomically = files.write_atomically = stage_base.write_atomically = traced
         files.os.replace = renamed  # type: ignore[assignment]
 
 
@@ -103,10 +105,10 @@ def train(opts: list[Any], resume: bool, trap: Trap) -> None:
     """One run of the tiny config under ``trap``."""
     trainer = CrossDomainTrainer(tiny_config(opts))
     trap.around(PromptStage, "train_step", "stage 1 step")
-    trap.around(trainer.label_phase, "extract", "label phase: extract")
-    trap.around(trainer.label_phase, "start_epoch", "label phase: rebuild")
+    trap.around(label_phase(trainer), "extract", "label phase: extract")
+    trap.around(label_phase(trainer), "_start", "label phase: rebuild")
     trap.around(trainer, "run_step", "iteration")
-    trap.around(trainer.bare_model.memory, "update", "memory update")
+    trap.around(trainer.bare_model.parts.memory, "after_step", "memory update")
     trap.around(trainer.step_trainer.optimizer, "step", "optimizer step")
     trap.around(trainer.checkpoints.files, "save", "checkpoint")
     for hook in trainer._hooks:

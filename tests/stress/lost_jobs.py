@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from run_helpers import label_phase
 from tiny_run import tiny_config
 
 # isort: split
@@ -20,7 +21,7 @@ def place_in(trainer: CrossDomainTrainer, name: str) -> tuple[Any, str]:
     """The object and the name of its function at which a process is lost."""
     evaluate = next(hook for hook in trainer._hooks if isinstance(hook, Evaluate))
     places = {
-        "label phase": (trainer.label_phase, "extract"),
+        "label phase": (label_phase(trainer), "extract"),
         "iteration": (trainer, "run_step"),
         "evaluation": (evaluate, "evaluate"),
         "checkpoint": (trainer.checkpoints, "capture"),

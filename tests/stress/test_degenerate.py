@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fastreid.config import CfgNode
+from fastreid.engine.train_loop import HookBase
 from ledger import record
+from run_helpers import label_phase
 from torch import Tensor
 
-from dnreid_plugins.engine.label_phase import Clusterer, NothingClusteredError, widened_radii
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.functional.knn import Neighbours
-from dnreid_plugins.functional.types import Assignment, Domain, DomainClusters, EpochClusters
+from dnreid_plugins.functional.types import Assignment, Clusters, Domain, Epoch
+from dnreid_plugins.labels import DomainClusters, NothingClusteredError, TrainImages
+from dnreid_plugins.labels.clusters import widened_radii
 
 EPOCHS = 4
 #: Config overrides; the first is the quick version's.
@@ -28,7 +31,7 @@ METHODS: dict[str, list[Any]] = {
     "CIA": ["MODEL.LOSSES.NAME", ["ClusterNCE", "MAA", "DGM"], "MODEL.LOSSES.DGM.MATCH_ALWAYS", True],
     "Base": ["MODEL.LOSSES.NAME", ["ClusterNCE"], "MODEL.DUAL_STREAM.SHARED_BN", "separate"],
     "paired": ["MODEL.LOSSES.NAME", ["ClusterNCE", "DGM"], "DATALOADER.PAIRED", True],
-    "rivals": ["MODEL.LOSSES.NAME", ["ClusterNCE", "PGM", "CMA", "MMD", "MarginMMD"]],
+    "baselines": ["MODEL.LOSSES.NAME", ["ClusterNCE", "PGM", "CMA", "MMD", "MarginMMD"]],
 }
 METHODS["Bridging"] = [
     *["MODEL.LOSSES.NAME", ["ClusterNCE", "PrototypeClassifier", "ImageText", "CPML"]],
@@ -51,16 +54,16 @@ quick_and_long = pytest.mark.parametrize(
 # ------------------------------------------------------------------ faults
 
 
-@dataclass(frozen=True)
-class Outliers(Clusterer):
+class Outliers(DomainClusters):
     """DBSCAN finds nothing in the domains ``hit`` below the radius ``up_to``."""
 
     hit: tuple[Domain, ...] = ()
     up_to: float = 1.0
     now: bool = False
 
-    def _cluster(self, features: Tensor, domains: Tensor, domain: Domain) -> DomainClusters:
-        return Clusterer._cluster(replace(self, now=domain in self.hit), features, domains, domain)
+    def _cluster(self, features: Tensor, domains: Tensor, domain: Domain) -> Clusters:
+        self.now = domain in self.hit
+        return super()._cluster(features, domains, domain)
 
     def _labels(self, features: Tensor, found: Neighbours, eps: float) -> np.ndarray:
         if self.now and eps < self.up_to:
@@ -68,54 +71,55 @@ class Outliers(Clusterer):
         return super()._labels(features, found, eps)
 
 
-@dataclass(frozen=True)
-class Pairs(Clusterer):
+class Pairs(DomainClusters):
     """Clusters of two images each, fewer than a batch wants of a cluster."""
 
     def _labels(self, features: Tensor, found: Neighbours, eps: float) -> np.ndarray:
         return np.arange(len(features), dtype=np.int64) // 2
 
 
-Spoil = Callable[[Clusterer, Tensor, Tensor], tuple[Clusterer, Tensor]]
+Spoil = Callable[[DomainClusters, Tensor, Tensor], tuple[DomainClusters, Tensor]]
 
 
 def outliers(*hit: Domain, up_to: float = 1.0) -> Spoil:
-    return lambda clusterer, features, domains: (
-        Outliers(**vars(clusterer), hit=hit, up_to=up_to),
-        features,
-    )
+    def spoil(source: DomainClusters, features: Tensor, domains: Tensor) -> tuple[DomainClusters, Tensor]:
+        spoiled = Outliers(**vars(source))
+        spoiled.hit, spoiled.up_to = hit, up_to
+        return spoiled, features
+
+    return spoil
 
 
-def one_point(clusterer: Clusterer, features: Tensor, domains: Tensor) -> tuple[Clusterer, Tensor]:
+def one_point(source: DomainClusters, features: Tensor, domains: Tensor) -> tuple[DomainClusters, Tensor]:
     """All night images have the very same feature."""
     features[domains == Domain.NIGHT] = features[domains == Domain.NIGHT][:1].clone()
-    return clusterer, features
+    return source, features
 
 
 def around_one_point(*hit: Domain) -> Spoil:
-    def spoil(clusterer: Clusterer, features: Tensor, domains: Tensor) -> tuple[Clusterer, Tensor]:
+    def spoil(source: DomainClusters, features: Tensor, domains: Tensor) -> tuple[DomainClusters, Tensor]:
         noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(1))
         for domain in hit:
             own = domains == domain
             features[own] = F.normalize(features[own][:1] + 0.01 * noise[own], dim=1)
         # As many neighbours as images: no structure is left inside the domain.
-        return replace(clusterer, k1=len(features)), features
+        return DomainClusters(**{**vars(source), "k1": len(features)}), features
 
     return spoil
 
 
-def apart(clusterer: Clusterer, features: Tensor, domains: Tensor) -> tuple[Clusterer, Tensor]:
+def apart(source: DomainClusters, features: Tensor, domains: Tensor) -> tuple[DomainClusters, Tensor]:
     """Every day feature is far from every night feature; within a domain all stays as it was."""
     features[:, 0] = torch.where(domains == Domain.DAY, 3.0, -3.0)
-    return clusterer, F.normalize(features, dim=1)
+    return source, F.normalize(features, dim=1)
 
 
-def untouched(clusterer: Clusterer, features: Tensor, domains: Tensor) -> tuple[Clusterer, Tensor]:
-    return clusterer, features
+def untouched(source: DomainClusters, features: Tensor, domains: Tensor) -> tuple[DomainClusters, Tensor]:
+    return source, features
 
 
-def pairs(clusterer: Clusterer, features: Tensor, domains: Tensor) -> tuple[Clusterer, Tensor]:
-    return Pairs(**vars(clusterer)), features
+def pairs(source: DomainClusters, features: Tensor, domains: Tensor) -> tuple[DomainClusters, Tensor]:
+    return Pairs(**vars(source)), features
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ class Case:
     """A fault and what must be seen of it.
 
     Attributes:
-        spoil: what happens to clusterer and features.
+        spoil: what happens to label source and features.
         said: a part of the log, empty where the health line alone tells it.
         health: key of the health line -> value in an epoch of the fault (of those keys that a method has).
         opts: config overrides.
@@ -170,7 +174,7 @@ CASES = {
     ),
     # CPML takes the nearest whatever their distance, so it always has pairs.
     "no pair of clusters matches": Case(
-        apart, "", {"DGM/edges": 0, "CMA/pairs": 0}, methods=("CIA", "paired", "rivals")
+        apart, "", {"DGM/edges": 0, "CMA/pairs": 0}, methods=("CIA", "paired", "baselines")
     ),
     "every neighbour is mutual, no hard negative left": Case(
         untouched, "", {"CPML/hard_negatives": 0}, ("MODEL.LOSSES.CPML.TOP_K", 999), ("Bridging",)
@@ -182,16 +186,21 @@ CASES = {
 
 
 class Spoiled:
-    """The label phase's clusterer with a fault in some epochs."""
+    """A trainer's label source with a fault in some epochs."""
 
-    def __init__(self, clusterer: Clusterer, spoil: Spoil, epochs: tuple[int, ...]) -> None:
-        self.clusterer, self.spoil, self.epochs = clusterer, spoil, epochs
+    def __init__(self, source: DomainClusters, spoil: Spoil, epochs: tuple[int, ...]) -> None:
+        self.source, self.spoil, self.epochs = source, spoil, epochs
 
-    def __call__(self, features: Tensor, domains: Tensor, *, epoch: int, max_epoch: int) -> EpochClusters:
-        clusterer = self.clusterer
+    @classmethod
+    def put_in(cls, trainer: CrossDomainTrainer, spoil: Spoil, epochs: tuple[int, ...]) -> None:
+        labels: Any = label_phase(trainer).labels
+        labels.source = cls(labels.source, spoil, epochs)
+
+    def __call__(self, features: Tensor, images: TrainImages, *, epoch: int) -> dict[str, Clusters]:
+        source = self.source
         if epoch in self.epochs:
-            clusterer, features = self.spoil(clusterer, features.clone(), domains)
-        return clusterer(features, domains, epoch=epoch, max_epoch=max_epoch)
+            source, features = self.spoil(source, features.clone(), images.domains)
+        return source(features, images, epoch=epoch)
 
 
 # ------------------------------------------------------------------ runs
@@ -216,7 +225,7 @@ def shortfalls(cfg: CfgNode, case: Case, window: tuple[int, ...], caplog: Any) -
     """Train through the fault; what was not as the policy promises."""
     caplog.clear()
     trainer = CrossDomainTrainer(cfg)
-    trainer.label_phase.clusterer = Spoiled(trainer.label_phase.clusterer, case.spoil, window)  # type: ignore[assignment]
+    Spoiled.put_in(trainer, case.spoil, window)
     start = [p.detach().clone() for p in trainer.bare_model.parameters()]
     with caplog.at_level(logging.INFO, logger="dnreid_plugins"):
         trainer.train()
@@ -293,22 +302,22 @@ def test_batches_without_a_matched_image_train_on(tiny_cfg: CfgNode, tmp_path: P
     """One pair of clusters is matched; a batch without them has a matching loss of exactly 0 and a gradient."""
     cfg = configured(tiny_cfg, "CIA", tmp_path, ("SOLVER.IMS_PER_BATCH", 4, "DATALOADER.ITERS_PER_EPOCH", 8))
     trainer = CrossDomainTrainer(cfg)
-    head = trainer.bare_model.loss_heads["DGM"]
-    begin, seen = head.begin_epoch, []
+    matcher = trainer.bare_model.parts.losses["DGM"].matcher
+    match, seen = matcher.match, []
 
-    def one_pair(clusters: EpochClusters, memory: Any) -> dict[str, float]:
-        figures = begin(clusters, memory)
-        sizes = (clusters.day.num_clusters, clusters.night.num_clusters)
-        head.assignment = Assignment.from_pairs(torch.tensor([[0, 0]]), torch.ones(1), *sizes)
-        return figures
+    def one_pair(epoch: Epoch, *, first: int) -> tuple[Assignment, dict[str, float]]:
+        _, figures = match(epoch, first=first)
+        sizes = (epoch.day.num_clusters, epoch.night.num_clusters)
+        return Assignment.from_pairs(torch.tensor([[0, 0]]), torch.ones(1), *sizes), figures
 
-    def look(losses: dict[str, Tensor]) -> None:
-        batch = trainer.bare_model.last_batch
-        matched = bool((batch.targets == 0).any())
-        seen.append((matched, float(losses["loss_dgm"].detach()), float(sum(losses.values()).detach())))
+    class Look(HookBase):
+        def losses_ready(self, losses: dict[str, Tensor]) -> None:
+            matched = bool((trainer.bare_model.last_batch.targets == 0).any())
+            total = sum(losses.values()).detach()
+            seen.append((matched, float(losses["loss_dgm"].detach()), float(total)))
 
-    head.begin_epoch = one_pair
-    trainer.step_trainer.before_backward.append(look)
+    matcher.match = one_pair
+    trainer.register_hooks([Look()])
     trainer.train()
     assert {matched for matched, _, _ in seen} == {True, False}
     for matched, loss, total in seen:
@@ -329,7 +338,7 @@ def test_where_no_policy_can_go_on_the_run_ends_with_a_sentence_and_loses_nothin
     for epoch in epochs:
         cfg = configured(tiny_cfg, "CIA", tmp_path / str(epoch), opts)
         cut = CrossDomainTrainer(cfg)
-        cut.label_phase.clusterer = Spoiled(cut.label_phase.clusterer, outliers(*hit), (epoch,))  # type: ignore[assignment]
+        Spoiled.put_in(cut, outliers(*hit), (epoch,))
         with pytest.raises(NothingClusteredError, match="CLUSTER"):
             cut.train()
         again = CrossDomainTrainer(cfg)

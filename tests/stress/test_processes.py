@@ -30,7 +30,7 @@ METHODS: dict[str, list[Any]] = {
     "Base": ["MODEL.LOSSES.NAME", ["ClusterNCE"]],
     "CIA": ["MODEL.LOSSES.DGM.ON_EMPTY", "keep_last"],
     "CIA, paired batches": ["DATALOADER.PAIRED", True],
-    "the rivals": [
+    "the baselines": [
         *["MODEL.LOSSES.NAME", ["ClusterNCE", "PGM", "CMA", "MMD", "MarginMMD"]],
         *["MODEL.LOSSES.PGM.WEIGHT", [[1, 0.3]], "MODEL.LOSSES.CMA.WEIGHT", [[1, 1.0]]],
     ],

@@ -25,11 +25,11 @@ class ClusterMemory(Part):
     Rows change in `begin_epoch`, `set_rows` and `update` only, never inside ``forward`` or ``backward``.
 
     Args:
-        momentum: Share of the old row that an update keeps (0.1: the row follows the newest images); CIA silent (U4).
-        update: Which images of a cluster update its row (CIA silent, U4): "sequential" (each in turn), "mean" or
+        momentum: Share of the old row that an update keeps (0.1: the row follows the newest images); papers silent (U4).
+        update: Which images of a cluster update its row (papers silent, U4): "sequential" (each in turn), "mean" or
             "hardest".
-        outlier_rows: Features of outliers become rows of their own that are never updated (Bridging Day and Night,
-            as released); `num_clusters` does not count them.
+        outlier_rows: Features of outliers become rows of their own that are never updated (T-list of the projects'
+            README); `num_clusters` does not count them.
         extra_banks: Further banks beside "own", as (name, update) pairs: the same rows at an epoch's start, moved by
             another rule.
         plain_views_only: Only the plain view of an image (view 0) moves rows.

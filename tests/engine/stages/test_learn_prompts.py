@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 import torch
 from fastreid.config import CfgNode
-from run_helpers import same, train, weights
+from run_helpers import cut_and_resumed, label_phase, same, train, weights
 
-from dnreid_plugins.engine import prompt_phase
 from dnreid_plugins.engine.config_merge import ConfigError
-from dnreid_plugins.engine.prompt_stage import PromptStage
+from dnreid_plugins.engine.hooks import LabelPhase
+from dnreid_plugins.engine.stages import learn_prompts
+from dnreid_plugins.engine.stages.prompt_training import PromptStage
 from dnreid_plugins.engine.stop import Stopped
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.evaluation.extraction import extract_features
-from dnreid_plugins.modeling.meta_arch import BeforeNeck
+from dnreid_plugins.modeling.meta_arch import StudentFeatures
 
 FULL = ["ClusterNCE", "PrototypeClassifier", "ImageText", "CPML"]
 
@@ -34,8 +35,8 @@ def cfg(tiny_bridging_cfg: CfgNode) -> CfgNode:
 
 
 def prompts_of(trainer: CrossDomainTrainer) -> Any:
-    head: Any = trainer.bare_model.loss_heads["ImageText"]
-    return head._stage_1[0][0]
+    head: Any = trainer.bare_model.parts.losses["ImageText"]
+    return head._learned[0][0]
 
 
 def test_one_run_goes_through_both_stages(cfg: CfgNode, caplog: pytest.LogCaptureFixture) -> None:
@@ -46,7 +47,7 @@ def test_one_run_goes_through_both_stages(cfg: CfgNode, caplog: pytest.LogCaptur
     assert audit and all("loss_imagetext" in line and "loss_cpml" in line for line in audit)
     assert "gradient exactly 0" not in caplog.text
     assert not torch.equal(prompts_of(trainer).tokens.weight, build_untrained(trainer).tokens.weight)
-    assert trainer.bare_model.loss_heads["PrototypeClassifier"].day.shape[1] == 192
+    assert trainer.bare_model.parts.losses["PrototypeClassifier"].day.shape[1] == 192
 
 
 def build_untrained(trainer: CrossDomainTrainer) -> Any:
@@ -54,7 +55,7 @@ def build_untrained(trainer: CrossDomainTrainer) -> Any:
     from dnreid_plugins.modeling.text import build_text_tower
 
     assert trainer.train_data is not None
-    return build_prompt_learner(trainer.cfg, build_text_tower(trainer.cfg), trainer.train_data.domains)
+    return build_prompt_learner(trainer.cfg, build_text_tower(trainer.cfg), trainer.train_data.images.domains)
 
 
 def test_without_stage_1_the_prompts_are_random(cfg: CfgNode) -> None:
@@ -71,7 +72,7 @@ def test_stage_1_sees_the_features_before_the_necks(cfg: CfgNode, monkeypatch: p
         train(cfg)
     fresh = CrossDomainTrainer(cfg)
     assert fresh.train_data is not None
-    expected = extract_features(BeforeNeck(fresh.bare_model), fresh.train_data.inference_loader)
+    expected = extract_features(StudentFeatures(fresh.bare_model, feature="before"), fresh.train_data.inference_loader)
     assert torch.equal(seen[0], expected) and torch.allclose(expected.norm(dim=1), torch.ones(len(expected)))
 
 
@@ -123,22 +124,9 @@ def test_a_signal_in_stage_1_is_heard_after_the_step(
 @pytest.mark.parametrize("iteration", [0, 2, 4, 6])
 def test_a_cut_in_stage_2_loses_nothing(cfg: CfgNode, tmp_path: Path, iteration: int) -> None:
     """At 0 stage 1 is finished and no checkpoint is there yet; at 2 and 6 an epoch is under way."""
-    cfg.SOLVER.CHECKPOINT_MINUTES = 1e-9
     whole = weights(train(cfg))
     cfg.OUTPUT_DIR = str(tmp_path / "cut")
-    trainer = CrossDomainTrainer(cfg)
-    trainer.resume_or_load()
-    run_step = trainer.run_step
-
-    def step() -> None:
-        if trainer.iter == iteration:
-            raise PowerCutError
-        run_step()
-
-    trainer.run_step = step  # type: ignore[method-assign]
-    with pytest.raises(PowerCutError):
-        trainer.train()
-    assert same(weights(train(cfg, resume=True)), whole)
+    assert same(weights(cut_and_resumed(cfg, iteration)), whole)
 
 
 def test_a_finished_stage_1_serves_other_runs(
@@ -169,7 +157,7 @@ def test_prompts_of_other_images_or_sizes_are_refused(
     with pytest.raises(ValueError, match="made for other text-tower weights"):
         train(cfg)
     cfg.MODEL.BACKBONE.PRETRAIN = True
-    monkeypatch.setattr(prompt_phase, "name_of_images", lambda paths: "72-other")
+    monkeypatch.setattr(learn_prompts, "name_of_images", lambda paths: "72-other")
     with pytest.raises(ValueError, match="made for other training images"):
         train(cfg)
     cfg.PROMPT_STAGE.WEIGHTS = str(tmp_path / "nothing.pth")
@@ -204,15 +192,15 @@ def test_memory_of_the_optimizer_is_new_with_each_classifier(cfg: CfgNode) -> No
     cfg.MODEL.LOSSES.NAME = FULL[:2]
     trainer = CrossDomainTrainer(cfg)
     seen: list[bool] = []
-    begin = trainer.label_phase.start_epoch
+    phase = label_phase(trainer)
 
-    def start_epoch(clusters: Any) -> None:
-        head: Any = trainer.bare_model.loss_heads["PrototypeClassifier"]
+    def before_epoch() -> None:
+        head: Any = trainer.bare_model.parts.losses["PrototypeClassifier"]
         before = head.day in trainer.optimizer.state
-        begin(clusters)
+        LabelPhase.before_epoch(phase)
         seen.extend([before, head.day in trainer.optimizer.state])
 
-    trainer.label_phase.start_epoch = start_epoch  # type: ignore[method-assign]
+    phase.before_epoch = before_epoch  # type: ignore[method-assign]
     trainer.train()
     assert seen == [False, False, True, False]
 
@@ -221,16 +209,16 @@ def test_clustering_before_the_necks(cfg: CfgNode) -> None:
     cfg.MODEL.LOSSES.NAME, cfg.CLUSTER.FEATURE, cfg.CLUSTER.FLIP = FULL[:2], "before", False
     trainer = CrossDomainTrainer(cfg)
     assert trainer.train_data is not None
-    expected = extract_features(BeforeNeck(trainer.bare_model), trainer.train_data.inference_loader)
-    assert torch.equal(trainer.label_phase.extract(), expected)
+    expected = extract_features(StudentFeatures(trainer.bare_model, feature="before"), trainer.train_data.inference_loader)
+    assert torch.equal(label_phase(trainer).extract(), expected)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         (["MODEL.HEADS.NAME", "NeckHead"], "needs build_clip_vit_backbone and ClipNeckHead"),
-        (["CLUSTER.FEATURE", "middle"], "'before' or 'after'"),
-        (["MODEL.LOSSES.CPML.VARIANT", "all"], "VARIANT 'all'"),
+        (["CLUSTER.FEATURE", "middle"], "CLUSTER.FEATURE is 'middle'; it must be one of 'after', 'before'"),
+        (["MODEL.LOSSES.CPML.VARIANT", "all"], "CPML.VARIANT is 'all'; it must be one of 'instance'"),
     ],
 )
 def test_wrong_settings_are_refused_before_the_first_epoch(

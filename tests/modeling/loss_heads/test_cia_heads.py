@@ -1,4 +1,4 @@
-"""CIA's heads and their rivals: each equals its functions called by hand, and no key of a section is idle."""
+"""CIA's heads and their baselines: each equals its functions called by hand, and no key of a section is idle."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fastreid.config import get_cfg
-from head_world import World, configured, part, turned_world, world_of
+from head_world import World, build, configured, part, parts_of, plant, turned_world, world_of
 from torch import Tensor
 
 from dnreid_plugins.functional.adaptive_alignment import maa_loss
 from dnreid_plugins.functional.contrast import cluster_nce, mutual_mapping_loss
 from dnreid_plugins.functional.matching import dictionary_graph_matching, progressive_graph_matching
 from dnreid_plugins.functional.mmd import margin_mmd, mmd2
-from dnreid_plugins.functional.types import Assignment, Domain, DomainClusters, EpochClusters
+from dnreid_plugins.functional.types import Assignment, Clusters, Domain
 from dnreid_plugins.modeling.batch import BatchFeatures
-from dnreid_plugins.modeling.memory import PrototypeMemory
+from dnreid_plugins.modeling.memories import ClusterMemory
 
 DAY, NIGHT = Domain.DAY, Domain.NIGHT
 
 
 def cross_loss(
-    batch: BatchFeatures, memory: PrototypeMemory, matching: Assignment, domain: Domain, t: float
+    batch: BatchFeatures, memory: ClusterMemory, matching: Assignment, domain: Domain, t: float
 ) -> Any:
     own = batch.of(domain)
     partner, score = matching.partner(domain)
@@ -37,13 +37,13 @@ def cross_loss(
 
 
 def test_cluster_nce_is_the_sum_over_both_domains() -> None:
-    _, memory, batch = turned_world()
-    got = configured("ClusterNCE", TEMPERATURE=0.2)(batch, memory)
+    here = turned_world()
+    batch, memory = here.batch, here.parts().memory
     day, night = (
         cluster_nce(batch.of(d).unit, batch.of(d).targets, memory.rows(d), temperature=0.2) for d in Domain
     )
     assert day.item() != pytest.approx(night.item(), rel=0.05)
-    torch.testing.assert_close(got, day + night)
+    torch.testing.assert_close(here.loss(configured("ClusterNCE", TEMPERATURE=0.2)), day + night)
 
 
 DGM_OPTIONS: dict[str, Any] = {
@@ -59,32 +59,33 @@ DGM_OPTIONS: dict[str, Any] = {
 
 
 def test_dgm_is_both_directions_of_the_weighted_contrast() -> None:
-    clusters, memory, batch = turned_world(epoch=4)
+    here = turned_world(4)
     head = configured("DGM", WEIGHT=((3, 0.3),), PROGRESS="stage", TEMPERATURE=0.2, **DGM_OPTIONS)
-    head.begin_epoch(clusters, memory)
+    parts, batch = here.parts(head), here.batch
     options = {key.lower(): value for key, value in DGM_OPTIONS.items()}
     expected = dictionary_graph_matching(
-        clusters.day.centroids, clusters.night.centroids, progress=1 / 8, **options
+        here.epoch.day.centroids, here.epoch.night.centroids, progress=1 / 8, **options
     ).assignment
     assert expected.day_to_night.tolist()[:3] == [1, 2, 0]
-    assert head.assignment is not None
+    matching = parts.matching("DGM")
+    assert matching is not None
     for domain in Domain:
-        for got, want in zip(head.assignment.partner(domain), expected.partner(domain), strict=True):
+        for got, want in zip(matching.partner(domain), expected.partner(domain), strict=True):
             assert torch.equal(got, want)
-    day, night = (cross_loss(batch, memory, expected, d, 0.2) for d in Domain)
-    plain = sum(cross_loss(batch, memory, expected.with_unit_scores(), d, 0.2) for d in Domain)
+    day, night = (cross_loss(batch, parts.memory, expected, d, 0.2) for d in Domain)
+    plain = sum(cross_loss(batch, parts.memory, expected.with_unit_scores(), d, 0.2) for d in Domain)
     assert min(day.item(), night.item()) > 0 and (day + night).item() != pytest.approx(plain.item(), rel=1e-3)
-    torch.testing.assert_close(head(batch, memory), day + night)
+    torch.testing.assert_close(head(batch, parts), day + night)
 
 
 def test_pgm_is_the_unweighted_contrast_of_one_direction_or_both() -> None:
-    clusters, memory, batch = turned_world()
-    matched = progressive_graph_matching(clusters.day.centroids, clusters.night.centroids, max_rounds=1)
-    day, night = (cross_loss(batch, memory, matched.with_unit_scores(), d, 0.2) for d in Domain)
+    here = turned_world()
+    epoch, memory = here.epoch, here.parts().memory
+    matched = progressive_graph_matching(epoch.day.centroids, epoch.night.centroids, max_rounds=1)
+    day, night = (cross_loss(here.batch, memory, matched.with_unit_scores(), d, 0.2) for d in Domain)
     for alternate, expected in ((False, day + night), (True, night)):
-        head = configured("PGM", TEMPERATURE=0.2, MAX_ROUNDS=1, ALTERNATE=alternate)
-        head.begin_epoch(clusters, memory)
-        torch.testing.assert_close(head(batch, memory), expected)
+        head = build("PGM", TEMPERATURE=0.2, MAX_ROUNDS=1, ALTERNATE=alternate)
+        torch.testing.assert_close(here.loss(head), expected)
 
 
 MAA_OPTIONS: dict[str, Any] = {
@@ -99,18 +100,19 @@ MAA_OPTIONS: dict[str, Any] = {
 
 @pytest.mark.parametrize("feature", ["neck", "pooled"])
 def test_maa_is_the_weighted_mmd_under_the_matching_of_the_epoch(feature: str) -> None:
-    _, memory, batch = turned_world()
+    here = turned_world()
     one_to_one = Assignment.from_pairs(torch.tensor([[0, 1], [1, 2], [2, 0]]), torch.ones(3), 3, 4)
     head = configured("MAA", FEATURE=feature, **MAA_OPTIONS)
+    parts, batch = here.parts(head), here.batch
     options = {key.lower(): value for key, value in MAA_OPTIONS.items()}
     day, night = batch.of(DAY), batch.of(NIGHT)
     x, y = (day.unit, night.unit) if feature == "neck" else (day.pooled, night.pooled)
     values = []
     for matching in (None, one_to_one):
-        head.matching = matching
+        plant(parts, matching)
         partner = None if matching is None else matching.day_to_night
         expected = maa_loss(x, y, day.targets, night.targets, partner, **options)
-        got = head(batch, memory)
+        got = head(batch, parts)
         assert torch.equal(got, expected.loss)
         assert head.statistics == {"cross_to_intra": expected.cross_to_intra}
         values.append(got.item())
@@ -119,23 +121,25 @@ def test_maa_is_the_weighted_mmd_under_the_matching_of_the_epoch(feature: str) -
 
 @pytest.mark.parametrize("feature", ["neck", "pooled"])
 def test_mmd_and_margin_mmd_are_their_functions(feature: str) -> None:
-    _, memory, batch = turned_world()
+    here = turned_world()
+    batch = here.batch
     day, night = batch.of(DAY), batch.of(NIGHT)
     x, y = (day.unit, night.unit) if feature == "neck" else (day.pooled, night.pooled)
     plain = mmd2(x, y, num_kernels=3)
-    assert torch.equal(configured("MMD", FEATURE=feature, NUM_KERNELS=3)(batch, memory), plain)
+    assert torch.equal(here.loss(configured("MMD", FEATURE=feature, NUM_KERNELS=3)), plain)
     margins = {"MARGIN": 1.1, "BATCH_MARGIN": plain.item() + 0.1}
     head = configured("MarginMMD", FEATURE=feature, NUM_KERNELS=3, **margins)
-    assert head(batch, memory).item() == 0.0
-    head.matching = Assignment.from_pairs(torch.tensor([[0, 1], [1, 2], [2, 0]]), torch.ones(3), 3, 4)
-    expected = margin_mmd(
-        x, y, day.targets, night.targets, head.matching.day_to_night, margin=1.1, num_kernels=3
-    )
-    assert expected.item() > 0 and torch.equal(head(batch, memory), expected)
+    parts = here.parts(head)
+    assert head(batch, parts).item() == 0.0
+    matching = Assignment.from_pairs(torch.tensor([[0, 1], [1, 2], [2, 0]]), torch.ones(3), 3, 4)
+    plant(parts, matching)
+    expected = margin_mmd(x, y, day.targets, night.targets, matching.day_to_night, margin=1.1, num_kernels=3)
+    assert expected.item() > 0 and torch.equal(head(batch, parts), expected)
 
 
 def test_both_maps_of_a_many_to_one_matching_count() -> None:
-    _, memory, batch = turned_world()
+    here = turned_world()
+    batch = here.batch
     batch = replace(batch, features=batch.features.detach() + 3.0)  # every cosine is above 0
     day, night = batch.of(DAY), batch.of(NIGHT)
     # Day 0 and 1 name night 1 and 2; night 0, 1 and 2 name day 0, 0 and 2: neither map holds all four pairs.
@@ -144,8 +148,10 @@ def test_both_maps_of_a_many_to_one_matching_count() -> None:
     assert [tuple(pair) for pair in matching.pairs().tolist()] == named
 
     maa = configured("MAA", CLASS_FACTOR=3.0, S_0=-2.0)
-    maa.matching = matching
-    got = float(maa(batch, memory))
+    margin = configured("MarginMMD", MARGIN=0.0)
+    parts = here.parts(maa, margin)
+    plant(parts, matching)
+    got = float(maa(batch, parts))
     # The loss is linear in the weights: each pair adds its own share to the loss without a matching.
     none = float(maa_loss(day.unit, night.unit, day.targets, night.targets, class_factor=3.0, s_0=-2.0).loss)
     shares = []
@@ -157,10 +163,8 @@ def test_both_maps_of_a_many_to_one_matching_count() -> None:
     assert all(abs(share) > 1e-4 for share in shares)
     assert got == pytest.approx(none + sum(shares), abs=1e-5)
 
-    margin = configured("MarginMMD", MARGIN=0.0)
-    margin.matching = matching
     groups = [mmd2(day.unit[day.targets == d], night.unit[night.targets == n]) for d, n in named]
-    torch.testing.assert_close(margin(batch, memory), torch.stack(groups).mean())
+    torch.testing.assert_close(margin(batch, parts), torch.stack(groups).mean())
 
 
 # ---------------------------------------------------------------------- no key is idle
@@ -172,7 +176,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
         **DGM_OPTIONS,
         "TEMPERATURE": 0.2,
         "PROGRESS": "stage",
-        "PENALTY": 0.0,
+        "PENALTY": 0.01,
         "THRESHOLD_START": 1.0,
         "THRESHOLD_FINAL": 1.9,
         "MATCH_ALWAYS": True,
@@ -185,10 +189,14 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
     "PGM": {"TEMPERATURE": 0.2, "MAX_ROUNDS": 1, "ALTERNATE": False},
 }
 # What the default is compared from, where it is not the default itself.
-START = {"DGM": {"WEIGHT": ((3, 0.3),)}}
+START = {
+    "DGM": {"WEIGHT": ((3, 0.3),)},
+    "PGM": {"WEIGHT": ((1, 0.25),)},
+    "CMA": {"WEIGHT": ((1, 1.0),)},
+}
 
 
-def crossing_world(epoch: int) -> World:
+def crossing_world(number: int) -> World:
     """Two pairs of clusters of which the nearest one stands in the way of covering all."""
 
     def at(*angles: tuple[float, int]) -> Tensor:
@@ -200,52 +208,47 @@ def crossing_world(epoch: int) -> World:
     labels = torch.tensor([0, 0, 1, 1])
     day, night = at((1.0, 1), (0.6, 2)), at((1.0, 1), (0.55, 3))
     return world_of(
-        EpochClusters(
-            DomainClusters(labels, day, day[::2], torch.arange(4)),
-            DomainClusters(labels, night, night[::2], 4 + torch.arange(4)),
-            epoch,
-            10,
-        )
+        Clusters(labels, day, day[::2], torch.arange(4)),
+        Clusters(labels, night, night[::2], 4 + torch.arange(4)),
+        number,
     )
 
 
-def split_world(epoch: int) -> World:
+def split_world(number: int) -> World:
     """A day cluster that is two clusters at night."""
     night = part([0, 0, 0, 0], 2)
     two = F.normalize(night.features.view(2, 2, -1).mean(dim=1), dim=1)
-    halves = DomainClusters(torch.tensor([0, 0, 1, 1]), night.features, two, night.indices)
-    return world_of(EpochClusters(part([0, 0], 0), halves, epoch, 10))
+    halves = Clusters(torch.tensor([0, 0, 1, 1]), night.features, two, night.indices)
+    return world_of(part([0, 0], 0), halves, number)
 
 
 def observed(name: str, **options: Any) -> list[Tensor]:
     """All that a head does to a run: when it works, its losses and matchings, the rows it leaves."""
     head = configured(name, **options)
     seen = [torch.tensor([head.weight_at(epoch) for epoch in range(1, 101)])]
-    seen.append(torch.tensor(float(head.begins_always)))
-    for clusters, memory, batch in [
+    for here in [
         turned_world(1),
         turned_world(6),
         turned_world(10),
-        crossing_world(1),
+        crossing_world(3),
         crossing_world(5),
         split_world(8),
     ]:
         head = configured(name, **options)
+        before, batch = here.parts(), here.batch
         if head.has_loss:
-            seen.append(head(batch, memory).detach())
-        head.begin_epoch(clusters, memory)
-        if head.assignment is not None:
-            seen += [t for d in Domain for t in head.assignment.partner(d)]
-        head.matching = head.assignment or Assignment.from_pairs(
-            torch.tensor([[0, 1]]),
-            torch.ones(1),
-            clusters.day.num_clusters,
-            clusters.night.num_clusters,
-        )
+            seen.append(head(batch, before).detach())
+        parts = parts_of(head)
+        parts.begin_epoch(here.epoch)
+        sizes = [here.epoch[domain].num_clusters for domain in Domain]
+        matching = parts.matching(name)
+        seen += [t for d in Domain for t in (matching or Assignment.empty(*sizes)).partner(d)]
+        if matching is None:
+            plant(parts, Assignment.from_pairs(torch.tensor([[0, 1]]), torch.ones(1), *sizes))
         if head.has_loss:
-            seen.append(head(batch, memory).detach())
-        head.after_step(batch.detach(), memory)
-        seen += [memory.rows(d) for d in Domain]
+            seen.append(head(batch, parts).detach())
+        parts.after_step(batch.detach())
+        seen += [parts.memory.rows(d) for d in Domain]
     return seen
 
 

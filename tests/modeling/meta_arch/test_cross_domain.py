@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from fastreid.config import get_cfg
 from fastreid.modeling.meta_arch import build_model
 
-from dnreid_plugins.functional.types import DomainClusters, EpochClusters
+from dnreid_plugins.functional.types import Clusters, Epoch
 
 
 def config(**model: Any) -> Any:
@@ -43,8 +44,8 @@ def ready(cfg: Any) -> Any:
     torch.manual_seed(0)
     model = build_model(cfg)
     rows = torch.nn.functional.normalize(torch.randn(2, 128), dim=1)
-    side = DomainClusters(torch.arange(2), rows, rows, torch.arange(2))
-    model.memory.rebuild(EpochClusters(side, side, 1, 1), "cpu")
+    side = Clusters(torch.arange(2), rows, rows, torch.arange(2))
+    model.parts.begin_epoch(Epoch.of(side, side, 1, 1))
     return model
 
 
@@ -57,18 +58,18 @@ def test_training_gives_weighted_losses_and_keeps_the_batch(shared_bn: str) -> N
     assert list(losses) == ["loss_clusternce"] and losses["loss_clusternce"].requires_grad
     assert torch.equal(inputs["images"], before), "the caller's batch was overwritten"
     assert model.last_batch.unit.shape == (8, 128) and not model.last_batch.unit.requires_grad
-    model.loss_heads["ClusterNCE"].schedule = [(1, 0.5)]
+    model.parts.losses["ClusterNCE"].schedule = [(1, 0.5)]
     model.eval(), model.train()
 
 
 def test_weight_zero_leaves_the_head_out_and_a_weight_scales_it() -> None:
     model = ready(config()).train()
-    model.loss_heads["ClusterNCE"].schedule = [(2, 0.5)]
+    model.parts.losses["ClusterNCE"].schedule = [(2, 0.5)]
     assert model(batch()) == {}
     torch.manual_seed(3)
-    model.epoch = 2
+    model.parts.begin_epoch(replace(model.parts.epoch, number=2))
     half = model.losses(as_features(model))["loss_clusternce"]
-    model.loss_heads["ClusterNCE"].schedule = [(1, 1.0)]
+    model.parts.losses["ClusterNCE"].schedule = [(1, 1.0)]
     torch.testing.assert_close(2 * half, model.losses(as_features(model))["loss_clusternce"])
 
 

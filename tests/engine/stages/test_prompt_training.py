@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from fastreid.config import get_cfg
 from torch import Tensor
 
 import dnreid_plugins  # noqa: F401
-from dnreid_plugins.engine.prompt_options import PromptStageOptions, epoch_order
-from dnreid_plugins.engine.prompt_stage import PromptStage
+from dnreid_plugins.engine.stages.prompt_options import PromptStageOptions, epoch_order
+from dnreid_plugins.engine.stages.prompt_training import PromptStage
 from dnreid_plugins.modeling.clip_weights import ClipDescription, build_open_clip
 from dnreid_plugins.modeling.prompts import PromptLearner
 from dnreid_plugins.modeling.text import ClipTextTower
+from dnreid_plugins.runtime.sections import construct
 
 TOY = {
     "embed_dim": 12,
@@ -265,12 +267,12 @@ def test_half_precision_features_are_accepted(text: ClipTextTower) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"optimizer": "SGD"}, "OPTIMIZER is 'SGD'"),
-        ({"token_rate": "fast"}, "TOKEN_RATE is 'fast'"),
-        ({"first_moment": "int8"}, "FIRST_MOMENT is 'int8'"),
-        ({"last_batch": "pad"}, "LAST_BATCH is 'pad'"),
-        ({"batch_size": 0}, "BATCH_SIZE 0"),
-        ({"epochs": -1}, "EPOCHS -1"),
+        ({"optimizer": "SGD"}, "PROMPT_STAGE.OPTIMIZER is 'SGD'"),
+        ({"token_rate": "fast"}, "PROMPT_STAGE.TOKEN_RATE is 'fast'"),
+        ({"first_moment": "int8"}, "PROMPT_STAGE.FIRST_MOMENT is 'int8'"),
+        ({"last_batch": "pad"}, "PROMPT_STAGE.LAST_BATCH is 'pad'"),
+        ({"batch_size": 0}, "PROMPT_STAGE.BATCH_SIZE is 0; it must be at least 1"),
+        ({"epochs": -1}, "PROMPT_STAGE.EPOCHS is -1; it must be at least 0"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
@@ -291,11 +293,8 @@ def test_no_epochs_is_no_stage(text: ClipTextTower) -> None:
 
 
 def test_options_from_config() -> None:
-    from fastreid.config import get_cfg
-
-    from dnreid_plugins.modeling.prompts import add_prompt_config
-
     cfg = get_cfg()
-    if "PROMPT_STAGE" not in cfg:
-        add_prompt_config(cfg)
-    assert PromptStageOptions.from_config(cfg) == PromptStageOptions(seed=cfg.SEED)
+    assert construct(PromptStageOptions, cfg, seed=cfg.SEED) == PromptStageOptions()
+    cfg.PROMPT_STAGE.LR, cfg.PROMPT_STAGE.LAST_BATCH = 0.25, "merge"
+    expected = PromptStageOptions(lr=0.25, last_batch="merge", seed=7)
+    assert construct(PromptStageOptions, cfg, seed=7) == expected

@@ -1,0 +1,44 @@
+"""The line that says how far a long piece of work is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from dnreid_plugins.runtime import progress
+from dnreid_plugins.runtime.progress import ProgressLine
+
+
+class Clock:
+    """Gives the seconds it was told, one after the other."""
+
+    def __init__(self, *seconds: float) -> None:
+        self.seconds: Iterator[float] = iter(seconds)
+
+    def __call__(self) -> float:
+        return next(self.seconds)
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == progress.__name__]
+
+
+def test_lines_come_ten_seconds_apart_with_the_time_to_go(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    line = ProgressLine("Search", clock=Clock(100, 101, 109.9, 110, 119, 121, 130.9, 140))
+    for done in (1, 9, 10, 15, 20, 30, 40):
+        line(done, 40)
+    assert lines(caplog) == [
+        "Search: 25 % after 10 s, about 30 s to go",
+        "Search: 50 % after 21 s, about 21 s to go",
+    ]
+
+
+def test_a_short_search_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    line = ProgressLine("Search", clock=Clock(*range(8)))
+    for done in range(1, 8):
+        line(done, 7)
+    assert lines(caplog) == []
