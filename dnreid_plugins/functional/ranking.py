@@ -71,41 +71,6 @@ def rank_metrics(
     return summarize(_rank_blocks(blocks, matches, cmc=cmc), topk=topk)
 
 
-def rank_metrics_both(
-    features_a: Features,
-    features_b: Features,
-    ids_a: Ids,
-    ids_b: Ids,
-    cams_a: Ids | None = None,
-    cams_b: Ids | None = None,
-    *,
-    topk: Sequence[int] = (1, 5, 10),
-    metric: Metric = "cosine",
-    cmc: Literal["image", "identity"] = "image",
-    block: int = 512,
-    matrix_limit: int = 512 * 2**20,
-) -> tuple[dict[str, float], dict[str, float]]:
-    """:func:`rank_metrics` of ``a`` searching ``b`` and of ``b`` searching ``a``, multiplied only once.
-
-    A rank needs a whole row of distances and the other direction a whole column, so the ``(A, B)`` float32
-    matrix is kept when it takes at most ``matrix_limit`` bytes; above that each direction makes its own pass.
-    """
-    there = Matches(ids_a, ids_b, cams_a, cams_b, remove=None)
-    back = Matches(ids_b, ids_a, cams_b, cams_a, remove=None)
-    there.check_shape(len(features_a), len(features_b))
-    blocks = distance_blocks(features_a, features_b, metric=metric, block=block)
-    if 4 * len(features_a) * len(features_b) <= matrix_limit:
-        matrix = np.empty((len(features_a), len(features_b)), dtype=np.float32)
-        _fill(matrix, blocks)
-        blocks, other = _copies(matrix, block), _copies(matrix.T, block)
-    else:
-        other = distance_blocks(features_b, features_a, metric=metric, block=block)
-    return (
-        summarize(_rank_blocks(blocks, there, cmc=cmc), topk=topk),
-        summarize(_rank_blocks(other, back, cmc=cmc), topk=topk),
-    )
-
-
 def rank_distances(
     distances: NDArray[np.floating],
     query_ids: Ids,
@@ -157,13 +122,6 @@ def _rank_blocks(blocks: Iterable[NDArray[np.float32]], matches: Matches, *, cmc
         parts += [QueryRanks(*arrays) for arrays in found]
         start += len(distances)
     return QueryRanks(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-
-
-def _fill(matrix: NDArray[np.float32], blocks: Iterable[NDArray[np.float32]]) -> None:
-    start = 0
-    for distances in blocks:
-        matrix[start : start + len(distances)] = distances
-        start += len(distances)
 
 
 def _copies(matrix: NDArray[np.floating], block: int) -> Iterator[NDArray[np.float32]]:
