@@ -174,7 +174,10 @@ class Checkpoints(HookBase):
         return True
 
     def _newest(self) -> dict[str, Any] | None:
-        if not self.files.has_checkpoint():
+        if not self.files.resume_candidates():
+            logger.warning(
+                "There is no checkpoint to resume in %s; starting at iteration 0.", self.owner.cfg.OUTPUT_DIR
+            )
             return None
         state = self.files.load_newest()
         if state.get("format") != FORMAT:
