@@ -49,9 +49,5 @@ class BatchFeatures:
             extra,
         )
 
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The five tensors in the order of the constructor."""
-        return self.features, self.pooled, self.targets, self.domains, self.indices
-
     def detach(self) -> BatchFeatures:
         return replace(self, features=self.features.detach(), pooled=self.pooled.detach(), extra={})
