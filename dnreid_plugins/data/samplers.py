@@ -10,9 +10,8 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Sampler
 
-from ..functional.types import Assignment
+from ..functional.types import Assignment, Domain
 from .cluster_stream import ClusterStream, PairedStream, SeparateStream
-from .domains import Domain
 from .seeding import image_seeds
 
 logger = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..data.domains import Domain
 from ..data.items import domain_of
 from ..data.loaders import build_inference_loader
+from ..functional.types import Domain
 from .extraction import extract_features
 from .protocols import Direction, Protocol
 from .scoring import ScoreOptions, Side, score

@@ -12,10 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnreid_plugins.data.domains import Domain
 from dnreid_plugins.data.samplers import CrossDomainIdentitySampler
 from dnreid_plugins.data.seeding import seed_generators
-from dnreid_plugins.functional.types import Assignment
+from dnreid_plugins.functional.types import Assignment, Domain
 
 
 @st.composite
