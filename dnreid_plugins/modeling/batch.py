@@ -21,7 +21,7 @@ class BatchFeatures:
         targets: ``(B,)`` int64, pseudo label within the image's own domain; -1 = none.
         domains: ``(B,)`` int64, 0 day and 1 night.
         indices: ``(B,)`` int64, position in the canonical training list.
-        extra: whatever else the head returned, e.g. the projection of a vision-language model.
+        extra: whatever else the head returned, ``(B, ...)`` each; gathered from all processes at every step.
     """
 
     features: Tensor

@@ -34,10 +34,10 @@ class ClipNeckHead(EmbeddingHead):
     """``[BN(v); BN_p(p)]`` of the class token v and its projection p: 768 + 512 numbers for ViT-B/16.
 
     In eval mode returns that feature, ``(B, W + P)``. In train mode without targets (our architectures)
-    returns ``features`` ``(B, W + P)`` after the necks, ``pooled`` ``(B, W + P)`` before them and
-    ``projection`` ``(B, P)``, the part of ``features`` that is compared with text. With targets (fast-reid's
-    ``Baseline``) ``features`` obeys ``NECK_FEAT``, and ``cls_outputs`` and ``pred_class_logits``, both
-    ``(B, NUM_CLASSES)``, come from fast-reid's own classifier on the neck feature.
+    returns ``features`` ``(B, W + P)`` after the necks, whose last P columns are compared with text, and
+    ``pooled`` ``(B, W + P)`` before them. With targets (fast-reid's ``Baseline``) ``features`` obeys
+    ``NECK_FEAT``, and ``cls_outputs`` and ``pred_class_logits``, both ``(B, NUM_CLASSES)``, come from
+    fast-reid's own classifier on the neck feature.
     """
 
     @configurable
@@ -67,7 +67,7 @@ class ClipNeckHead(EmbeddingHead):
         pooled, neck = pooled_map[..., 0, 0], self.bottleneck(pooled_map)[..., 0, 0]
         if not self.training:
             return neck
-        outputs = {"features": neck, "pooled": pooled, "projection": neck[:, self.bottleneck.split[0] :]}
+        outputs = {"features": neck, "pooled": pooled}
         if targets is not None:
             outputs["features"] = pooled if self.neck_feat == "before" else neck
             outputs |= self._classify(neck, targets)
