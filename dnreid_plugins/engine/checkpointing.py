@@ -14,7 +14,7 @@ from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
 
 from ..modeling.weight_files import WeightFileError
-from .agreement import any_process, computed_once
+from ..runtime.agreement import any_process, computed_once
 from .checkpoint import AtomicCheckpointer
 from .rows import drop_rows
 from .state import clusters_from_state, clusters_to_state, generator_state, set_generator_state

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..functional.matching_quality import majority_identity, matching_precision
 from ..functional.types import Assignment, Domain, EpochClusters
-from .agreement import check_agreement, computed_once
+from ..runtime.agreement import check_agreement, computed_once
 from .label_phase import Clusterer, describe
 from .state import clusters_from_state, clusters_to_state
 

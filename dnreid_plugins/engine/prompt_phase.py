@@ -18,7 +18,7 @@ from torch import Tensor
 from ..modeling.prompts import PromptLearner, build_prompt_learner
 from ..modeling.text import ClipTextTower, build_text_tower
 from ..modeling.weight_files import WeightFileError, read_weight_file
-from .agreement import any_process, computed_once
+from ..runtime.agreement import any_process, computed_once
 from .checkpointing import config_items
 from .files import plain, write_atomically
 from .prompt_options import PromptStageOptions

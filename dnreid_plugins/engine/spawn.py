@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from .agreement import portable
+from ..runtime.agreement import portable
 from .distributed import LostProcessError, Member, joined
 from .watch import MemberProcess, Watch
 

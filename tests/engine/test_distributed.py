@@ -17,7 +17,6 @@ import torch
 from gloo_jobs import OPTIONS, shortfalls
 from torch import nn
 
-from dnreid_plugins.engine.agreement import DisagreementError, any_process, computed_once, fingerprint
 from dnreid_plugins.engine.distributed import (
     LostProcessError,
     launch,
@@ -26,6 +25,7 @@ from dnreid_plugins.engine.distributed import (
     wrap_model,
 )
 from dnreid_plugins.modeling.sync_bn import SyncBatchNorm, convert_batch_norms
+from dnreid_plugins.runtime.agreement import DisagreementError, any_process, computed_once, fingerprint
 
 
 @pytest.fixture(scope="module")

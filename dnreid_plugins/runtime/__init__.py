@@ -1,0 +1,1 @@
+"""One process among several on one machine; nothing here knows of re-identification."""
