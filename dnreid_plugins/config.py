@@ -63,16 +63,16 @@ _keys(
         "MODULES",
         (),
         Sequence[str],
-        'Sub-modules of the backbone that each domain gets its own copy of, e.g. ("conv1", "bn1", "layer1", "layer2"), '
-        '(papers differ, U26). Empty: both domains share the whole '
+        'Sub-modules of the backbone that each domain gets its own copy of, e.g. ("conv1", "bn1", "layer1"); '
+        "(papers differ, U26). Empty: both domains share the whole "
         "backbone.",
     ),
     (
         "SHARED_BN",
         "joint",
         Literal["joint", "separate", "frozen"],
-        'How batch norm of the shared part sees the two domains: "joint" (one concatenated pass), "separate" (one pass '
-        'per domain, running statistics mixed) or "frozen" (the running statistics of the start are used and kept).',
+        'How batch norm of the shared part sees the two domains: "joint" (one concatenated pass), "separate" (one '
+        'pass per domain, running statistics mixed) or "frozen" (the running statistics of the start are used and kept).',
     ),
 )
 _keys(

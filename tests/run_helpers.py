@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from fastreid.config import CfgNode
 from fastreid.engine.train_loop import HookBase
 
+from dnreid_plugins.engine.checkpoint import AtomicCheckpointer
 from dnreid_plugins.engine.hooks import LabelPhase
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 
@@ -73,3 +76,10 @@ def cut_and_resumed(cfg: CfgNode, iteration: int) -> CrossDomainTrainer:
 def label_phase(trainer: CrossDomainTrainer) -> LabelPhase:
     """The hook that makes the labels of the trainer."""
     return next(hook for hook in trainer._hooks if isinstance(hook, LabelPhase))
+
+
+def resumed(checkpointer: AtomicCheckpointer) -> dict[str, Any]:
+    """Put the newest weights of its folder back, as a run does; what else the file holds."""
+    content = checkpointer.load_newest()
+    checkpointer.load_model(content.pop("model"))
+    return content

@@ -23,7 +23,7 @@ import torch
 from fastreid.config import CfgNode, get_cfg
 from fastreid.modeling.meta_arch import build_model
 from PIL import Image
-from run_helpers import train
+from run_helpers import resumed, train
 from torch import nn
 from torch.utils.data import BatchSampler, SequentialSampler
 
@@ -221,7 +221,7 @@ def test_S08_two_runs_in_one_folder(plain: Plain, tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("{}\n")
     AtomicCheckpointer(nn.Linear(1, 1), str(tmp_path)).save("model_0000")
     assert set_aside(tmp_path) == tmp_path / "previous-001"
-    assert not AtomicCheckpointer(nn.Linear(1, 1), str(tmp_path)).has_checkpoint()
+    assert not AtomicCheckpointer(nn.Linear(1, 1), str(tmp_path)).resume_candidates()
 
 
 def test_S09_warm_up_longer_than_the_run(plain: Plain, cfg: CfgNode) -> None:
@@ -566,7 +566,7 @@ def test_S29_ema_teacher_is_not_saved(plain: Plain, cfg: CfgNode, tmp_path: Path
     model, fresh = Distiller(cfg), Distiller(cfg)
     assert not model.model_ts[0].backbone.bn1.training
     AtomicCheckpointer(model, str(tmp_path)).save("model_0000")
-    AtomicCheckpointer(fresh, str(tmp_path)).resume_or_load("", resume=True)
+    resumed(AtomicCheckpointer(fresh, str(tmp_path)))
     old, new = (m.model_ts[0].state_dict() for m in (model, fresh))
     assert all(torch.equal(old[key], new[key]) for key in old)
 
@@ -1133,7 +1133,7 @@ def test_T14_extra_data_in_a_checkpoint(plain: Plain, tmp_path: Path) -> None:
     assert plain["t14"].startswith("UnpicklingError")
     checkpointer = AtomicCheckpointer(nn.Linear(1, 1), str(tmp_path))
     checkpointer.save("model_0000", metric=np.float64(1.0), path=Path("x"))
-    assert checkpointer.resume_or_load("", resume=True) == {"metric": 1.0, "path": "x"}
+    assert resumed(checkpointer) == {"metric": 1.0, "path": "x"}
 
 
 def test_T15_a_failing_save(plain: Plain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1165,7 +1165,7 @@ def test_T16_broken_pointer(plain: Plain, tmp_path: Path) -> None:
     checkpointer = AtomicCheckpointer(nn.Linear(1, 1), str(tmp_path))
     checkpointer.save("model_0000", epoch=0)
     (tmp_path / "last_checkpoint").write_text("")
-    assert checkpointer.resume_or_load("", resume=True) == {"epoch": 0}
+    assert resumed(checkpointer) == {"epoch": 0}
 
 
 def test_T18_several_processes_without_cuda(plain: Plain) -> None:

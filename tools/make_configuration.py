@@ -1,6 +1,6 @@
 """Write docs/configuration.md: every key that we add to fast-reid's config, from where it is declared.
 
-    python tools/make_configuration.py
+python tools/make_configuration.py
 """
 
 from __future__ import annotations

@@ -8,8 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..functional.types import Assignment
-from .domains import Domain
+from ..functional.types import Assignment, Domain
 
 Clusters = npt.NDArray[np.int64]
 

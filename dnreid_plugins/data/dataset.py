@@ -110,7 +110,9 @@ class DomainDataset(SeededSamples):
     def read(self, index: int, view: int = 0) -> dict[str, Any]:
         path = self.items[index][0]
         return {
-            "images": self.transform(read_image(path), domain_of(self.items[index]), *([view] if view else [])),
+            "images": self.transform(
+                read_image(path), domain_of(self.items[index]), *([view] if view else [])
+            ),
             "targets": int(self._targets[index]),
             "camids": int(self.camids[index]),
             "img_paths": path,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .domains import Domain
+from ..functional.types import Domain
 
 
 class DomainItem(tuple):

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.utils.data import Sampler
 
-from ..functional.types import Assignment
+from ..functional.types import Assignment, Domain
 from .cluster_stream import ClusterStream, PairedStream, SeparateStream
-from .domains import Domain
 from .seeding import image_seeds
 
 logger = logging.getLogger(__name__)
@@ -126,22 +124,6 @@ class CrossDomainIdentitySampler(Sampler[list[SeededIndex]]):
     def set_epoch(self, epoch: int) -> None:
         """Start another epoch from its first batch."""
         self.epoch, self.start = epoch, 0
-
-    def state_dict(self) -> dict[str, int]:
-        """What a checkpoint keeps; set ``start`` to the batches used so far before calling it."""
-        return {"seed": self.seed, "epoch": self.epoch, "start": self.start}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to the place of a saved state.
-
-        Raises:
-            ValueError: it was saved under another seed.
-        """
-        if int(state["seed"]) != self.seed:
-            raise ValueError(
-                f"the saved sampler has seed {state['seed']}, this run {self.seed}; resume with the same SEED"
-            )
-        self.epoch, self.start = int(state["epoch"]), int(state["start"])
 
     def __len__(self) -> int:
         return max(self.iterations - self.start, 0)

@@ -13,8 +13,8 @@ from fastreid.data.transforms.transforms import AugMix, ToTensor
 from PIL import Image
 from torch import Tensor
 
+from ..functional.types import Domain
 from .augment import ChannelAugmentation, ChannelExchange, Grey, NoiseErasing, SmallPoolPatch, ToPixels
-from .domains import Domain
 
 ImageTransform = Callable[[Image.Image], Tensor]
 

@@ -122,7 +122,9 @@ def rebuild_model(content: dict[str, Any], device: str = "") -> nn.Module:
     if "epoch" in content:
         cfg.MODEL.BACKBONE.PRETRAIN = pretrained
         model.parts.begin_epoch(epoch_from_state(content["epoch"]))
-        model.load_state_dict(content["model"])  # an epoch's start sets some state anew, which has moved since
+        model.load_state_dict(
+            content["model"]
+        )  # an epoch's start sets some state anew, which has moved since
         for name, part in model.parts.named():
             part.load_replay_state(content["parts"][name], cfg)
     return model

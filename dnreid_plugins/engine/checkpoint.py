@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill, a full disk and a damaged file, and that say what they restored."""
+"""Checkpoints that survive a kill, a full disk and a damaged file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fastreid.utils.checkpoint import Checkpointer
 from torch import Tensor, nn
 
 from ..modeling.parts import Part, names_of_parts
@@ -23,33 +22,28 @@ FINAL, BEST = "model_final", "model_best"
 POINTER = "last_checkpoint"
 
 
-class AtomicCheckpointer(Checkpointer):
-    """fast-reid's checkpointer with complete files, safe loading, a way back and no silent misfit.
+class AtomicCheckpointer:
+    """In the place of fast-reid's checkpointer: complete files, safe loading, a way back and no silent misfit.
 
     A file is written beside its final name, forced to the disk and renamed. What PyTorch's safe loader would
     not take back is converted or refused when saving. Loading compares checksums and never runs a pickle.
 
     Args:
-        model, save_dir, save_to_disk, checkpointables: as in fast-reid; several processes share ``save_dir``
-            and only the one with ``save_to_disk`` writes.
+        model: whose weights are saved and loaded.
+        save_dir: folder of the checkpoints; empty = nothing is kept.
+        save_to_disk: several processes share ``save_dir``, and only the one with ``save_to_disk`` writes.
         keep: number of newest periodic checkpoints that stay; ``model_final`` and ``model_best`` always do.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        save_dir: str = "",
-        *,
-        save_to_disk: bool = True,
-        keep: int = 2,
-        **checkpointables: Any,
+        self, model: nn.Module, save_dir: str = "", *, save_to_disk: bool = True, keep: int = 2
     ) -> None:
         if keep < 1:
             raise ValueError(f"SOLVER.CHECKPOINT_KEEP is {keep}; at least 1 checkpoint must be kept.")
-        super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
+        self.model, self.save_dir, self.save_to_disk = model, save_dir, save_to_disk
         self.keep = keep
-        self._restored: list[str] = []
-        self._path = ""
+        #: The file that was read last.
+        self.current = ""
         if save_dir and save_to_disk:
             Path(save_dir).mkdir(parents=True, exist_ok=True)
             remove_leftovers(save_dir)
@@ -57,7 +51,7 @@ class AtomicCheckpointer(Checkpointer):
     # ------------------------------------------------------------------ saving
 
     def save(self, name: str, **kwargs: Any) -> bool:
-        """Write ``<name>.pth`` with the model, all checkpointables and ``kwargs``, then forget old ones.
+        """Write ``<name>.pth`` with the model and ``kwargs``, then forget old ones.
 
         Returns whether the state is kept, by this process or by the one that writes for all.
 
@@ -70,15 +64,13 @@ class AtomicCheckpointer(Checkpointer):
         """
         if not self.save_dir or not self.save_to_disk:
             return bool(self.save_dir)
-        data: dict[str, Any] = {"model": self.model.state_dict()}
-        data.update({key: item.state_dict() for key, item in self.checkpointables.items()})
-        data.update(kwargs)
-        data = plain(data, name)
+        data = plain({"model": self.model.state_dict(), **kwargs}, name)
         path = Path(self.save_dir) / f"{name}.pth"
         try:
             write_atomically(path, lambda file: torch.save(data, file))
             if name != BEST:
-                self.tag_last_checkpoint(path.name)
+                pointer = Path(self.save_dir) / POINTER
+                write_atomically(pointer, lambda file: file.write(path.name.encode()))
         except (OSError, RuntimeError) as error:
             text = (
                 f"{path} could not be written ({error}); all older checkpoints are intact, free some space."
@@ -90,10 +82,6 @@ class AtomicCheckpointer(Checkpointer):
         logger.info("Saved %s", path)
         self._forget_old()
         return True
-
-    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        content = last_filename_basename.encode()
-        write_atomically(Path(self.save_dir) / POINTER, lambda file: file.write(content))
 
     def periodic(self) -> list[Path]:
         """The periodic checkpoints of the folder, newest first."""
@@ -107,14 +95,6 @@ class AtomicCheckpointer(Checkpointer):
 
     # ------------------------------------------------------------------ resuming
 
-    def has_checkpoint(self) -> bool:
-        return bool(self.resume_candidates())
-
-    def get_checkpoint_file(self) -> str:
-        """The file that a resume tries first; an empty string where there is none."""
-        candidates = self.resume_candidates()
-        return str(candidates[0]) if candidates else ""
-
     def resume_candidates(self) -> list[Path]:
         """Where a resume may go on from: the file that ``last_checkpoint`` names, then the others by age."""
         if not self.save_dir or not Path(self.save_dir).is_dir():
@@ -124,20 +104,6 @@ class AtomicCheckpointer(Checkpointer):
         pointer = Path(self.save_dir) / POINTER
         named = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
         return sorted(found, key=lambda path: path.name != named)
-
-    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Go on from the newest undamaged checkpoint of the folder, else load only the weights in ``path``.
-
-        Raises:
-            WeightFileError: no checkpoint can be read, or the one found belongs to another configuration.
-        """
-        if resume and self.has_checkpoint():
-            content = self.load_newest()
-            self.load_model(content.pop("model"))
-            return self._load_parts(content, list(self.checkpointables), exact=True)
-        if resume:
-            logger.warning("There is no checkpoint to resume in %s; starting afresh.", self.save_dir)
-        return self.load(path, checkpointables=[])
 
     def load_newest(self) -> dict[str, Any]:
         """The content of the newest checkpoint that is undamaged; each damaged one is named in a warning.
@@ -154,7 +120,7 @@ class AtomicCheckpointer(Checkpointer):
             except WeightFileError as error:
                 logger.warning("%s Falling back to the checkpoint before it.", error)
                 continue
-            self._path = str(candidate)
+            self.current = str(candidate)
             return content
         raise WeightFileError(
             f"None of the {len(candidates)} checkpoints in {self.save_dir} can be read; start afresh without "
@@ -163,57 +129,21 @@ class AtomicCheckpointer(Checkpointer):
 
     def load_model(self, state: Any) -> None:
         """Put back the weights of a checkpoint of this very model; the slightest misfit is an error."""
-        self._load_weights(unwrap(state, self._path), exact=True)
+        self._load_weights(unwrap(state, self.current), exact=True)
 
-    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """Load weights (and ``checkpointables``, None = all that the file has) from ``path``.
-
-        Returns what else the file holds. An empty ``path`` loads nothing.
+    def load(self, path: str) -> None:
+        """Load weights from ``path``; an empty ``path`` loads nothing.
 
         Raises:
             WeightFileError: the file cannot be read or lacks a part of the backbone.
         """
-        self._restored, self._path = [], path
+        self.current = path
         if not path:
             logger.info("No weights given; the model keeps its start.")
-            return {}
-        content = read_weight_file(path)
-        if not isinstance(content, dict) or "model" not in content:
-            content = {"model": unwrap(content, path)}
-        self._load_weights(unwrap(content.pop("model"), path), exact=False)
-        wanted = list(self.checkpointables) if checkpointables is None else checkpointables
-        return self._load_parts(content, wanted, exact=False)
-
-    @property
-    def current(self) -> str:
-        """The file that was read last."""
-        return self._path
-
-    def restored_summary(self) -> str:
-        """One sentence on what the last load brought back; empty when nothing was loaded."""
-        return ", ".join(self._restored)
+            return
+        self._load_weights(unwrap(read_weight_file(path), path), exact=False)
 
     # ------------------------------------------------------------------ restoring
-
-    def _load_parts(self, content: dict[str, Any], names: list[str], *, exact: bool) -> dict[str, Any]:
-        """Hand each named part to its object; returns what is left of ``content``."""
-        for name in names:
-            if name not in content and exact:
-                raise WeightFileError(
-                    f"{self._path} holds no {name}, so the run cannot go on as it was; pass the file as "
-                    f"MODEL.WEIGHTS to start a new run from its weights."
-                )
-            if name not in content:
-                continue
-            try:
-                self.checkpointables[name].load_state_dict(content.pop(name))
-            except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-                raise WeightFileError(
-                    f"The {name} in {self._path} does not fit this configuration ({error}); resume with the "
-                    f"keys it was made with."
-                ) from error
-            self._restored.append(name)
-        return content
 
     def _load_weights(self, state: dict[str, Tensor], *, exact: bool) -> None:
         """A file of a plain single-stream encoder fits a dual-stream one: both streams get its weights."""
@@ -233,7 +163,6 @@ class AtomicCheckpointer(Checkpointer):
         for name, part in self._parts():
             if not any(key.startswith(name) for key in chosen):
                 part.forget()  # a teacher, say, that the file knows nothing of
-        self._restored = [f"{self._path}: {len(chosen) - len(wrong)} of {len(own)} tensors"]
 
     def _parts(self) -> list[tuple[str, Part]]:
         return [(f"{name}.", part) for name, part in self.model.named_modules() if isinstance(part, Part)]
@@ -255,13 +184,13 @@ class AtomicCheckpointer(Checkpointer):
         ]
         if bad:
             raise WeightFileError(
-                f"{self._path} does not fit the model: {len(bad)} of {len(own)} tensors are missing or have "
+                f"{self.current} does not fit the model: {len(bad)} of {len(own)} tensors are missing or have "
                 f"another shape ({'; '.join(shapes[:3]) or ', '.join(bad[:3])}); check MODEL.BACKBONE and "
                 f"MODEL.HEADS, or give a file with a bare backbone as MODEL.BACKBONE.PRETRAIN_PATH."
             )
         for text in shapes:
-            logger.warning("%s: %s; it keeps its start.", self._path, text)
+            logger.warning("%s: %s; it keeps its start.", self.current, text)
         if missing:
             logger.warning(
-                "%s: %d tensors keep their start, e.g. %s.", self._path, len(missing), min(missing)
+                "%s: %d tensors keep their start, e.g. %s.", self.current, len(missing), min(missing)
             )

@@ -14,7 +14,7 @@ from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
 
 from ..modeling.weight_files import WeightFileError
-from .agreement import any_process, computed_once
+from ..runtime.agreement import any_process, computed_once
 from .checkpoint import AtomicCheckpointer
 from .rows import drop_rows
 from .state import generator_state, set_generator_state
@@ -171,7 +171,10 @@ class Checkpoints(HookBase):
         return True
 
     def _newest(self) -> dict[str, Any] | None:
-        if not self.files.has_checkpoint():
+        if not self.files.resume_candidates():
+            logger.warning(
+                "There is no checkpoint to resume in %s; starting at iteration 0.", self.owner.cfg.OUTPUT_DIR
+            )
             return None
         state = self.files.load_newest()
         if state.get("format") != FORMAT:

@@ -17,12 +17,12 @@ from fastreid.utils.collect_env import collect_env_info
 from fastreid.utils.env import seed_all_rng
 from tabulate import tabulate
 
+from ..labels import NothingClusteredError
 from .checkpoint import AtomicCheckpointer
 from .config_merge import merge_with_suggestions
 from .devices import use_device
 from .distributed import launch
 from .files import write_atomically
-from ..labels import NothingClusteredError
 from .logs import quiet_screen, setup_logs
 from .preflight import check
 from .results import read_results

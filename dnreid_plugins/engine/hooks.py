@@ -19,7 +19,7 @@ from ..functional.matching_quality import majority_identity, matching_precision
 from ..functional.types import Assignment, Domain, Epoch
 from ..labels import Labels, TrainImages
 from ..labels.build import describe
-from .agreement import check_agreement, computed_once
+from ..runtime.agreement import check_agreement, computed_once
 from .state import epoch_from_state, epoch_to_state
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,9 @@ class LabelPhase(HookBase):
         figures = describe(epoch, self.images)
         said = parts.begin_epoch(epoch)
         for part in parts.modules():
-            for parameter in part.parameters(recurse=False) if getattr(part, "fresh_each_epoch", False) else ():
+            for parameter in (
+                part.parameters(recurse=False) if getattr(part, "fresh_each_epoch", False) else ()
+            ):
                 trainer.optimizer.state.pop(parameter, None)
         for name, own in said.items():
             figures.update({f"{name}/{key}": value for key, value in own.items()})

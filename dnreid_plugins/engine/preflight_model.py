@@ -155,7 +155,9 @@ def _backbone_switches(cfg: CfgNode) -> str | None:
 
 def _has_a_map(backbone: str) -> bool:
     """Transformers give one vector per image, everything else a map."""
-    return backbone != "build_vit_backbone" and not hasattr(BACKBONE_REGISTRY._obj_map.get(backbone), "objection")
+    return backbone != "build_vit_backbone" and not hasattr(
+        BACKBONE_REGISTRY._obj_map.get(backbone), "objection"
+    )
 
 
 def _heads(cfg: CfgNode) -> str | None:

@@ -19,16 +19,16 @@ TRACES = (
 )
 
 
-def set_aside(
-    folder: str | Path, *, keep: tuple[str, ...] = (), also: tuple[str, ...] = ()
-) -> Path | None:
+def set_aside(folder: str | Path, *, keep: tuple[str, ...] = (), also: tuple[str, ...] = ()) -> Path | None:
     """Move the traces of an earlier run in ``folder`` to ``folder/previous-<n>``; returns that, or None.
 
     Call it before a fresh run opens its own files and after ``MODEL.WEIGHTS`` (which may lie there) is read.
     ``keep`` names files that stay, ``also`` what stages of a run leave there.
     """
     folder = Path(folder)
-    found = sorted({path for pattern in (*TRACES, *also) for path in folder.glob(pattern) if path.name not in keep})
+    found = sorted(
+        {path for pattern in (*TRACES, *also) for path in folder.glob(pattern) if path.name not in keep}
+    )
     if not found:
         return None
     number = 1

@@ -96,10 +96,6 @@ class EpochSchedule:
     def from_config(cls, cfg: Any, optimizer: Optimizer, iters_per_epoch: int) -> EpochSchedule:
         return cls(optimizer, plan_from_config(cfg, iters_per_epoch))
 
-    def lr_factor(self, iteration: int) -> float:
-        """Share of the first group's full rate that step ``iteration`` uses."""
-        return self.plan.learning_rate(self.base_lrs[0], iteration) / self.base_lrs[0]
-
     def apply(self, iteration: int) -> None:
         """Prepare the optimizer for step ``iteration``."""
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):

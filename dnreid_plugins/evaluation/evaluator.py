@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ import numpy.typing as npt
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..data.domains import Domain
 from ..data.items import domain_of
 from ..data.loaders import build_inference_loader
+from ..functional.types import Domain
+from ..runtime.agreement import computed_once
 from .extraction import extract_features
 from .protocols import Direction, Protocol
 from .scoring import ScoreOptions, Side, score
@@ -49,7 +50,7 @@ def evaluate(model: nn.Module, dataset: Any, cfg: Any) -> Results:
         progress=f"extract {protocol.name}",
     )
     within = getattr(cfg.TEST, "WITHIN_DOMAIN", False)
-    return _on_main_process(
+    return computed_once(
         lambda: score_protocol(
             features, items, protocol, options=ScoreOptions.from_config(cfg), within_domain=within
         )
@@ -132,22 +133,3 @@ def evaluation_set(dataset: Any) -> tuple[list[tuple[Any, ...]], Protocol]:
     query, gallery = list(dataset.query), list(dataset.gallery)
     direction = Direction("Q2G", np.arange(len(query)), len(query) + np.arange(len(gallery)))
     return query + gallery, Protocol(name, (direction,), removal="same_id_same_camera")
-
-
-def _on_main_process(work: Callable[[], Results]) -> Results:
-    """Do ``work`` once and tell all processes; an error is raised in all of them."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return work()
-    answer: list[Any] = [None, None]
-    error: Exception | None = None
-    if dist.get_rank() == 0:
-        try:
-            answer[0] = work()
-        except Exception as caught:
-            error, answer[1] = caught, f"{type(caught).__name__}: {caught}"
-    dist.broadcast_object_list(answer, src=0)
-    if error is not None:
-        raise error
-    if answer[1] is not None:
-        raise RuntimeError(f"the evaluation failed in process 0 ({answer[1]})")
-    return answer[0]

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..functional.ranking import rank_distances, rank_metrics, summarize
+from ..functional.rerank import jaccard_distances
+from ..functional.roc import true_positive_rates
 from .query_expansion import expand_features
-from .rerank import jaccard_distances
-from .verification import true_positive_rates
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ._jit import Array, jit
 from ._product import product_rate
-from .jaccard import Arithmetic, jaccard_graph
+from .jaccard import jaccard_graph
 from .knn import BLOCK, SPARE, Neighbours, Progress
 
 TIE_TOLERANCE = 1e-6
@@ -33,7 +33,6 @@ def jaccard_dbscan(
     min_samples: int = ...,
     domains: NDArray[np.integer] | Tensor | None = ...,
     knn: Neighbours | NDArray[np.integer] | None = ...,
-    arithmetic: Arithmetic = ...,
     progress: Progress | None = ...,
 ) -> Labels: ...
 @overload
@@ -46,7 +45,6 @@ def jaccard_dbscan(
     min_samples: int = ...,
     domains: NDArray[np.integer] | Tensor | None = ...,
     knn: Neighbours | NDArray[np.integer] | None = ...,
-    arithmetic: Arithmetic = ...,
     progress: Progress | None = ...,
 ) -> list[Labels]: ...
 def jaccard_dbscan(
@@ -58,7 +56,6 @@ def jaccard_dbscan(
     min_samples: int = 4,
     domains: NDArray[np.integer] | Tensor | None = None,
     knn: Neighbours | NDArray[np.integer] | None = None,
-    arithmetic: Arithmetic = "accurate",
     progress: Progress | None = None,
 ) -> Labels | list[Labels]:
     """Pseudo labels of ``(N, D)`` features: ``(N,)`` int64, clusters ``0 .. C-1``, -1 = outlier.
@@ -72,23 +69,20 @@ def jaccard_dbscan(
         k1, k2, domains, knn, progress: see :func:`jaccard_graph`.
         eps: radius in (0, 1); a sequence gives a list of labels, one for each, from one graph.
         min_samples: images within ``eps``, itself included, that make an image a core of a cluster.
-        arithmetic: ``reference`` repeats fast-reid's float32 steps to the last bit and has no tie rule.
     """
     wanted = [eps] if isinstance(eps, (int, float)) else list(eps)
-    slack = TIE_TOLERANCE if arithmetic == "accurate" else 0.0
-    if not wanted or not (min(wanted) > 0 and max(wanted) + slack < 1):
+    if not wanted or not (min(wanted) > 0 and max(wanted) + TIE_TOLERANCE < 1):
         raise ValueError(f"eps must be in (0, 1), got {eps}; common values are 0.3 to 0.7.")
     graph = jaccard_graph(
         features,
         k1=k1,
         k2=k2,
-        radius=max(wanted) + slack,
+        radius=max(wanted) + TIE_TOLERANCE,
         domains=domains,
         knn=knn,
-        arithmetic=arithmetic,
         progress=progress,
     )
-    labels = [dbscan_graph(graph, eps=value + slack, min_samples=min_samples) for value in wanted]
+    labels = [dbscan_graph(graph, eps=value + TIE_TOLERANCE, min_samples=min_samples) for value in wanted]
     return labels[0] if isinstance(eps, (int, float)) else labels
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +12,14 @@ from scipy import sparse
 from torch import Tensor
 
 from . import _jaccard_kernels as kernels
-from ._jaccard_reference import reference_weights
 from ._jit import map_rows
 from .knn import Neighbours, Progress, as_matrix, knn_table
 
-Arithmetic = Literal["accurate", "reference"]
-
 _ROWS = 1024
 """Rows per task: a few hundred kilobytes of output each, and enough tasks for every core."""
+
+_SUMS = np.float64
+"""The type to sum weights in; what is kept is rounded once, to float32."""
 
 
 def jaccard_graph(
@@ -30,7 +30,6 @@ def jaccard_graph(
     radius: float = 0.6,
     domains: NDArray[np.integer] | Tensor | None = None,
     knn: Neighbours | NDArray[np.integer] | None = None,
-    arithmetic: Arithmetic = "accurate",
     progress: Progress | None = None,
 ) -> sparse.csr_array:
     """Jaccard distances of all pairs ``i <= j`` that are at most ``radius`` apart.
@@ -44,8 +43,6 @@ def jaccard_graph(
             takes the mean of these averages, over the domains that are among the k2 (joint clustering of
             PCA and PCLHD); otherwise the larger domain would outvote the smaller one.
         knn: a k-NN table to use instead of searching, at least ``min(k1, N)`` wide.
-        arithmetic: ``accurate`` sums in float64 and rounds once; ``reference`` repeats the float32 steps of
-            fast-reid's ``compute_jaccard_distance`` to the last bit, some ten times slower after the search.
         progress: see :func:`knn_table`.
 
     Returns:
@@ -58,8 +55,6 @@ def jaccard_graph(
         )
     if k1 < 1 or k2 < 1:
         raise ValueError(f"k1 and k2 must be at least 1, got {k1} and {k2}; 1 means the row itself.")
-    if arithmetic not in ("accurate", "reference"):
-        raise ValueError(f"arithmetic must be 'accurate' or 'reference', got {arithmetic!r}.")
     matrix = as_matrix(features)
     num = matrix.shape[0]
     if num == 0:
@@ -68,15 +63,10 @@ def jaccard_graph(
     found = knn_table(matrix, k1, progress=progress) if knn is None else _checked_table(knn, num, k1)
     table = np.ascontiguousarray(found.indices[:, :k1], dtype=np.int32)
     indptr, columns = reciprocal_sets(table)
-    if arithmetic == "reference":
-        values = reference_weights(matrix, indptr, columns)
-    else:
-        values = _softmax_weights(matrix, table, found.distances, indptr, columns)
-    rows = _Rows(indptr, columns, values)
-    summing: NDArray[Any] = np.empty(num, np.float32 if arithmetic == "reference" else np.float64)
+    rows = _Rows(indptr, columns, _softmax_weights(matrix, table, found.distances, indptr, columns))
     if k2 > 1:
-        rows = _query_expansion(rows, table[:, :k2], domains, summing)
-    return _near_pairs(rows, radius, summing)
+        rows = _query_expansion(rows, table[:, :k2], domains)
+    return _near_pairs(rows, radius)
 
 
 class _Rows(NamedTuple):
@@ -118,10 +108,7 @@ def _softmax_weights(
 
 
 def _query_expansion(
-    rows: _Rows,
-    nearest: NDArray[np.int32],
-    domains: NDArray[np.integer] | Tensor | None,
-    summing: NDArray[np.floating],
+    rows: _Rows, nearest: NDArray[np.int32], domains: NDArray[np.integer] | Tensor | None
 ) -> _Rows:
     """Each row becomes a mean of the rows of its nearest neighbours (plain, not reciprocal)."""
     num, k2 = nearest.shape
@@ -129,7 +116,7 @@ def _query_expansion(
     shares, divisor = np.ones((num, k2)), k2
     if domains is not None:
         shares, divisor = _balanced_shares(nearest, domains), 1
-    state = (nearest, shares, divisor, *rows, summing)
+    state = (nearest, shares, divisor, *rows, np.empty(num, _SUMS))
     columns, values, counts = _over_rows(num, partial(kernels.average_rows, *state))
     return _Rows(_ends(counts), columns, values)
 
@@ -148,9 +135,9 @@ def _balanced_shares(
     return balanced
 
 
-def _near_pairs(rows: _Rows, radius: float, summing: NDArray[np.floating]) -> sparse.csr_array:
-    num = len(summing)
-    state = (*rows, *kernels.transpose(*rows), float(np.float32(radius)), summing)
+def _near_pairs(rows: _Rows, radius: float) -> sparse.csr_array:
+    num = len(rows.indptr) - 1
+    state = (*rows, *kernels.transpose(*rows), float(np.float32(radius)), np.empty(num, _SUMS))
     columns, distances, counts = _over_rows(num, partial(kernels.near_pairs, *state))
     return sparse.csr_array((distances, columns, _ends(counts)), shape=(num, num))
 

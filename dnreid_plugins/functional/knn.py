@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -60,7 +60,6 @@ def knn_table(
     k: int,
     *,
     block: int = BLOCK,
-    search: Literal["product", "faiss"] = "product",
     progress: Progress | None = None,
 ) -> Neighbours:
     """Exact k nearest neighbours by squared Euclidean distance, ties to the lower index.
@@ -73,7 +72,6 @@ def knn_table(
         features: ``(N, D)``, any float type, NumPy or torch; searched on the GPU where it is there.
         k: neighbours per row, itself included; more than N is clamped to N.
         block: rows per product; memory grows by a block squared.
-        search: ``faiss`` proposes the candidates with ``IndexFlatL2`` (CPU; twice the multiplications).
         progress: called as ``progress(done, total)`` after each product.
     """
     if k < 1:
@@ -83,13 +81,10 @@ def knn_table(
     k, width = min(k, num), min(k + SPARE, num)
     if num == 0:
         return Neighbours(np.empty((0, 0), np.int32), np.empty((0, 0), np.float32))
-    if matrix.is_cuda and search == "product":
+    if matrix.is_cuda:
         return _search_cuda(matrix, k, width, block=block, progress=progress)
     matrix = matrix.cpu()
-    if search == "faiss":
-        candidates = _candidates_faiss(matrix, width)
-    else:
-        candidates = _candidates(matrix, width, block=block, progress=progress)
+    candidates = _candidates(matrix, width, block=block, progress=progress)
     indices, distances = np.empty((num, k), np.int32), np.empty((num, k), np.float32)
     # rows with the same neighbours one after the other find them in the processor's cache
     order = np.argsort(candidates.min(axis=1), kind="stable")
@@ -128,15 +123,6 @@ def _candidates(matrix: Tensor, width: int, *, block: int, progress: Progress | 
     candidates = np.empty((num, width), dtype=np.int32)
     map_rows(partial(nearest, keys, used, candidates), num, chunk=4096)
     return candidates
-
-
-def _candidates_faiss(matrix: Tensor, width: int) -> NDArray[np.int32]:
-    import faiss  # only those who ask for it pay for the import
-
-    index = faiss.IndexFlatL2(matrix.shape[1])
-    index.add(matrix.numpy())
-    _, indices = index.search(matrix.numpy(), width)
-    return np.asarray(indices, dtype=np.int32)
 
 
 def _search_cuda(matrix: Tensor, k: int, width: int, *, block: int, progress: Progress | None) -> Neighbours:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -15,8 +15,6 @@ from ._ranking_kernels import rank_rows
 from ._retrieval import Features, Matches, Metric, Removal, distance_blocks
 
 Ids = ArrayLike | Tensor
-Adjust = Callable[[NDArray[np.float32], int], None]
-"""Changes a block of distances in place; the second argument is the query of its first row."""
 
 
 class QueryRanks(NamedTuple):
@@ -45,7 +43,6 @@ def rank_metrics(
     metric: Metric = "cosine",
     remove: Removal | None = None,
     cmc: Literal["image", "identity"] = "image",
-    adjust: Adjust | None = None,
     block: int = 512,
 ) -> dict[str, float]:
     """Retrieval metrics in percent, equal to fast-reid's ``evaluate_rank``.
@@ -63,7 +60,6 @@ def rank_metrics(
         remove: further gallery images to remove: a ``(Q, G)`` mask (True = removed), or a function from an
             array of query rows to their ``(B, G)`` mask.
         cmc: ``identity`` collapses the images of each identity to the first (SYSU-MM01, LLCM).
-        adjust: changes each block of distances before it is ranked, see :func:`rerank.jaccard_mixer`.
         block: queries per product; changes speed and memory only.
 
     Returns:
@@ -72,42 +68,7 @@ def rank_metrics(
     matches = Matches(query_ids, gallery_ids, query_cams, gallery_cams, remove=remove)
     matches.check_shape(len(query_features), len(gallery_features))
     blocks = distance_blocks(query_features, gallery_features, metric=metric, block=block)
-    return summarize(_rank_blocks(blocks, matches, cmc=cmc, adjust=adjust), topk=topk)
-
-
-def rank_metrics_both(
-    features_a: Features,
-    features_b: Features,
-    ids_a: Ids,
-    ids_b: Ids,
-    cams_a: Ids | None = None,
-    cams_b: Ids | None = None,
-    *,
-    topk: Sequence[int] = (1, 5, 10),
-    metric: Metric = "cosine",
-    cmc: Literal["image", "identity"] = "image",
-    block: int = 512,
-    matrix_limit: int = 512 * 2**20,
-) -> tuple[dict[str, float], dict[str, float]]:
-    """:func:`rank_metrics` of ``a`` searching ``b`` and of ``b`` searching ``a``, multiplied only once.
-
-    A rank needs a whole row of distances and the other direction a whole column, so the ``(A, B)`` float32
-    matrix is kept when it takes at most ``matrix_limit`` bytes; above that each direction makes its own pass.
-    """
-    there = Matches(ids_a, ids_b, cams_a, cams_b, remove=None)
-    back = Matches(ids_b, ids_a, cams_b, cams_a, remove=None)
-    there.check_shape(len(features_a), len(features_b))
-    blocks = distance_blocks(features_a, features_b, metric=metric, block=block)
-    if 4 * len(features_a) * len(features_b) <= matrix_limit:
-        matrix = np.empty((len(features_a), len(features_b)), dtype=np.float32)
-        _fill(matrix, blocks)
-        blocks, other = _copies(matrix, block), _copies(matrix.T, block)
-    else:
-        other = distance_blocks(features_b, features_a, metric=metric, block=block)
-    return (
-        summarize(_rank_blocks(blocks, there, cmc=cmc), topk=topk),
-        summarize(_rank_blocks(other, back, cmc=cmc), topk=topk),
-    )
+    return summarize(_rank_blocks(blocks, matches, cmc=cmc), topk=topk)
 
 
 def rank_distances(
@@ -147,17 +108,13 @@ def summarize(ranks: QueryRanks, *, topk: Sequence[int] = (1, 5, 10)) -> dict[st
     return result
 
 
-def _rank_blocks(
-    blocks: Iterable[NDArray[np.float32]], matches: Matches, *, cmc: str, adjust: Adjust | None = None
-) -> QueryRanks:
+def _rank_blocks(blocks: Iterable[NDArray[np.float32]], matches: Matches, *, cmc: str) -> QueryRanks:
     if cmc not in ("image", "identity"):
         raise ValueError(f"cmc must be 'image' or 'identity', got {cmc!r}.")
     by_identity = cmc == "identity"
     parts = [QueryRanks(np.empty(0, np.int64), np.empty(0), np.empty(0))]
     start = 0
     for distances in blocks:
-        if adjust is not None:
-            adjust(distances, start)
         matches.hide_removed(distances, start)
         codes = matches.query_codes[start : start + len(distances)]
         identities = (codes, matches.ends, matches.members, matches.gallery_codes)
@@ -165,13 +122,6 @@ def _rank_blocks(
         parts += [QueryRanks(*arrays) for arrays in found]
         start += len(distances)
     return QueryRanks(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-
-
-def _fill(matrix: NDArray[np.float32], blocks: Iterable[NDArray[np.float32]]) -> None:
-    start = 0
-    for distances in blocks:
-        matrix[start : start + len(distances)] = distances
-        start += len(distances)
 
 
 def _copies(matrix: NDArray[np.floating], block: int) -> Iterator[NDArray[np.float32]]:

@@ -1,80 +1,68 @@
-"""Verification: how many genuine pairs are accepted at a given rate of accepted impostor pairs."""
+"""Verification: which share of the true pairs is accepted when few false pairs may be."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
-from ._retrieval import Features, Matches, Metric, Removal, distance_blocks
-from .ranking import Ids
+FALSE_POSITIVE_RATES = (1e-4, 1e-3, 1e-2)
 
 
-def tar_at_far(
-    query_features: Features,
-    gallery_features: Features,
-    query_ids: Ids,
-    gallery_ids: Ids,
-    query_cams: Ids | None = None,
-    gallery_cams: Ids | None = None,
+def true_positive_rates(
+    blocks: Iterable[npt.NDArray[np.float32]],
+    query_ids: npt.NDArray[np.int64],
+    gallery_ids: npt.NDArray[np.int64],
+    query_cams: npt.NDArray[np.int64] | None = None,
+    gallery_cams: npt.NDArray[np.int64] | None = None,
     *,
-    far: Sequence[float] = (1e-4, 1e-3, 1e-2),
-    metric: Metric = "cosine",
-    remove: Removal | None = None,
-    block: int = 512,
+    rates: Sequence[float] = FALSE_POSITIVE_RATES,
 ) -> dict[str, float]:
-    """True-accept rate in percent at each false-accept rate, over all query-gallery pairs that are kept.
+    """``TPR@FPR=<rate>`` in percent: true pairs closer than all but ``rate`` of the false pairs.
 
-    A genuine pair has one identity, an impostor pair two. For ``M`` impostors and the rate ``f`` the threshold
-    is the impostor distance with exactly ``floor(f * M)`` others before it, and a pair is accepted when it is
-    strictly nearer; so ties never accept more impostors than allowed. Exact: only the nearest
-    ``max(f) * M`` impostor distances are kept, not all.
+    A pair is accepted when its distance is below a threshold; the threshold is the lowest at which at most
+    ``floor(rate * false pairs)`` false pairs would pass. Only the closest false pairs are kept in memory.
 
     Args:
-        far: rates in [0, 1]. The others are those of :func:`rank_metrics`.
+        blocks: distances of consecutive queries, ``(b, G)`` each, ``Q`` rows in all.
+        query_ids, gallery_ids: ``(Q,)`` and ``(G,)``.
+        query_cams, gallery_cams: with cameras, pairs of the same identity and camera do not count.
+        rates: false positive rates in (0, 1).
 
-    Returns:
-        ``TAR@FAR=1e-04`` and so on in percent; ``genuine_pairs`` and ``impostor_pairs`` counted.
+    Raises:
+        ValueError: there is no true or no false pair.
     """
-    if not far or min(far) < 0 or max(far) > 1:
+    total_false = len(query_ids) * len(gallery_ids) - _same_pairs(query_ids, gallery_ids)
+    keep = int(max(rates) * total_false) + 1
+    true_parts: list[npt.NDArray[np.float32]] = []
+    false = np.empty(0, dtype=np.float32)
+    start = 0
+    for distances in blocks:
+        rows = slice(start, start + len(distances))
+        start = rows.stop
+        same = query_ids[rows, None] == gallery_ids[None, :]
+        true = same
+        if query_cams is not None and gallery_cams is not None:
+            true = same & (query_cams[rows, None] != gallery_cams[None, :])
+        true_parts.append(distances[true])
+        false = np.concatenate([false, distances[~same]])
+        if len(false) > keep:
+            false = np.partition(false, keep - 1)[:keep]
+    genuine = np.concatenate(true_parts) if true_parts else np.empty(0, dtype=np.float32)
+    if genuine.size == 0 or total_false == 0:
         raise ValueError(
-            f"far must be rates in [0, 1], got {tuple(far)}; 1e-3 is one impostor in a thousand."
+            f"TPR@FPR needs true and false pairs, got {genuine.size} and {total_false}; switch it off (TEST.ROC) "
+            "for this set."
         )
-    matches = Matches(query_ids, gallery_ids, query_cams, gallery_cams, remove=remove)
-    matches.check_shape(len(query_features), len(gallery_features))
-    most = int(np.ceil(max(far) * len(query_features) * len(gallery_features))) + 1
-    near, genuine = np.empty(0, np.float32), [np.empty(0, np.float32)]
-    impostors = start = 0
-    for distances in distance_blocks(query_features, gallery_features, metric=metric, block=block):
-        matches.hide_removed(distances, start)
-        genuine += [_take_genuine(row, matches.same_identity(start + r)) for r, row in enumerate(distances)]
-        kept = distances[np.isfinite(distances)]
-        impostors += len(kept)
-        near = _smallest(np.concatenate([near, kept]), most)
-        start += len(distances)
-    pairs = np.concatenate(genuine)
-    if len(pairs) == 0 or impostors == 0:
-        raise ValueError(
-            f"needs genuine and impostor pairs, got {len(pairs)} and {impostors}; check the ids."
-        )
-    near = np.sort(near)
-    result = {}
-    for rate in far:
-        allowed = int(np.floor(rate * impostors + 1e-9))
-        threshold = near[allowed] if allowed < impostors else np.inf
-        result[f"TAR@FAR={rate:.0e}"] = 100.0 * float((pairs < threshold).mean())
-    return result | {"genuine_pairs": float(len(pairs)), "impostor_pairs": float(impostors)}
+    false = np.sort(false)
+    return {
+        f"TPR@FPR={rate:.0e}": 100.0 * float((genuine < false[int(rate * total_false)]).mean())
+        for rate in rates
+    }
 
 
-def _take_genuine(row: NDArray[np.float32], same: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Distances of the genuine pairs of one query; they become infinite in ``row``."""
-    values = row[same]
-    row[same] = np.inf
-    return values[np.isfinite(values)]
-
-
-def _smallest(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    if len(values) <= count:
-        return values
-    return np.partition(values, count - 1)[:count]
+def _same_pairs(query_ids: npt.NDArray[np.int64], gallery_ids: npt.NDArray[np.int64]) -> int:
+    names, counts = np.unique(gallery_ids, return_counts=True)
+    place = np.searchsorted(names, query_ids).clip(max=len(names) - 1)
+    return int(counts[place][names[place] == query_ids].sum())

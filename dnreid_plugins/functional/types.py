@@ -154,6 +154,8 @@ class Epoch:
     def targets(self, name: str, indices: Tensor) -> Tensor:
         """``(B,)`` int64, cluster of the images ``indices`` among ``clusters[name]``; -1 = none of them."""
         part = self.clusters[name]
-        table = torch.full((int(max(c.indices.max() for c in self.clusters.values() if len(c.indices))) + 1,), -1)
+        table = torch.full(
+            (int(max(c.indices.max() for c in self.clusters.values() if len(c.indices))) + 1,), -1
+        )
         table[part.indices] = part.labels
         return table.to(indices.device)[indices]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -56,7 +55,7 @@ class LabelSource(ABC):
             NothingClusteredError: there is nothing to train on.
         """
 
-    def check(self, images: TrainImages) -> None:
+    def check(self, images: TrainImages) -> None:  # noqa: B027 (most sources can label everything)
         """Refuse images that the source cannot label, before the first epoch.
 
         Raises:

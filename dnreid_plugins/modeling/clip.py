@@ -35,8 +35,8 @@ class ClipOptions:
     Args:
         model: A ViT of open_clip by name, "miniclip" (shipped for DNMini) or the path of an open_clip_config.json. For
             OpenAI's weights in a plain file take the name ending in "-quickgelu"; the tag "openai" knows by itself.
-        pretrained: Weights of both towers: "" (random), an open_clip tag (looked up in the local cache, never fetched),
-            a file or "miniclip". They are loaded only where MODEL.BACKBONE.PRETRAIN is True.
+        pretrained: Weights of both towers: "" (random), an open_clip tag (looked up in the local cache, never
+            fetched), a file or "miniclip". They are loaded only where MODEL.BACKBONE.PRETRAIN is True.
         stride: Distance of neighbouring patches in pixels; 0 = patch size, smaller = overlapping patches.
         freeze_patch: Keep the patch projection as it is in the weights, as the released code does.
         pos_resize: Resize of the position embedding to the input: "bilinear" (as released) or "bicubic" (open_clip's

@@ -34,9 +34,10 @@ class ClipNeckHead(EmbeddingHead):
     """``[BN(v); BN_p(p)]`` of the class token v and its projection p: 768 + 512 numbers for ViT-B/16.
 
     In eval mode returns that feature, ``(B, W + P)``. In train mode without targets (our architectures)
-    returns ``features`` ``(B, W + P)`` after the necks and ``pooled`` ``(B, W + P)`` before them; the last P numbers
-    of ``features`` are what is compared with text. With targets (fast-reid's ``Baseline``) ``features`` obeys ``NECK_FEAT``, and ``cls_outputs`` and ``pred_class_logits``, both
-    ``(B, NUM_CLASSES)``, come from fast-reid's own classifier on the neck feature.
+    returns ``features`` ``(B, W + P)`` after the necks, whose last P columns are compared with text, and
+    ``pooled`` ``(B, W + P)`` before them. With targets (fast-reid's ``Baseline``) ``features`` obeys
+    ``NECK_FEAT``, and ``cls_outputs`` and ``pred_class_logits``, both ``(B, NUM_CLASSES)``, come from
+    fast-reid's own classifier on the neck feature.
     """
 
     @configurable

@@ -69,7 +69,9 @@ class Teacher(Part):
         pairs = []
         for name, module in self._student[0].items():
             other = module.state_dict(keep_vars=True)
-            pairs += [(value, other[key]) for key, value in self.encoder[name].state_dict(keep_vars=True).items()]
+            pairs += [
+                (value, other[key]) for key, value in self.encoder[name].state_dict(keep_vars=True).items()
+            ]
         return pairs
 
 

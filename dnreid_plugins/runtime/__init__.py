@@ -1,1 +1,1 @@
-"""One process among several on one machine: groups, files, signals, generators, configs. Nothing of re-identification."""
+"""One process among several, on one machine; nothing here knows of re-identification."""

@@ -37,11 +37,17 @@ class Range:
     above: bool = False
 
     def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high and math.isfinite(value) and not (self.above and value == self.low)
+        return (
+            self.low <= value <= self.high and math.isfinite(value) and not (self.above and value == self.low)
+        )
 
     def __str__(self) -> str:
         if self.high < math.inf:
-            return f"above {self.low:g} and at most {self.high:g}" if self.above else f"from {self.low:g} to {self.high:g}"
+            return (
+                f"above {self.low:g} and at most {self.high:g}"
+                if self.above
+                else f"from {self.low:g} to {self.high:g}"
+            )
         return f"above {self.low:g}" if self.above else f"at least {self.low:g}"
 
 
@@ -186,7 +192,9 @@ def _refuse(path: str, cls: type, arguments: Mapping[str, Any]) -> None:
         name = key.name.lower()
         text = key.objection(arguments[name]) if name in arguments else None
         if text:
-            raise ValueError(f"{path}{'.' if path else ''}{key.name} is {arguments[name]!r}; it must be {text}.")
+            raise ValueError(
+                f"{path}{'.' if path else ''}{key.name} is {arguments[name]!r}; it must be {text}."
+            )
 
 
 def _parameters(cls: type) -> dict[str, inspect.Parameter]:
@@ -221,7 +229,9 @@ def _sentences(doc: str) -> dict[str, str]:
     """``{argument: text}`` of the ``Args`` part of a docstring; several arguments may share one entry."""
     part = re.search(r"^Args:\n((?:[ ]{4}.*\n?|\n)*)", doc, re.MULTILINE)
     result: dict[str, str] = {}
-    for entry in re.finditer(r"^    (\w[\w, ]*):((?:.*\n?)(?:^     .*\n?)*)", part[1] if part else "", re.MULTILINE):
+    for entry in re.finditer(
+        r"^    (\w[\w, ]*):((?:.*\n?)(?:^     .*\n?)*)", part[1] if part else "", re.MULTILINE
+    ):
         for name in entry[1].split(","):
             result[name.strip()] = " ".join(entry[2].split())
     return result
@@ -230,7 +240,11 @@ def _sentences(doc: str) -> dict[str, str]:
 def _objection(value: Any, kind: Any) -> str | None:
     choice = _choices(kind)
     if choice:
-        return None if value in choice and type(value) in map(type, choice) else f"one of {', '.join(map(repr, choice))}"
+        return (
+            None
+            if value in choice and type(value) in map(type, choice)
+            else f"one of {', '.join(map(repr, choice))}"
+        )
     numbers = _range(kind)
     if numbers is not None:
         fits = isinstance(value, (int, float)) and not isinstance(value, bool) and value in numbers

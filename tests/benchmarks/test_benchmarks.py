@@ -58,7 +58,7 @@ def test_labels(tmp_path: Path) -> None:
         assert raw[name]["search_seconds"] > 0 and parts <= raw[name]["seconds"]
     equal = found["tables"]["Labels from the same table"]
     assert [row["eps"] for row in equal] == [0.3, 0.5, 0.6, 0.7]
-    assert all(row["differ"] == row["differ_under_tie_rule"] == 0 for row in equal)
+    assert all(row["differ"] == 0 for row in equal)
     assert len({row["outliers"] for row in equal}) == 4  # the radii say something different
     assert float(equal[0]["largest distance difference"]) <= 2e-6
     assert "| N" in printed and "fast-reid s" in printed and found["machine"]["threads"] == 1

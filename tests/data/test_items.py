@@ -7,8 +7,8 @@ import pickle
 
 import pytest
 
-from dnreid_plugins.data.domains import Domain
 from dnreid_plugins.data.items import DomainItem, domain_of
+from dnreid_plugins.functional.types import Domain
 
 
 def test_item_is_the_tuple_of_three() -> None:

@@ -13,9 +13,9 @@ from fastreid.data.datasets import DATASET_REGISTRY
 
 from dnreid_plugins.data.datasets import DN348, DayNightFolder, DNMini, DNWild, RegDB, configure
 from dnreid_plugins.data.datasets.settings import SETTINGS
-from dnreid_plugins.data.domains import Domain
 from dnreid_plugins.data.errors import DataError
 from dnreid_plugins.data.images import read_image
+from dnreid_plugins.functional.types import Domain
 
 
 def test_all_are_registered_under_their_names() -> None:

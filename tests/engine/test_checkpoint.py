@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from run_helpers import resumed
 from torch import Tensor, nn
 
 from dnreid_plugins.engine import checkpoint as module
@@ -77,16 +78,16 @@ def save_epochs(checkpointer: AtomicCheckpointer, count: int) -> None:
 def test_model_optimizer_and_extras_come_back(tmp_path: Path) -> None:
     model = Model()
     optimizer = trained(model)
-    AtomicCheckpointer(model, str(tmp_path), optimizer=optimizer).save(
-        "model_0002", epoch=2, metric=np.float32(0.5)
+    AtomicCheckpointer(model, str(tmp_path)).save(
+        "model_0002", optimizer=optimizer.state_dict(), epoch=2, metric=np.float32(0.5)
     )
     fresh = Model()
-    fresh_optimizer = torch.optim.Adam(fresh.parameters(), lr=0.1)
-    checkpointer = AtomicCheckpointer(fresh, str(tmp_path), optimizer=fresh_optimizer)
-    assert checkpointer.resume_or_load("", resume=True) == {"epoch": 2, "metric": 0.5}
+    checkpointer = AtomicCheckpointer(fresh, str(tmp_path))
+    content = resumed(checkpointer)
+    assert same_tree(optimizer.state_dict(), content.pop("optimizer"))
+    assert content == {"epoch": 2, "metric": 0.5}
     assert equal(model, fresh)
-    assert same_tree(optimizer.state_dict(), fresh_optimizer.state_dict())
-    assert checkpointer.restored_summary() == f"{tmp_path}/model_0002.pth: 9 of 9 tensors, optimizer"
+    assert checkpointer.current == str(tmp_path / "model_0002.pth")
     assert files(tmp_path) == ["last_checkpoint", "model_0002.pth"]
 
 
@@ -102,16 +103,16 @@ def test_the_newest_are_kept_and_final_and_best_always(tmp_path: Path) -> None:
         "model_best.pth",
         "model_final.pth",
     ]
-    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_final.pth")
+    assert checkpointer.resume_candidates()[0] == (tmp_path / "model_final.pth")
 
 
 def test_the_best_is_never_what_a_resume_goes_on_from(tmp_path: Path) -> None:
     checkpointer = AtomicCheckpointer(Model(), str(tmp_path))
     checkpointer.save("model_best")
-    assert not checkpointer.has_checkpoint()
+    assert not checkpointer.resume_candidates()
     checkpointer.save("model_0001")
     checkpointer.save("model_best")
-    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0001.pth")
+    assert checkpointer.resume_candidates()[0] == (tmp_path / "model_0001.pth")
 
 
 def test_files_of_an_older_run_in_the_folder_do_not_push_out_fresh_ones(tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ def test_a_damaged_newest_file_falls_back_to_the_one_before(
         torch.save({"model": {}, "path": Path("x")}, newest)
     fresh = Model()
     with caplog.at_level(logging.WARNING):
-        extra = AtomicCheckpointer(fresh, str(tmp_path)).resume_or_load("", resume=True)
+        extra = resumed(AtomicCheckpointer(fresh, str(tmp_path)))
     assert extra == {"epoch": 0}
     assert equal(model, fresh)
     assert ("Falling back" in caplog.text) == (damage != "missing")
@@ -159,7 +160,7 @@ def test_a_broken_pointer_does_not_matter(tmp_path: Path, pointer: bytes | None)
         (tmp_path / "last_checkpoint").unlink()
     else:
         (tmp_path / "last_checkpoint").write_bytes(pointer)
-    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0001.pth")
+    assert checkpointer.resume_candidates()[0] == (tmp_path / "model_0001.pth")
 
 
 def test_all_damaged_is_one_sentence(tmp_path: Path) -> None:
@@ -168,13 +169,7 @@ def test_all_damaged_is_one_sentence(tmp_path: Path) -> None:
     for path in tmp_path.glob("*.pth"):
         path.write_bytes(b"PK")
     with pytest.raises(WeightFileError, match="None of the 2 checkpoints in .* can be read"):
-        checkpointer.resume_or_load("", resume=True)
-
-
-def test_nothing_to_resume_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        assert AtomicCheckpointer(Model(), str(tmp_path)).resume_or_load("", resume=True) == {}
-    assert "no checkpoint to resume" in caplog.text
+        resumed(checkpointer)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +244,7 @@ def test_kill_while_saving_loses_nothing(tmp_path: Path, moment: float) -> None:
     assert not list(tmp_path.glob(".*"))
     saved = [int(path.stem[-4:]) for path in checkpointer.periodic()]
     # The kill may fall between the rename of a file and that of the pointer, which then names the one before.
-    assert checkpointer.resume_or_load("", resume=True)["epoch"] in (max(saved), max(saved) - 1)
+    assert resumed(checkpointer)["epoch"] in (max(saved), max(saved) - 1)
 
 
 def test_values_that_could_not_be_loaded_again_are_refused_before_writing(tmp_path: Path) -> None:
@@ -311,19 +306,8 @@ def test_both_streams_start_from_the_weights_of_a_plain_encoder(tmp_path: Path) 
 def test_a_resume_demands_everything(tmp_path: Path) -> None:
     model = Model()
     AtomicCheckpointer(model, str(tmp_path)).save("model_0000")
-    optimizer = trained(Model())
-    with pytest.raises(WeightFileError, match="holds no optimizer, so the run cannot go on as it was"):
-        AtomicCheckpointer(model, str(tmp_path), optimizer=optimizer).resume_or_load("", resume=True)
     with pytest.raises(WeightFileError, match=r"does not fit the model: 2 of 9"):
-        AtomicCheckpointer(Model(classes=7), str(tmp_path)).resume_or_load("", resume=True)
-
-
-def test_an_optimizer_of_another_kind_is_one_sentence(tmp_path: Path) -> None:
-    model = Model()
-    AtomicCheckpointer(model, str(tmp_path), optimizer=trained(model)).save("model_0000")
-    other = torch.optim.SGD([{"params": [p]} for p in model.parameters()], lr=0.1)
-    with pytest.raises(WeightFileError, match="The optimizer in .* does not fit this configuration"):
-        AtomicCheckpointer(model, str(tmp_path), optimizer=other).resume_or_load("", resume=True)
+        resumed(AtomicCheckpointer(Model(classes=7), str(tmp_path)))
 
 
 def test_no_folder_no_file_and_other_processes_do_not_write(tmp_path: Path) -> None:

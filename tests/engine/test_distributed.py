@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ import torch
 from gloo_jobs import OPTIONS, shortfalls
 from torch import nn
 
-from dnreid_plugins.engine.agreement import DisagreementError, any_process, computed_once, fingerprint
 from dnreid_plugins.engine.distributed import (
     LostProcessError,
     launch,
@@ -26,6 +26,7 @@ from dnreid_plugins.engine.distributed import (
     wrap_model,
 )
 from dnreid_plugins.modeling.sync_bn import SyncBatchNorm, convert_batch_norms
+from dnreid_plugins.runtime.agreement import DisagreementError, any_process, computed_once, fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +220,59 @@ def test_a_killed_process_ends_the_others_with_one_sentence(
         LostProcessError, match=r"process 1 of 2 was killed by SIGKILL; the others were ended"
     ):
         launch(gloo_jobs.train_until_killed, 2, args=(options, 1, 3))
+
+
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+from fastreid.engine import launch
+from fastreid.utils import comm
+from dnreid_plugins.engine.stop import StopSignals
+
+def main(folder):
+    signals = StopSignals(lambda: False)
+    signals.install()
+    (folder / f"pid{comm.get_rank()}").write_text(str(os.getpid()))
+    while not signals.wanted:
+        time.sleep(0.05)
+    time.sleep(comm.get_rank())
+    (folder / f"kept{comm.get_rank()}").touch()
+    signals.leave("the state is kept")
+
+if __name__ == "__main__":
+    launch(main, 2, args=(Path(sys.argv[1]),))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_to_the_launcher_gives_all_processes_time_to_keep_their_state(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """Of an unmodified script, whose functions the processes must find. Killed, it takes them with it."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "dnreid_plugins", str(script), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    pids = [tmp_path / f"pid{rank}" for rank in range(2)]
+    _wait_for(lambda: all(path.exists() and path.read_text() for path in pids) or parent.poll() is not None)
+    parent.send_signal(number)
+    _, said = parent.communicate(timeout=100)
+    assert parent.returncode == (-number if number == signal.SIGKILL else 128 + number), said
+    _wait_for(lambda: not any(Path(f"/proc/{path.read_text()}").exists() for path in pids))
+    assert all((tmp_path / f"kept{rank}").exists() for rank in range(2)), said
+    assert "Traceback" not in said
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 100
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_torchrun_describes_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

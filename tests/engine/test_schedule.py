@@ -103,8 +103,8 @@ def test_every_group_keeps_its_share() -> None:
     schedule = EpochSchedule.from_config(solver(STEPS=[1], MAX_EPOCH=2), adam, 3)
     schedule.apply(3)
     assert [group["lr"] for group in adam.param_groups] == pytest.approx([0.01, 0.02])
-    assert schedule.lr_factor(2) == 1.0
-    assert schedule.lr_factor(3) == pytest.approx(0.1)
+    assert schedule.plan.learning_rate(1.0, 2) == 1.0
+    assert schedule.plan.learning_rate(1.0, 3) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("iteration", [0, 3, 7, 11])

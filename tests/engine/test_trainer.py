@@ -117,6 +117,16 @@ def test_a_resumed_run_ends_bit_equal(tiny_cfg: CfgNode, tmp_path: Path, names: 
     assert results["DN348"] == reference["DN348"] and results["start"] == reference["start"]
 
 
+def test_a_resume_without_a_checkpoint_says_where_it_starts(
+    tiny_cfg: CfgNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = CrossDomainTrainer(tiny_cfg)
+    trainer.resume_or_load(resume=True)
+    assert (
+        f"There is no checkpoint to resume in {tiny_cfg.OUTPUT_DIR}; starting at iteration 0." in caplog.text
+    )
+
+
 def test_resuming_under_another_config_is_refused(tiny_cfg: CfgNode) -> None:
     train(tiny_cfg)
     tiny_cfg.SOLVER.BASE_LR = 0.5

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from fastreid_twin import KINDS, fastreid_jaccard, make_features
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaccard_reference import reference_arithmetic
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.cluster import DBSCAN
@@ -55,7 +54,8 @@ def test_labels_equal_fastreid_and_sklearn(
     table = knn_table(features, k1).indices
     theirs = fastreid_jaccard(features, table, k1=k1, k2=k2)
     options = {"k1": k1, "k2": k2, "eps": EPS, "min_samples": min_samples, "knn": table}
-    exact = jaccard_dbscan(features, **options, arithmetic="reference")
+    with reference_arithmetic():
+        exact = jaccard_dbscan(features, **options)
     # below 1e-6 on unit rows; where rows are long or nearly equal its x^2 + y^2 - 2xy cancels
     rounding = 1e-4 if kind in ("lengths", "near copies") else 6e-7
     for eps, reference, accurate in zip(EPS, exact, jaccard_dbscan(features, **options)):
@@ -91,7 +91,8 @@ def check_at_size(num: int) -> None:
     )
     found = knn_table(features, 30)
     theirs = fastreid_jaccard(features, found.indices, k1=30, k2=6)
-    exact = jaccard_dbscan(features, eps=EPS, knn=found, arithmetic="reference")
+    with reference_arithmetic():
+        exact = jaccard_dbscan(features, eps=EPS, knn=found)
     ruled = jaccard_dbscan(features, eps=EPS, knn=found)
     clusters = set()
     for eps, reference, accurate in zip(EPS, exact, ruled):
@@ -232,10 +233,9 @@ def test_estimate_grows_as_it_should() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("arithmetic", ["accurate", "reference"])
-def test_gpu_equals_cpu(arithmetic: Any) -> None:
+def test_gpu_equals_cpu() -> None:
     features = make_features("clusters", 2000, 64, 0)
-    cpu = jaccard_dbscan(features, eps=EPS, arithmetic=arithmetic)
-    gpu = jaccard_dbscan(features.cuda(), eps=EPS, arithmetic=arithmetic)
+    cpu = jaccard_dbscan(features, eps=EPS)
+    gpu = jaccard_dbscan(features.cuda(), eps=EPS)
     for one, other in zip(cpu, gpu, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -10,6 +10,7 @@ import torch
 from fastreid_twin import KINDS, fastreid_jaccard, make_features
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaccard_reference import reference_arithmetic
 from numpy.typing import NDArray
 
 from dnreid_plugins.functional import jaccard
@@ -102,7 +103,8 @@ def test_accurate_equals_dense_float64(kind: str, num: int, k1: int, k2: int, se
 def test_reference_repeats_fastreid_bit_for_bit(kind: str, num: int, k1: int, k2: int, seed: int) -> None:
     features = make_features(kind, num, 16, seed)
     table = knn_table(features, k1).indices
-    ours = dense(features, table, k1=k1, k2=k2, radius=BELOW_ONE, arithmetic="reference")
+    with reference_arithmetic():
+        ours = dense(features, table, k1=k1, k2=k2, radius=BELOW_ONE)
     upper = np.triu_indices(num)
     theirs = fastreid_jaccard(features, table, k1=k1, k2=k2)
     np.testing.assert_array_equal(ours[upper], theirs[upper])
@@ -130,15 +132,12 @@ def test_kept_distances_are_so_on_every_kind_of_unit_rows(kind: str) -> None:
     assert np.abs(theirs[graph.row, graph.col] - graph.data).max() <= 2e-6
 
 
-@pytest.mark.parametrize("arithmetic", ["accurate", "reference"])
 @pytest.mark.parametrize("rows", [1, 7, 199, 200])
-def test_rows_per_task_change_nothing(
-    arithmetic: jaccard.Arithmetic, rows: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_per_task_change_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     features = make_features("clusters", 200, 32, 3)
-    whole = jaccard_graph(features, arithmetic=arithmetic)
+    whole = jaccard_graph(features)
     monkeypatch.setattr(jaccard, "_ROWS", rows)
-    parts = jaccard_graph(features, arithmetic=arithmetic)
+    parts = jaccard_graph(features)
     assert whole.nnz > 800
     for one, other in zip(
         (whole.indptr, whole.indices, whole.data), (parts.indptr, parts.indices, parts.data)
@@ -213,7 +212,6 @@ def test_order_of_the_rows_changes_nothing() -> None:
         ({"radius": 1.0}, r"radius must be in \[0, 1\), got 1.0"),
         ({"k1": 0}, "k1 and k2 must be at least 1, got 0 and 6"),
         ({"k2": 0}, "k1 and k2 must be at least 1, got 30 and 0"),
-        ({"arithmetic": "float16"}, "arithmetic must be 'accurate' or 'reference', got 'float16'"),
         ({"knn": np.zeros((20, 3), np.int32)}, r"knn must be \(20, 20\) or wider, got \(20, 3\)"),
         ({"knn": np.full((20, 20), -1)}, "knn names rows -1 to -1 of 20"),
         ({"knn": Neighbours(np.full((20, 30), 20, np.int32))}, "knn names rows 20 to 20 of 20"),

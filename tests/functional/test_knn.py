@@ -61,13 +61,6 @@ def test_threads_change_nothing() -> None:
     np.testing.assert_array_equal(alone.distances, together.distances)
 
 
-def test_faiss_proposes_the_same() -> None:
-    features = unit_rows(500, 64)
-    ours, theirs = knn_table(features, 30), knn_table(features, 30, search="faiss")
-    np.testing.assert_array_equal(ours.indices, theirs.indices)
-    np.testing.assert_array_equal(ours.distances, theirs.distances)
-
-
 def test_packed_product_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     features = unit_rows(300, 64)
     assert _product._has_packed()

@@ -16,7 +16,6 @@ from dnreid_plugins.functional.ranking import (
     QueryRanks,
     rank_distances,
     rank_metrics,
-    rank_metrics_both,
     summarize,
 )
 
@@ -178,17 +177,6 @@ def test_from_features(metric: Any, block: int) -> None:
     found = rank_metrics(query, gallery, query_ids, gallery_ids, metric=metric, block=block)
     assert found == pytest.approx(true, abs=1e-5)
     assert found["mAP"] > 20
-
-
-@pytest.mark.parametrize("limit", [0, 2**30])
-@pytest.mark.parametrize("cmc", ["image", "identity"])
-def test_both_directions(limit: int, cmc: Any) -> None:
-    a, b, ids_a, ids_b = features_of(80, 120, seed=1)
-    cams_a, cams_b = np.arange(80) % 2, np.arange(120) % 3
-    found = rank_metrics_both(a, b, ids_a, ids_b, cams_a, cams_b, cmc=cmc, matrix_limit=limit, block=32)
-    assert found[0] == pytest.approx(rank_metrics(a, b, ids_a, ids_b, cams_a, cams_b, cmc=cmc), abs=1e-5)
-    assert found[1] == pytest.approx(rank_metrics(b, a, ids_b, ids_a, cams_b, cams_a, cmc=cmc), abs=1e-5)
-    assert found[0] != found[1]
 
 
 def test_camera_pairs_of_sysu_as_a_function() -> None:

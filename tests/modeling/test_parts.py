@@ -29,7 +29,9 @@ class Diary(Part):
 
     def begin_epoch(self, epoch: Epoch, parts: Parts) -> dict[str, float]:
         matching = epoch.matching
-        self.told.append(f"teacher: epoch {epoch.number}, {len(matching.pairs()) if matching else 'no'} pairs")
+        self.told.append(
+            f"teacher: epoch {epoch.number}, {len(matching.pairs()) if matching else 'no'} pairs"
+        )
         assert parts.epoch is epoch and parts.memory.rows("day").shape == epoch.day.centroids.shape
         self.rows = torch.ones(epoch.day.num_clusters, 3)
         return {"clusters": float(epoch.day.num_clusters)}
@@ -118,7 +120,9 @@ def test_state_takes_over_the_sizes_of_a_checkpoint_and_is_forgotten_on_demand(t
     assert other.state_dict()["parts.teacher.table"].numel() == 20  # a parameter is no leftover of an epoch
     names = names_of_parts(model)
     assert {"parts.memory.own_day", "parts.teacher.table", "parts.teacher.own"} <= names
-    assert "parts.losses.DGM.matcher.day_labels" in names and not any(name.startswith("body") for name in names)
+    assert "parts.losses.DGM.matcher.day_labels" in names and not any(
+        name.startswith("body") for name in names
+    )
 
 
 def test_a_state_of_another_size_is_refused_outside_of_the_parts() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from fastreid.data.datasets.bases import ImageDataset
 
 from ...evaluation.protocols import Protocol
-from ..domains import Domain
+from ...functional.types import Domain
 from ..errors import DataError
 from ..items import DomainItem
 from .files import datasets_root

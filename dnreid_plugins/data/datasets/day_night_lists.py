@@ -9,7 +9,7 @@ from typing import Any
 from fastreid.data.datasets import DATASET_REGISTRY
 
 from ...evaluation.protocols import Protocol, dn348_protocol, dnwild_protocol
-from ..domains import Domain
+from ...functional.types import Domain
 from ..errors import DataError
 from ..items import DomainItem
 from . import files

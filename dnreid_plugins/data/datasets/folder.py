@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastreid.data.datasets import DATASET_REGISTRY
 
-from ..domains import Domain
+from ...functional.types import Domain
 from ..items import DomainItem
 from . import files
 from .base import CrossDomainDataset, canonical, refuse_empty

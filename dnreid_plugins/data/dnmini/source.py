@@ -35,13 +35,12 @@ COARSE_ATTRIBUTES: dict[str, Sequence[object]] = {
 
 @dataclass(frozen=True)
 class SourceSet:
-    """``images``: ``(N, 80, 128, 3)`` uint8 RGB. ``labels``: ``(N, A)`` int64, one column per attribute in
-    ``attributes``, ``IGNORED`` where it does not apply. ``identities``: the vehicles, image ``i`` shows
+    """``images``: ``(N, 80, 128, 3)`` uint8 RGB. ``labels``: ``(N, A)`` int64, one column per entry of
+    ``COARSE_ATTRIBUTES``, ``IGNORED`` where it does not apply. ``identities``: the vehicles, image ``i`` shows
     ``identities[i // images_per_id]``."""
 
     images: np.ndarray
     labels: np.ndarray
-    attributes: tuple[str, ...]
     identities: tuple[Identity, ...]
 
 
@@ -69,7 +68,6 @@ def source_set(num_ids: int, images_per_id: int, seed: int, *, workers: int | No
     return SourceSet(
         images=images.reshape(-1, HEIGHT, WIDTH, 3),
         labels=labels.astype(np.int64),
-        attributes=tuple(COARSE_ATTRIBUTES),
         identities=tuple(identities),
     )
 

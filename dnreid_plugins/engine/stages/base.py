@@ -1,4 +1,4 @@
-"""A stage: what a method does before the first epoch. Resumable at any moment, its own file, reusable by other runs."""
+"""Stages: what a method does before the first epoch; resumable at any moment, each with a file of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastreid.utils import comm
 from fastreid.utils.registry import Registry
 
 from ...modeling.weight_files import WeightFileError, read_weight_file
-from ..agreement import any_process, computed_once
+from ...runtime.agreement import any_process, computed_once
 from ..checkpointing import config_items
 from ..files import plain, write_atomically
 from ..state import generator_state, set_generator_state
@@ -136,7 +136,9 @@ class Stage(HookBase):
     def _reuse(self, file: Path) -> None:
         content = computed_once(lambda: self._read(file))
         if not content["finished"]:
-            raise ValueError(f"The stage in {file} is not finished; resume that run or empty {self.reuse_key}.")
+            raise ValueError(
+                f"The stage in {file} is not finished; resume that run or empty {self.reuse_key}."
+            )
         self.load_result(content["stage"], file)
         logger.info("%s: taken from %s", type(self).__name__, file)
 

@@ -8,7 +8,9 @@ from ...functional.types import Assignment, Epoch
 from ..parts import Part
 
 MATCHER_REGISTRY = Registry("MATCHER")
-MATCHER_REGISTRY.__doc__ = "Matchers by name; a loss head takes one as an argument, whose keys join its section."
+MATCHER_REGISTRY.__doc__ = (
+    "Matchers by name; a loss head takes one as an argument, whose keys join its section."
+)
 
 
 class Matcher(Part):
@@ -20,6 +22,7 @@ class Matcher(Part):
     def match(self, epoch: Epoch, *, first: int = 1) -> tuple[Assignment, dict[str, float]]:
         """The matching of this epoch's day and night clusters, and figures for the health line.
 
-        ``first`` is the epoch from which on its loss head trains. Called once per epoch, before any part's `begin_epoch`, and once more with the same epoch on a resume.
+        ``first`` is the epoch from which on its loss head trains. Called once per epoch, before any
+        part's `begin_epoch`, and once more with the same epoch on a resume.
         """
         raise NotImplementedError

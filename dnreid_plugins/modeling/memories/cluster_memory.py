@@ -25,7 +25,7 @@ class ClusterMemory(Part):
     Rows change in `begin_epoch`, `set_rows` and `update` only, never inside ``forward`` or ``backward``.
 
     Args:
-        momentum: Share of the old row that an update keeps (0.1: the row follows the newest images); papers silent (U4).
+        momentum: Share of the old row that an update keeps (0.1: it follows the newest images); papers silent (U4).
         update: Which images of a cluster update its row (papers silent, U4): "sequential" (each in turn), "mean" or
             "hardest".
         outlier_rows: Features of outliers become rows of their own that are never updated (T-list of the projects'
@@ -95,7 +95,9 @@ class ClusterMemory(Part):
         """Replace the cluster rows of one domain, e.g. by a merge across domains; ``rows`` (C, D)."""
         old = self.cluster_rows(name, bank)
         if rows.shape != old.shape:
-            raise ValueError(f"set_rows got shape {tuple(rows.shape)}, {_word(name)} has {len(old)} clusters.")
+            raise ValueError(
+                f"set_rows got shape {tuple(rows.shape)}, {_word(name)} has {len(old)} clusters."
+            )
         old.copy_(rows.detach())
 
     def after_step(self, batch: BatchFeatures, parts: Parts) -> None:

@@ -10,12 +10,12 @@ from fastreid.modeling.heads import build_heads
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
+from ...runtime.sections import construct
 from ..backbone import build_backbone
 from ..batch import BatchFeatures
 from ..clip import unit_parts
 from ..dual_stream import DualStream
 from ..gather import check_composition, gather_batch
-from ...runtime.sections import construct
 from ..loss_heads import build_loss_heads
 from ..memories import ClusterMemory
 from ..parts import Parts

@@ -8,6 +8,7 @@ import torch
 from fastreid.config import CfgNode, get_cfg
 from fastreid.modeling.meta_arch import Baseline
 from fastreid.utils.events import EventStorage
+from run_helpers import resumed
 
 from dnreid_plugins.engine.checkpoint import AtomicCheckpointer
 from dnreid_plugins.modeling.meta_arch.distiller import Distiller
@@ -61,7 +62,7 @@ def test_the_ema_teacher_is_in_the_checkpoint(cfg: CfgNode, tmp_path: Path) -> N
         step(model)
     AtomicCheckpointer(model, str(tmp_path)).save("model_0000")
     fresh = Distiller(cfg)
-    AtomicCheckpointer(fresh, str(tmp_path)).resume_or_load("", resume=True)
+    resumed(AtomicCheckpointer(fresh, str(tmp_path)))
     old, new = model.model_ts[0].state_dict(), fresh.model_ts[0].state_dict()
     assert old.keys() == new.keys()
     assert all(torch.equal(old[key], new[key]) for key in old)

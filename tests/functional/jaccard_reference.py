@@ -1,11 +1,35 @@
-"""The float32 steps of fast-reid's ``compute_jaccard_distance``, kept to the last bit."""
+"""A slow twin of the Jaccard graph: the float32 steps of fast-reid's ``compute_jaccard_distance``, to the last bit."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from dnreid_plugins.functional import clustering, jaccard
+
+
+@contextmanager
+def reference_arithmetic() -> Iterator[None]:
+    """Inside, `jaccard_graph` rounds where fast-reid does, and `jaccard_dbscan` has no rule for ties."""
+    with (
+        mock.patch.object(jaccard, "_softmax_weights", _weights),
+        mock.patch.object(jaccard, "_SUMS", np.float32),
+        mock.patch.object(clustering, "TIE_TOLERANCE", 0.0),
+    ):
+        yield
+
+
+def _weights(
+    features: Tensor, table: Any, distances: Any, indptr: NDArray[np.int64], members: NDArray[np.int32]
+) -> NDArray[np.float32]:
+    return reference_weights(features, indptr, members)
 
 
 @torch.no_grad()
