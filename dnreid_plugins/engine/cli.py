@@ -18,7 +18,7 @@ from fastreid.utils.env import seed_all_rng
 from tabulate import tabulate
 
 from .checkpoint import AtomicCheckpointer
-from .config_merge import merge_with_suggestions
+from .config_merge import find_config, merge_with_suggestions
 from .devices import use_device
 from .distributed import launch
 from .files import write_atomically
@@ -82,6 +82,8 @@ def run(args: Namespace) -> Any:
 def setup(args: Namespace) -> CfgNode:
     """Config from file and command line, checked; logs go to ``OUTPUT_DIR/log.txt``."""
     cfg = get_cfg()
+    if args.config_file:
+        args.config_file = str(find_config(args.config_file))
     merge_with_suggestions(cfg, args.config_file, args.opts)
     if args.eval_only:
         cfg.MODEL.BACKBONE.PRETRAIN = False
@@ -90,6 +92,9 @@ def setup(args: Namespace) -> CfgNode:
     setup_logs(cfg.OUTPUT_DIR)
     with quiet_screen():
         log_start(cfg, args)
+    if "DATASETS.NAMES" in args.opts and "DATASETS.TESTS" not in args.opts:
+        text = "The command line sets DATASETS.NAMES and not TESTS; what is scored: DATASETS.TESTS %s."
+        logging.getLogger(__name__).info(text, cfg.DATASETS.TESTS)
     return cfg
 
 
@@ -117,7 +122,7 @@ def keep_config(cfg: CfgNode) -> None:
 
 
 def report(cfg: CfgNode) -> None:
-    """Log before/after metrics of every set and direction as one table."""
+    """Log before/after metrics of every set and direction as one table, or that there are none."""
     results = read_results(cfg.OUTPUT_DIR)
     rows = []
     for name in cfg.DATASETS.TESTS:
@@ -129,6 +134,9 @@ def report(cfg: CfgNode) -> None:
             for when, metrics in (("before", before), ("after", after)):
                 if metrics:
                     rows.append([name, direction, when, *[metrics.get(k) for k in COLUMNS]])
+    if not rows:
+        logging.getLogger(__name__).info("Nothing was scored, since no set of DATASETS.TESTS has identities.")
+        return
     table = tabulate(
         rows, headers=["set", "direction", "training", *COLUMNS], floatfmt=".2f", tablefmt="github"
     )

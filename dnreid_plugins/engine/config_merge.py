@@ -24,7 +24,8 @@ def merge_with_suggestions(
     """Merge a yaml file (with fast-reid's ``_BASE_``), then ``KEY VALUE`` pairs, into ``cfg`` in place.
 
     Whole numbers are taken where a float is wanted and floats without a fraction where a whole number is;
-    lists and tuples stand for each other. Nothing is merged unless everything can be.
+    lists and tuples stand for each other. Nothing is merged unless everything can be. ``DATASETS.TESTS`` follows a
+    ``DATASETS.NAMES`` of ``opts``, see `tests_follow`.
 
     Raises:
         ConfigError: no such file, not a yaml mapping, an unknown key (the nearest known one is named), a
@@ -34,6 +35,7 @@ def merge_with_suggestions(
     if config_file:
         _merge(trial, read_config_file(Path(config_file)), str(config_file))
     pairs = [item for item in opts or () if item != "--"]
+    follow = tests_follow(trial, pairs)
     if len(pairs) % 2:
         raise ConfigError(
             f"The command line ends with {pairs[-1]!r}, which has no value; after the flags come KEY VALUE pairs."
@@ -43,7 +45,54 @@ def merge_with_suggestions(
         for part in reversed(key.split(".")):
             nested = {part: nested}
         _merge(trial, nested, "the command line")
+    if follow:
+        dict.__setitem__(trial.DATASETS, "TESTS", trial.DATASETS.NAMES)
     _copy(trial, cfg)
+
+
+def tests_follow(cfg: CfgNode, opts: Sequence[str]) -> bool:
+    """Whether the sets that are scored become the ones that are trained on, now that ``opts`` change these alone.
+
+    So it is where ``cfg`` scores on the very sets that it trains on; a transfer to another set stays one.
+    """
+    keys, sets = set(opts[::2]), cfg.get("DATASETS", {})
+    alone = "DATASETS.NAMES" in keys and "DATASETS.TESTS" not in keys
+    return alone and "TESTS" in sets and tuple(sets["NAMES"]) == tuple(sets["TESTS"])
+
+
+def find_config(name: str | Path) -> Path:
+    """The config file ``name``: a path as given, else a shipped config by its path or by a name as ``CIA/dnmini``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if os.path.isfile(name):  # never raises, whatever the name is
+        return Path(name)
+    known = shipped_configs()
+    short = _short_name(Path(str(name).removesuffix(".yml")))
+    if short in known:
+        return known[short]
+    guess = nearest(short, sorted(known))
+    hint = f"did you mean {guess}?" if guess else "correct --config-file, or name a shipped one such as CIA/dnmini."
+    raise ConfigError(f"There is no config file {name}; {hint}")
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Every shipped config by its name, its path without ``projects``, ``configs`` and ``.yml``.
+
+    They lie in the source tree beside the package; a wheel carries a copy in it.
+    """
+    package = Path(__file__).resolve().parents[1]
+    root = next((root for root in (package / "_configs", package.parent) if (root / "configs").is_dir()), None)
+    if root is None:
+        return {}
+    paths = [*(root / "configs").rglob("*.yml"), *(root / "projects").glob("*/configs/**/*.yml")]
+    named = {_short_name(path.relative_to(root).with_suffix("")): path for path in paths}
+    return {name: named[name] for name in sorted(named) if not name.endswith("/tables")}
+
+
+def _short_name(path: Path) -> str:
+    return "/".join(part for part in path.parts if part not in ("configs", "projects"))
 
 
 def read_config_file(path: Path) -> Mapping[str, Any]:
@@ -52,8 +101,7 @@ def read_config_file(path: Path) -> Mapping[str, Any]:
     Raises:
         ConfigError: no such file, a base that cannot be read, or no yaml mapping.
     """
-    if not os.path.isfile(path):  # never raises, whatever the name is
-        raise ConfigError(f"There is no config file {path}; correct --config-file.")
+    path = find_config(path)
     try:
         content = CfgNode.load_yaml_with_base(str(path))
     except OSError as error:
