@@ -4,7 +4,14 @@ Importing this package registers its data sets, backbones, heads, meta-architect
 fast-reid and adds its keys to fast-reid's default config; nothing else happens at import.
 """
 
-from . import compat
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036  (an old Python may run the source as it is; it would not get beyond this file)
+    # The name makes `python -m dnreid_plugins` say the sentence alone.
+    _text = "dnreid_plugins needs Python 3.10 or newer, this is %d.%d: run it with a newer one" % sys.version_info[:2]
+    raise ImportError(_text, name=__name__)
+
+from . import compat  # noqa: E402
 
 compat.import_fastreid()
 

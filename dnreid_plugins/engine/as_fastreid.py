@@ -10,9 +10,10 @@ import fastreid.engine
 import fastreid.engine.defaults
 from fastreid.config import CfgNode
 
-from .config_merge import find_config, tests_follow
+from .config_merge import tests_follow
 from .distributed import launch
 from .predictor import Predictor
+from .shipped import find_config
 from .trainer import CrossDomainTrainer
 
 

@@ -18,7 +18,7 @@ from fastreid.utils.env import seed_all_rng
 from tabulate import tabulate
 
 from .checkpoint import AtomicCheckpointer
-from .config_merge import find_config, merge_with_suggestions
+from .config_merge import merge_with_suggestions
 from .devices import use_device
 from .distributed import launch
 from .files import write_atomically
@@ -26,6 +26,7 @@ from .label_phase import NothingClusteredError
 from .logs import quiet_screen, setup_logs
 from .preflight import check
 from .results import read_results
+from .shipped import find_config
 from .trainer import CrossDomainTrainer
 
 # What a user can cause and mend, a full disk or a forbidden folder (OSError) included; anything else is our mistake

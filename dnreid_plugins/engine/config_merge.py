@@ -60,48 +60,14 @@ def tests_follow(cfg: CfgNode, opts: Sequence[str]) -> bool:
     return alone and "TESTS" in sets and tuple(sets["NAMES"]) == tuple(sets["TESTS"])
 
 
-def find_config(name: str | Path) -> Path:
-    """The config file ``name``: a path as given, else a shipped config by its path or by a name as ``CIA/dnmini``.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if os.path.isfile(name):  # never raises, whatever the name is
-        return Path(name)
-    known = shipped_configs()
-    short = _short_name(Path(str(name).removesuffix(".yml")))
-    if short in known:
-        return known[short]
-    guess = nearest(short, sorted(known))
-    hint = f"did you mean {guess}?" if guess else "correct --config-file, or name a shipped one such as CIA/dnmini."
-    raise ConfigError(f"There is no config file {name}; {hint}")
-
-
-def shipped_configs() -> dict[str, Path]:
-    """Every shipped config by its name, its path without ``projects``, ``configs`` and ``.yml``.
-
-    They lie in the source tree beside the package; a wheel carries a copy in it.
-    """
-    package = Path(__file__).resolve().parents[1]
-    root = next((root for root in (package / "_configs", package.parent) if (root / "configs").is_dir()), None)
-    if root is None:
-        return {}
-    paths = [*(root / "configs").rglob("*.yml"), *(root / "projects").glob("*/configs/**/*.yml")]
-    named = {_short_name(path.relative_to(root).with_suffix("")): path for path in paths}
-    return {name: named[name] for name in sorted(named) if not name.endswith("/tables")}
-
-
-def _short_name(path: Path) -> str:
-    return "/".join(part for part in path.parts if part not in ("configs", "projects"))
-
-
 def read_config_file(path: Path) -> Mapping[str, Any]:
     """What a config file says, those it is based on included, not yet compared with the known keys.
 
     Raises:
         ConfigError: no such file, a base that cannot be read, or no yaml mapping.
     """
-    path = find_config(path)
+    if not os.path.isfile(path):  # never raises, whatever the name is
+        raise ConfigError(f"There is no config file {path}; correct --config-file.")
     try:
         content = CfgNode.load_yaml_with_base(str(path))
     except OSError as error:

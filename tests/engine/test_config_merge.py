@@ -8,15 +8,7 @@ from fastreid.config import CfgNode, get_cfg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnreid_plugins.engine.config_merge import (
-    ConfigError,
-    find_config,
-    known_keys,
-    merge_with_suggestions,
-    nearest,
-)
-
-ROOT = Path(__file__).resolve().parents[2]
+from dnreid_plugins.engine.config_merge import ConfigError, known_keys, merge_with_suggestions, nearest
 
 
 def config() -> CfgNode:
@@ -185,40 +177,6 @@ def test_nearest() -> None:
     assert nearest("tripletloss", ["CrossEntropyLoss", "TripletLoss"]) == "TripletLoss"
     assert nearest("xyz", ["CrossEntropyLoss"]) is None
     assert nearest("x", []) is None
-
-
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [
-        ("CIA/dnmini", "projects/CIA/configs/dnmini.yml"),
-        ("CIA/dnmini/cma.yml", "projects/CIA/configs/dnmini/cma.yml"),
-        ("projects/BridgingDayNight/configs/regdb.yml", "projects/BridgingDayNight/configs/regdb.yml"),
-        ("DNMini/base", "configs/DNMini/base.yml"),
-        ("Base-CrossDomain", "configs/Base-CrossDomain.yml"),
-    ],
-)
-def test_shipped_configs_are_found_by_name_from_anywhere(
-    name: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert find_config(name) == ROOT / file
-
-
-def test_a_path_as_given_comes_before_a_shipped_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("CIA").mkdir()
-    Path("CIA/dnmini").write_text("MODEL: {DEVICE: cpu}\n")
-    assert find_config("CIA/dnmini") == Path("CIA/dnmini")
-
-
-@pytest.mark.parametrize(
-    ("name", "hint"),
-    [("CIA/dnmimi", "did you mean CIA/dnmini?"), ("/", "such as CIA/dnmini"), ("a\0b", "--config-file")],
-)
-def test_a_config_that_is_not_there_is_one_sentence(name: str, hint: str) -> None:
-    with pytest.raises(ConfigError, match="There is no config file") as caught:
-        find_config(name)
-    assert hint in str(caught.value)
 
 
 @pytest.mark.parametrize(
