@@ -43,9 +43,8 @@ DEV = [
 ]
 
 
-
 class BuildWithConfigs(build_py):
-    """The configs lie beside the package; a wheel gets a copy in it, below ``_configs`` with the same relative paths."""
+    """The configs lie beside the package; a wheel gets a copy in it, with the same relative paths."""
 
     def run(self) -> None:
         super().run()

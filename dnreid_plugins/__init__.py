@@ -6,12 +6,14 @@ fast-reid and adds its keys to fast-reid's default config; nothing else happens 
 
 import sys
 
-if sys.version_info < (3, 10):  # noqa: UP036  (an old Python may run the source as it is; it would not get beyond this file)
-    # The name makes `python -m dnreid_plugins` say the sentence alone.
-    _text = "dnreid_plugins needs Python 3.10 or newer, this is %d.%d: run it with a newer one" % sys.version_info[:2]
-    raise ImportError(_text, name=__name__)
+if sys.version_info < (3, 10):  # noqa: UP036  (the source as it is, run by an old Python, comes as far as here)
+    raise ImportError(
+        f"dnreid_plugins needs Python 3.10 or newer, this is {sys.version_info[0]}.{sys.version_info[1]}: "
+        "run it with a newer one",
+        name=__name__,  # makes `python -m dnreid_plugins` say the sentence alone
+    )
 
-from . import compat  # noqa: E402
+from . import compat
 
 compat.import_fastreid()
 

@@ -14,7 +14,12 @@ SENTENCE = "dnreid_plugins needs Python 3.10 or newer, this is 3.9: run it with 
 
 def run(code: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", PRETEND + code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", PRETEND + code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 1
     return done.stderr.strip()

@@ -16,7 +16,6 @@ from .predictor import Predictor
 from .shipped import find_config
 from .trainer import CrossDomainTrainer
 
-
 logger = logging.getLogger(__name__)
 
 _merge_from_file = CfgNode.merge_from_file

@@ -35,7 +35,9 @@ def examine() -> tuple[str, bool]:
         *_data(),
     ]
     well = complete and usable and importable
-    lines.append("All that a run needs is there." if well else "Something is missing: see the lines marked !!.")
+    lines.append(
+        "All that a run needs is there." if well else "Something is missing: see the lines marked !!."
+    )
     return "\n".join(lines) + "\n", well
 
 
@@ -50,7 +52,9 @@ def _requirements() -> tuple[list[str], bool]:
     wanted = [text for text in wanted if "extra ==" not in text]
     problems = [text for text in map(_problem, wanted) if text]
     lines = [f"dnreid_plugins {version} in {home}; {len(wanted)} requirements, {len(problems)} not met"]
-    return lines + [f"!! {text}; run: pip install --upgrade {text.split()[0]}" for text in problems], not problems
+    return lines + [
+        f"!! {text}; run: pip install --upgrade {text.split()[0]}" for text in problems
+    ], not problems
 
 
 def _problem(requirement: str) -> str | None:
@@ -83,7 +87,8 @@ def _fastreid() -> tuple[list[str], bool]:
     unmet = [text for text in map(_problem, wanted) if text]
     lines = [f"fast-reid {found}, installed with --no-deps" + (f"; {EXPECTED}:" if unmet else "")]
     return lines + [
-        f"   {text}" + (f" ({UNUSED[text.split()[0]]})" if text.split()[0] in UNUSED else "") for text in unmet
+        f"   {text}" + (f" ({UNUSED[text.split()[0]]})" if text.split()[0] in UNUSED else "")
+        for text in unmet
     ], True
 
 
@@ -103,7 +108,9 @@ def _imports() -> tuple[list[str], bool]:
 def _devices() -> list[str]:
     import torch
 
-    lines = [f"CPU: {os.cpu_count()} cores, PyTorch uses {torch.get_num_threads()} threads (MODEL.DEVICE cpu)"]
+    lines = [
+        f"CPU: {os.cpu_count()} cores, PyTorch uses {torch.get_num_threads()} threads (MODEL.DEVICE cpu)"
+    ]
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         memory = properties.total_memory / 2**30
@@ -116,5 +123,9 @@ def _devices() -> list[str]:
 def _data() -> list[str]:
     root = os.environ.get("FASTREID_DATASETS")
     place = Path(root or "datasets")
-    content = ", ".join(sorted(p.name for p in place.iterdir())[:20]) if place.is_dir() else "no such folder yet"
-    return [f"data: {'FASTREID_DATASETS is' if root else 'FASTREID_DATASETS is not set, so'} {place} ({content})"]
+    content = (
+        ", ".join(sorted(p.name for p in place.iterdir())[:20]) if place.is_dir() else "no such folder yet"
+    )
+    return [
+        f"data: {'FASTREID_DATASETS is' if root else 'FASTREID_DATASETS is not set, so'} {place} ({content})"
+    ]

@@ -102,7 +102,12 @@ def test_sub_folders_of_any_name_are_identities(
     ],
 )
 def test_without_identities_nothing_can_be_scored(
-    tmp_path: Path, write_images, caplog: pytest.LogCaptureFixture, day: list[str], night: list[str], reason: str
+    tmp_path: Path,
+    write_images,
+    caplog: pytest.LogCaptureFixture,
+    day: list[str],
+    night: list[str],
+    reason: str,
 ) -> None:
     write_images(tmp_path / "day", day)
     write_images(tmp_path / "night", night)

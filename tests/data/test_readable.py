@@ -37,7 +37,7 @@ def test_all_bad_images_are_named_at_once(crops: Path, caplog: pytest.LogCapture
         _ = DayNightFolder(crops).train
     for name in ("cut-a.jpg", "cut-b.png", "cut-c.bmp", "empty.jpg", "text.png", "float.tif"):
         assert name in caplog.text
-    assert "'" + str(crops / "day" / "a.jpg") not in caplog.text
+    assert f"image {str(crops / 'day' / 'a.jpg')!r}" not in caplog.text
 
 
 def test_they_can_be_left_out(crops: Path, caplog: pytest.LogCaptureFixture, monkeypatch) -> None:

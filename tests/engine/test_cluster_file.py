@@ -21,7 +21,9 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_run_leaves_the_labels_of_its_last_epoch(tiny_cfg: CfgNode, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_leaves_the_labels_of_its_last_epoch(
+    tiny_cfg: CfgNode, caplog: pytest.LogCaptureFixture
+) -> None:
     tiny_cfg.MODEL.LOSSES.NAME = ("ClusterNCE", "DGM")
     tiny_cfg.MODEL.LOSSES.DGM.WEIGHT = ((2, 1.0),)
     tiny_cfg.MODEL.LOSSES.DGM.THRESHOLD_START = tiny_cfg.MODEL.LOSSES.DGM.THRESHOLD_FINAL = 0.1

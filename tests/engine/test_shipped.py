@@ -29,7 +29,9 @@ def test_shipped_configs_are_found_by_name_from_anywhere(
     assert find_config(name) == ROOT / file
 
 
-def test_a_path_as_given_comes_before_a_shipped_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_as_given_comes_before_a_shipped_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("CIA").mkdir()
     Path("CIA/dnmini").write_text("MODEL: {DEVICE: cpu}\n")
