@@ -4,6 +4,15 @@ Importing this package registers its data sets, backbones, heads, meta-architect
 fast-reid and adds its keys to fast-reid's default config; nothing else happens at import.
 """
 
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036  (the source as it is, run by an old Python, comes as far as here)
+    raise ImportError(
+        f"dnreid_plugins needs Python 3.10 or newer, this is {sys.version_info[0]}.{sys.version_info[1]}: "
+        "run it with a newer one",
+        name=__name__,  # makes `python -m dnreid_plugins` say the sentence alone
+    )
+
 from . import compat
 
 compat.import_fastreid()

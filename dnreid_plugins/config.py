@@ -196,6 +196,15 @@ def _add_run_config(cfg: CfgNode) -> None:
     cfg.DATASETS.DNWILD_ALL_QUERIES = False
     # Seed of the rendered data set DNMini; 0 is the published one.
     cfg.DATASETS.DNMINI_SEED = 0
+    # The two folders of DayNightFolder; empty: day/ and night/ in $FASTREID_DATASETS or in the one folder there that
+    # holds both.
+    cfg.DATASETS.DAY_DIR = ""
+    cfg.DATASETS.NIGHT_DIR = ""
+    # What the sub-folders of DayNightFolder are: "folders" = identities, "none" = nothing, "auto" = identities if
+    # every image lies in one and both domains share some.
+    cfg.DATASETS.FOLDER_IDS = "auto"
+    # Train without the images that cannot be read; False: name them all and stop before the training.
+    cfg.DATASETS.SKIP_BAD = False
     # Epochs (counted from 1) at which optimizer and learning-rate schedule start afresh; () = one schedule. CIA
     # silent (U1).
     cfg.SOLVER.STAGES = ()

@@ -8,7 +8,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dnreid_plugins.engine.cli import main
+try:
+    from dnreid_plugins.engine.cli import main
+except ImportError as error:
+    if error.name != "dnreid_plugins":
+        raise
+    sys.exit(f"error: {error}")
 
 if __name__ == "__main__":
     result: Any = main()

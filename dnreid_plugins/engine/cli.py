@@ -26,6 +26,7 @@ from .label_phase import NothingClusteredError
 from .logs import quiet_screen, setup_logs
 from .preflight import check
 from .results import read_results
+from .shipped import find_config
 from .trainer import CrossDomainTrainer
 
 # What a user can cause and mend, a full disk or a forbidden folder (OSError) included; anything else is our mistake
@@ -82,6 +83,8 @@ def run(args: Namespace) -> Any:
 def setup(args: Namespace) -> CfgNode:
     """Config from file and command line, checked; logs go to ``OUTPUT_DIR/log.txt``."""
     cfg = get_cfg()
+    if args.config_file:
+        args.config_file = str(find_config(args.config_file))
     merge_with_suggestions(cfg, args.config_file, args.opts)
     if args.eval_only:
         cfg.MODEL.BACKBONE.PRETRAIN = False
@@ -90,6 +93,9 @@ def setup(args: Namespace) -> CfgNode:
     setup_logs(cfg.OUTPUT_DIR)
     with quiet_screen():
         log_start(cfg, args)
+    if "DATASETS.NAMES" in args.opts and "DATASETS.TESTS" not in args.opts:
+        text = "The command line sets DATASETS.NAMES and not TESTS; what is scored: DATASETS.TESTS %s."
+        logging.getLogger(__name__).info(text, cfg.DATASETS.TESTS)
     return cfg
 
 
@@ -117,7 +123,7 @@ def keep_config(cfg: CfgNode) -> None:
 
 
 def report(cfg: CfgNode) -> None:
-    """Log before/after metrics of every set and direction as one table."""
+    """Log before/after metrics of every set and direction as one table, or that there are none."""
     results = read_results(cfg.OUTPUT_DIR)
     rows = []
     for name in cfg.DATASETS.TESTS:
@@ -129,6 +135,9 @@ def report(cfg: CfgNode) -> None:
             for when, metrics in (("before", before), ("after", after)):
                 if metrics:
                     rows.append([name, direction, when, *[metrics.get(k) for k in COLUMNS]])
+    if not rows:
+        logging.getLogger(__name__).info("Nothing was scored, since no set of DATASETS.TESTS has identities.")
+        return
     table = tabulate(
         rows, headers=["set", "direction", "training", *COLUMNS], floatfmt=".2f", tablefmt="github"
     )

@@ -24,7 +24,8 @@ def merge_with_suggestions(
     """Merge a yaml file (with fast-reid's ``_BASE_``), then ``KEY VALUE`` pairs, into ``cfg`` in place.
 
     Whole numbers are taken where a float is wanted and floats without a fraction where a whole number is;
-    lists and tuples stand for each other. Nothing is merged unless everything can be.
+    lists and tuples stand for each other. Nothing is merged unless everything can be. ``DATASETS.TESTS`` follows a
+    ``DATASETS.NAMES`` of ``opts``, see `tests_follow`.
 
     Raises:
         ConfigError: no such file, not a yaml mapping, an unknown key (the nearest known one is named), a
@@ -34,6 +35,7 @@ def merge_with_suggestions(
     if config_file:
         _merge(trial, read_config_file(Path(config_file)), str(config_file))
     pairs = [item for item in opts or () if item != "--"]
+    follow = tests_follow(trial, pairs)
     if len(pairs) % 2:
         raise ConfigError(
             f"The command line ends with {pairs[-1]!r}, which has no value; after the flags come KEY VALUE pairs."
@@ -43,7 +45,19 @@ def merge_with_suggestions(
         for part in reversed(key.split(".")):
             nested = {part: nested}
         _merge(trial, nested, "the command line")
+    if follow:
+        dict.__setitem__(trial.DATASETS, "TESTS", trial.DATASETS.NAMES)
     _copy(trial, cfg)
+
+
+def tests_follow(cfg: CfgNode, opts: Sequence[str]) -> bool:
+    """Whether the sets that are scored become the ones that are trained on, now that ``opts`` change these alone.
+
+    So it is where ``cfg`` scores on the very sets that it trains on; a transfer to another set stays one.
+    """
+    keys, sets = set(opts[::2]), cfg.get("DATASETS", {})
+    alone = "DATASETS.NAMES" in keys and "DATASETS.TESTS" not in keys
+    return alone and "TESTS" in sets and tuple(sets["NAMES"]) == tuple(sets["TESTS"])
 
 
 def read_config_file(path: Path) -> Mapping[str, Any]:

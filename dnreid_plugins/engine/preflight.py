@@ -14,6 +14,7 @@ from typing import Any
 from fastreid.config import CfgNode
 from fastreid.utils import comm
 
+from ..data.datasets.settings import Settings
 from ..data.identity_check import check_identity_batch
 from ..data.transforms import build_transforms
 from ..evaluation.scoring import ScoreOptions
@@ -135,7 +136,12 @@ def _accepts(build: Callable[[CfgNode], Any]) -> Callable[[CfgNode], str | None]
     return one
 
 
-EVALUATION_CHECKS: tuple[Check, ...] = (*MODEL_CHECKS, _output, _accepts(ScoreOptions.from_config))
+EVALUATION_CHECKS: tuple[Check, ...] = (
+    *MODEL_CHECKS,
+    _output,
+    _accepts(ScoreOptions.from_config),
+    _accepts(Settings.from_config),
+)
 TRAINING_CHECKS: tuple[Check, ...] = (
     *MODEL_TRAINING_CHECKS,
     _batch,

@@ -13,6 +13,7 @@ STAGE_1 = "stage1.pth"
 TRACES = (
     "metrics.json",
     "health.jsonl",
+    "clusters.csv",
     "results.json",
     "last_checkpoint",
     "model_*.pth",

@@ -28,6 +28,7 @@ from . import preflight
 from .audit import LossAudit
 from .bad_batch import KeepBadBatch
 from .checkpointing import Checkpoints
+from .cluster_file import ClusterFile
 from .devices import use_device
 from .distributed import SameBuffers, needs_same_buffers, wrap_model
 from .extra_hooks import BestKeeper, build_extra_hooks
@@ -41,7 +42,7 @@ from .run_folder import STAGE_1, set_aside
 from .solver import build_lr_scheduler, build_optimizer
 from .state import choose_repeatable_kernels
 from .step import StepTrainer
-from .train_data import TrainData, build_train_data, read_dataset
+from .train_data import TrainData, build_train_data, scored_datasets
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +130,8 @@ class CrossDomainTrainer(DefaultTrainer):
             if "ImageText" in self.cfg.MODEL.LOSSES.NAME:
                 result.append(self.build_prompt_phase())
             result += [self.label_phase, MemoryUpdate()]
+            if cfg.OUTPUT_DIR:
+                result.append(ClusterFile(cfg.OUTPUT_DIR, [item[0] for item in self.train_data.items]))
             if cfg.AUDIT.PERIOD > 0:
                 result.append(LossAudit(cfg.AUDIT.PERIOD))
         result += [self.scheduler.hook(), *build_extra_hooks(self)]
@@ -272,6 +275,6 @@ class CrossDomainTrainer(DefaultTrainer):
 
 
 def evaluate_all(cfg: Any, model: nn.Module) -> OrderedDict[str, Any]:
-    """``{data set: {direction: {metric: percent}}}`` for every set of ``DATASETS.TESTS``."""
+    """``{data set: {direction: {metric: percent}}}`` for every set of ``DATASETS.TESTS`` that can be scored."""
     configure_datasets(cfg)
-    return OrderedDict((name, evaluate(model, read_dataset(name), cfg)) for name in cfg.DATASETS.TESTS)
+    return OrderedDict((name, evaluate(model, data, cfg)) for name, data in scored_datasets(cfg).items())

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastreid.config import CfgNode
+from fastreid.config import CfgNode, get_cfg
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -177,3 +177,22 @@ def test_nearest() -> None:
     assert nearest("tripletloss", ["CrossEntropyLoss", "TripletLoss"]) == "TripletLoss"
     assert nearest("xyz", ["CrossEntropyLoss"]) is None
     assert nearest("x", []) is None
+
+
+@pytest.mark.parametrize(
+    ("file", "opts", "tests"),
+    [
+        ("[A]|[A]", ["DATASETS.NAMES", "('B',)"], ("B",)),
+        ("[A]|[A]", ["DATASETS.NAMES", "('B',)", "DATASETS.TESTS", "('A',)"], ("A",)),
+        ("[A]|[C]", ["DATASETS.NAMES", "('B',)"], ("C",)),
+        ("[A]|[A]", ["SOLVER.MAX_EPOCH", "2"], ("A",)),
+    ],
+)
+def test_the_scored_sets_follow_the_trained_ones(
+    tmp_path: Path, file: str, opts: list[str], tests: tuple[str, ...]
+) -> None:
+    cfg = get_cfg()
+    names, scored = file.split("|")
+    (tmp_path / "c.yml").write_text(f"DATASETS: {{NAMES: {names}, TESTS: {scored}}}\n")
+    merge_with_suggestions(cfg, tmp_path / "c.yml", opts)
+    assert tuple(cfg.DATASETS.TESTS) == tests

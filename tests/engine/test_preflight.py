@@ -186,6 +186,8 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
         (("SOLVER.STAGES", "(500,)"), "SOLVER.STAGES is"),
         (("SOLVER.STAGES", "((1, 0.5),)"), "SOLVER.STAGES is ..1, 0.5.,."),
         (("INPUT.REA.MODE", "black"), "INPUT.REA.MODE is 'black'"),
+        (("DATASETS.FOLDER_IDS", "yes"), "DATASETS.FOLDER_IDS is 'yes'"),
+        (("DATASETS.DAY_DIR", "mycrops/day"), "DATASETS.DAY_DIR is 'mycrops/day' and NIGHT_DIR ''; give both"),
     ],
 )
 def test_each_impossible_setting_is_refused_in_one_sentence(opts: tuple[str, ...], message: str) -> None:
