@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+if __name__ == "__main__" and os.environ.get("RANK", "0") == "0":
+    print("dnreid_plugins: loading PyTorch and fast-reid ...", file=sys.stderr, flush=True)
 
 from dnreid_plugins.engine.cli import main
 
 if __name__ == "__main__":
-    result: Any = main()
-    sys.exit(0)
+    main()
