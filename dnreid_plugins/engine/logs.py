@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from fastreid.utils import comm
 from fastreid.utils.logger import setup_logger
 
+from .run_folder import look_before
+
 OURS = "dnreid_plugins"
 
 
@@ -18,6 +20,8 @@ def setup_logs(output_dir: str) -> None:
 
     What is for looking deeper (level DEBUG, tracebacks above all) goes to the file only.
     """
+    if output_dir and comm.is_main_process():
+        look_before(output_dir)
     fastreid = logging.getLogger("fastreid")
     ours = logging.getLogger(OURS)
     if getattr(ours, "output_dir", None) != output_dir:

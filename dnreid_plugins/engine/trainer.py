@@ -37,10 +37,10 @@ from .logs import quiet_screen, setup_logs
 from .prompt_phase import PromptPhase
 from .resources import check_resources
 from .results import read_results, update_results
-from .run_folder import STAGE_1, set_aside
+from .run_folder import STAGE_1, forget_before, set_aside
 from .solver import build_lr_scheduler, build_optimizer
 from .state import choose_repeatable_kernels
-from .step import StepTrainer
+from .step import StepTrainer, amp_dtype
 from .train_data import TrainData, build_train_data, read_dataset
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,9 @@ class CrossDomainTrainer(DefaultTrainer):
         self.bare_model = model
         if self.train_data is not None:
             check_resources(cfg, model, torch.bincount(self.train_data.domains).tolist())
-        amp = cfg.SOLVER.AMP.DTYPE if cfg.SOLVER.AMP.ENABLED else None
+        amp = amp_dtype(cfg)
+        if cfg.SOLVER.AMP.ENABLED and amp is None:
+            logger.warning("SOLVER.AMP is left off: float16 is slow on a CPU, so this run computes in float32.")
         wrapped = wrap_model(model, sync_bn=cfg.MODEL.SYNC_BN)
         self.step_trainer = self._trainer = StepTrainer(wrapped, loader, optimizer, amp_dtype=amp)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer, self.iters_per_epoch)
@@ -201,13 +203,19 @@ class CrossDomainTrainer(DefaultTrainer):
 
     def resume_or_load(self, resume: bool = False) -> None:
         """Go on from the newest checkpoint of ``OUTPUT_DIR``, or load ``MODEL.WEIGHTS`` if there is none."""
+        folder = self.cfg.OUTPUT_DIR
         if resume and self.checkpoints.resume():
+            forget_before(folder)
             return
+        if resume:
+            logger.warning(
+                "--resume: there is no checkpoint in %s, so the run starts from the beginning.", folder or "''"
+            )
         self.checkpoints.load_weights(self.cfg.MODEL.WEIGHTS)
         comm.synchronize()  # the weights may lie in the folder that is cleared now
-        if comm.is_main_process() and self.cfg.OUTPUT_DIR:
+        if comm.is_main_process() and folder:
             # A resume without a checkpoint may have been stopped in stage 1.
-            set_aside(self.cfg.OUTPUT_DIR, keep=(STAGE_1,) if resume else ())
+            set_aside(folder, keep=(STAGE_1,) if resume else ())
 
     def train(self) -> dict[str, Any]:
         """Run the remaining epochs; returns the last evaluation."""
