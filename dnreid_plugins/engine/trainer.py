@@ -15,7 +15,7 @@ from fastreid.engine.train_loop import HookBase, TrainerBase
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 from fastreid.utils import comm
 from fastreid.utils.env import seed_all_rng
-from fastreid.utils.events import CommonMetricPrinter, EventStorage, JSONWriter, TensorboardXWriter
+from fastreid.utils.events import EventStorage, JSONWriter, TensorboardXWriter
 from torch import Tensor, nn
 
 from ..data import sample_stream
@@ -31,7 +31,7 @@ from .checkpointing import Checkpoints
 from .devices import use_device
 from .distributed import SameBuffers, needs_same_buffers, wrap_model
 from .extra_hooks import BestKeeper, build_extra_hooks
-from .hooks import Evaluate, LabelPhase, MemoryUpdate, Writers
+from .hooks import Evaluate, LabelPhase, MemoryUpdate, Writers, evaluates_after
 from .label_phase import Clusterer
 from .logs import quiet_screen, setup_logs
 from .prompt_phase import PromptPhase
@@ -41,6 +41,7 @@ from .run_folder import STAGE_1, forget_before, set_aside
 from .solver import build_lr_scheduler, build_optimizer
 from .state import choose_repeatable_kernels
 from .step import StepTrainer, amp_dtype
+from .time_left import TimeLeft, TrainingLine
 from .train_data import TrainData, build_train_data, read_dataset
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,8 @@ class CrossDomainTrainer(DefaultTrainer):
         self.max_epoch = cfg.SOLVER.MAX_EPOCH
         self.max_iter = self.max_epoch * self.iters_per_epoch
         self.cfg = cfg
+        period = cfg.TEST.EVAL_PERIOD
+        self.time_left = TimeLeft(lambda done: evaluates_after(done, period, self.max_epoch))
         self.checkpoints = Checkpoints(self)
         self.register_hooks(self.build_hooks())
 
@@ -123,7 +126,7 @@ class CrossDomainTrainer(DefaultTrainer):
 
     def build_hooks(self) -> list[HookBase]:
         cfg = self.cfg
-        result: list[HookBase] = [fastreid_hooks.IterationTimer(), KeepBadBatch()]
+        result: list[HookBase] = [self.time_left, fastreid_hooks.IterationTimer(), KeepBadBatch()]
         if needs_same_buffers(self.bare_model, sync_bn=cfg.MODEL.SYNC_BN):
             result.append(SameBuffers())
         if self.train_data is not None:
@@ -181,10 +184,11 @@ class CrossDomainTrainer(DefaultTrainer):
         )
 
     def build_writers(self) -> list[Any]:
+        line = TrainingLine(self.max_iter, self.time_left.seconds)
         if not self.cfg.OUTPUT_DIR:
-            return [CommonMetricPrinter(self.max_iter)]
+            return [line]
         return [
-            CommonMetricPrinter(self.max_iter),
+            line,
             JSONWriter(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")),
             TensorboardXWriter(self.cfg.OUTPUT_DIR),
         ]
@@ -230,7 +234,8 @@ class CrossDomainTrainer(DefaultTrainer):
             sample_stream.begin_at(self.step_trainer.data_loader, self.iter)
             self.step_trainer.start_iterator()
         with EventStorage(self.start_iter) as self.storage:
-            self._evaluate_start()
+            with self.time_left.evaluating_the_start():
+                self._evaluate_start()
             self.before_train()
             try:
                 for epoch in range(self.iter // self.iters_per_epoch, self.max_epoch):
