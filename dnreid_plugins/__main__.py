@@ -1,4 +1,4 @@
-"""``python -m dnreid_plugins ...``: fast-reid's own scripts with the plug-ins in, the demo, and lists of what there is.
+"""``python -m dnreid_plugins ...``: fast-reid's own scripts with the plug-ins in, the demo, lists of what there is.
 
 A script's ``DefaultTrainer`` becomes `CrossDomainTrainer` and its ``launch`` knows the CPU; subclasses of
 ``DefaultTrainer`` in the script keep their overrides.

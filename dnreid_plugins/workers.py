@@ -44,7 +44,7 @@ def install() -> None:
     What `multiprocessing` sends first is a dict that says how to prepare; our calls ride in it, so that they happen
     before the main script and the task are looked at. Coverage tools enter new processes in the same way.
     """
-    spawn.get_preparation_data = _with_plugins(spawn.get_preparation_data)
+    spawn.get_preparation_data = _with_plugins(spawn.get_preparation_data)  # type: ignore[assignment]
     if os.name == "posix":
         from multiprocessing.popen_spawn_posix import Popen
 

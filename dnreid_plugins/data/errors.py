@@ -14,7 +14,9 @@ def lost_worker(error: BaseException) -> DataError | None:
 
     torch looks after its workers every 5 seconds while it waits for a batch.
     """
-    found = re.search(r"DataLoader worker \(pid.*?\) (exited unexpectedly|is killed by signal: \w+)", str(error))
+    found = re.search(
+        r"DataLoader worker \(pid.*?\) (exited unexpectedly|is killed by signal: \w+)", str(error)
+    )
     if not isinstance(error, RuntimeError) or found is None:
         return None
     return DataError(

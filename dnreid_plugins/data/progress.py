@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
-#: Seconds until the first line and between two lines.
-EVERY = 5.0
+#: Seconds until the first line and between two lines, a little less than the five that nobody should wait for a word.
+EVERY = 4.0
 
 Thing = TypeVar("Thing")
 

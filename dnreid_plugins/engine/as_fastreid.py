@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-
 from typing import Any
 
 import fastreid.engine
@@ -15,7 +14,6 @@ from .distributed import launch
 from .predictor import Predictor
 from .run_folder import look_before
 from .trainer import CrossDomainTrainer
-
 
 fastreids_setup = fastreid.engine.defaults.default_setup
 

@@ -71,7 +71,9 @@ def sentences(*, ours_only: bool = False) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         # While it trains, a run takes the signal itself; see `StopSignals`.
-        logger.warning("Ended by Ctrl-C while nothing was trained, so nothing is lost; the same command begins again.")
+        logger.warning(
+            "Ended by Ctrl-C while nothing was trained, so nothing is lost; the same command begins again."
+        )
         raise Stopped(128 + signal.SIGINT) from None
     except (*USER_ERRORS, RuntimeError) as error:
         mendable = error if isinstance(error, USER_ERRORS) else lost_worker(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastreid.config import CfgNode
@@ -77,7 +77,7 @@ def _first_line(documented: Any) -> str:
     return text if len(text) <= WIDTH else f"{text[: WIDTH - 4].rsplit(' ', 1)[0]} ..."
 
 
-def _table(rows: list[tuple[str, ...]], *headers: str) -> str:
+def _table(rows: Sequence[tuple[str, ...]], *headers: str) -> str:
     return tabulate(rows, headers=headers, tablefmt="simple")
 
 

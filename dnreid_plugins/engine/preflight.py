@@ -93,8 +93,8 @@ def _losses_that_never_begin(cfg: CfgNode) -> str | None:
         first = min((epoch for epoch, weight in schedule if weight > 0), default=1)
         if first > last:
             logger.warning(
-                "The loss %s begins at epoch %d (MODEL.LOSSES.%s.WEIGHT), after the last one: with SOLVER.MAX_EPOCH %d "
-                "it never acts.",
+                "The loss %s begins at epoch %d (MODEL.LOSSES.%s.WEIGHT), after the last one: with "
+                "SOLVER.MAX_EPOCH %d it never acts.",
                 name,
                 first,
                 name.upper(),

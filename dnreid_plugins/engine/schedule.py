@@ -174,8 +174,8 @@ def _stage_starts(stages: tuple[int, ...], max_epoch: int) -> tuple[int, ...]:
     starts = (0, *(epoch - 1 for epoch in stages if epoch != 1)) if whole else ()
     if whole and max(stages, default=1) > max(max_epoch, 1):
         raise ValueError(
-            f"SOLVER.MAX_EPOCH is {max_epoch}, but SOLVER.STAGES {stages} begins a stage at epoch {max(stages)}; raise "
-            'MAX_EPOCH, or train in one stage with SOLVER.STAGES "()".'
+            f"SOLVER.MAX_EPOCH is {max_epoch}, but SOLVER.STAGES {stages} begins a stage at epoch {max(stages)}; "
+            'raise MAX_EPOCH, or train in one stage with SOLVER.STAGES "()".'
         )
     if not whole or list(starts) != sorted(set(starts)) or starts[-1] >= max(max_epoch, 1):
         raise ValueError(

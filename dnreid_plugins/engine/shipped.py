@@ -33,7 +33,11 @@ def config_path(name: str, *, named_as: str = "") -> Path:
     if name in known:
         return known[name]
     guess = nearest(name, list(known))
-    hint = f"did you mean {guess}?" if guess else "correct --config-file, or name a shipped one such as CIA/dnmini."
+    hint = (
+        f"did you mean {guess}?"
+        if guess
+        else "correct --config-file, or name a shipped one such as CIA/dnmini."
+    )
     raise ConfigError(f"There is no config file {named_as or name}; {hint}")
 
 

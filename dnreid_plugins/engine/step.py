@@ -21,8 +21,8 @@ SMALLEST_SCALE = 2.0**-14
 def amp_dtype(cfg: Any) -> torch.dtype | None:
     """The number format of mixed precision that ``SOLVER.AMP`` means on ``MODEL.DEVICE``; None = float32.
 
-    float16 is for GPUs: fast-reid's stock configs ask for it, and a CPU takes some thirty times as long with it as with
-    float32. The config keeps what it says, so that a resume compares the same keys.
+    float16 is for GPUs: fast-reid's stock configs ask for it, and a CPU takes some thirty times as long with it as
+    with float32. The config keeps what it says, so that a resume compares the same keys.
     """
     if not cfg.SOLVER.AMP.ENABLED:
         return None

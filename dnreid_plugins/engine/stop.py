@@ -63,7 +63,11 @@ class StopSignals:
     def leave(self, what: str, number: int = 0) -> None:
         """Raise `Stopped` with ``what`` about the state; ``number`` if another process got the signal."""
         number = self.wanted or number or signal.SIGTERM
-        way_on = "Go on with --resume" if self.something_kept() else "There is nothing to go on from; start it again"
+        way_on = (
+            "Go on with --resume"
+            if self.something_kept()
+            else "There is nothing to go on from; start it again"
+        )
         logger.warning("Ended by %s: %s. %s.", _name(number), what, way_on)
         raise Stopped(128 + number)
 

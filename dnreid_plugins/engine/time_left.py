@@ -8,13 +8,14 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 
+import torch
 from fastreid.engine.train_loop import HookBase
 from fastreid.utils.events import EventWriter, get_event_storage
 
 logger = logging.getLogger(__name__)
 
-#: Seconds after which a run that trains says where it is.
-EVERY = 5.0
+#: Seconds after which a run that trains says where it is; with a step on top, five seldom pass in silence.
+EVERY = 4.0
 
 
 class TimeLeft(HookBase):
@@ -81,7 +82,7 @@ class TimeLeft(HookBase):
 
 
 class TrainingLine(EventWriter):
-    """fast-reid's line of the running training with the time left by `TimeLeft`; also due every `EVERY` seconds."""
+    """fast-reid's line of the running training with the time left by `TimeLeft`; also due after `EVERY` seconds."""
 
     def __init__(
         self,
@@ -107,11 +108,14 @@ class TrainingLine(EventWriter):
         left = self.seconds_left()
         words = [] if left is None else [f"eta: {datetime.timedelta(seconds=int(left))}"]
         words.append(f"epoch/iter: {storage.epoch}/{storage.iter}")
-        words += [f"{name}: {history.median(200):.4g}" for name, history in histories.items() if "loss" in name]
+        losses = {name: history for name, history in histories.items() if "loss" in name and "/" not in name}
+        words += [f"{name}: {history.median(200):.4g}" for name, history in losses.items()]
         if "time" in histories:
             words.append(f"time: {histories['time'].global_avg():.4f}")
         if "data_time" in histories:
             words.append(f"data_time: {histories['data_time'].avg(20):.4f}")
         if "lr" in histories:
             words.append(f"lr: {histories['lr'].latest():.2e}")
+        if torch.cuda.is_available():
+            words.append(f"max_mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}M")
         logger.info("%s", "  ".join(words))

@@ -88,7 +88,9 @@ class CrossDomainTrainer(DefaultTrainer):
             check_resources(cfg, model, torch.bincount(self.train_data.domains).tolist())
         amp = amp_dtype(cfg)
         if cfg.SOLVER.AMP.ENABLED and amp is None:
-            logger.warning("SOLVER.AMP is left off: float16 is slow on a CPU, so this run computes in float32.")
+            logger.warning(
+                "SOLVER.AMP is left off: float16 is slow on a CPU, so this run computes in float32."
+            )
         wrapped = wrap_model(model, sync_bn=cfg.MODEL.SYNC_BN)
         self.step_trainer = self._trainer = StepTrainer(wrapped, loader, optimizer, amp_dtype=amp)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer, self.iters_per_epoch)
@@ -213,7 +215,8 @@ class CrossDomainTrainer(DefaultTrainer):
             return
         if resume:
             logger.warning(
-                "--resume: there is no checkpoint in %s, so the run starts from the beginning.", folder or "''"
+                "--resume: there is no checkpoint in %s, so the run starts from the beginning.",
+                folder or "''",
             )
         self.checkpoints.load_weights(self.cfg.MODEL.WEIGHTS)
         comm.synchronize()  # the weights may lie in the folder that is cleared now

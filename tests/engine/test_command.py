@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from fastreid.config import CfgNode
+from test_scripts import ROOT
 
 from dnreid_plugins import __main__ as command
 from dnreid_plugins.engine import as_fastreid, cli
 from dnreid_plugins.engine.config_merge import ConfigError
 from dnreid_plugins.engine.shipped import config_names, config_path
-from test_scripts import ROOT
 
 TELLS = "import json, sys; json.dump([__name__, sys.argv, __spec__.name], open('told.json', 'w'))\n"
 
@@ -39,7 +39,11 @@ def test_a_module_runs_as_python_does_it(tmp_path: Path, monkeypatch: pytest.Mon
     for name, file in (("own_project", "__main__"), ("own_project.train", "train")):
         start(monkeypatch, "-m", name, "--resume", "A", "1")
         told = json.loads(Path("told.json").read_text())
-        assert told == ["__main__", [str(package / f"{file}.py"), "--resume", "A", "1"], f"own_project.{file}"]
+        assert told == [
+            "__main__",
+            [str(package / f"{file}.py"), "--resume", "A", "1"],
+            f"own_project.{file}",
+        ]
 
 
 @pytest.mark.parametrize(

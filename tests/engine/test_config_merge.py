@@ -107,7 +107,10 @@ def test_nothing_is_merged_when_one_key_is_wrong() -> None:
         (["SOLVER.BASE_LR", "fast"], "to 'fast'; it must be a number such as 0.00"),
         (["SOLVER.NESTEROV", "1"], r"to 1; it must be True or False\.$"),
         (["DATASETS.NAMES", "DNMini"], r"to 'DNMini'; it must be a tuple such as \('DNMini',\)"),
-        (["SOLVER.MAX_EPOCH", "3", "--resume"], "--resume stands among the KEY VALUE pairs, .* put all flags before"),
+        (
+            ["SOLVER.MAX_EPOCH", "3", "--resume"],
+            "--resume stands among the KEY VALUE pairs, .* put all flags before",
+        ),
         (["--eval-only", "SOLVER.MAX_EPOCH", "3"], "--eval-only stands among"),
         (["SOLVER", "3"], "but it is a section"),
         (["ABSOLUTELY.UNLIKE", "3"], "which is no config key; it lists no such section"),

@@ -58,7 +58,10 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
     ("opts", "message"),
     [
         (("MODEL.DEVICE", "gpu"), "MODEL.DEVICE is 'gpu'; it is 'cpu', 'cuda'"),
-        (("MODEL.DEVICE", "mps"), "MODEL.DEVICE is 'mps', but only CPU and CUDA are supported; set MODEL.DEVICE cpu"),
+        (
+            ("MODEL.DEVICE", "mps"),
+            "MODEL.DEVICE is 'mps', but only CPU and CUDA are supported; set MODEL.DEVICE cpu",
+        ),
         (("MODEL.META_ARCHITECTURE", "CrossDomainBase"), "did you mean 'CrossDomainBaseline'"),
         (("MODEL.BACKBONE.NAME", "build_resnet50"), "did you mean 'build_resnet_backbone'"),
         (("MODEL.HEADS.NAME", "EmbedingHead"), "did you mean 'EmbeddingHead'"),
@@ -106,7 +109,10 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
             "FIRST_MOMENT is 'bfloat16', which the dense token table",
         ),
         (("MODEL.WEIGHTS", "/nowhere.pth"), "MODEL.WEIGHTS /nowhere.pth does not exist"),
-        ((*BASE, "MODEL.LOSSES.CLUSTERNCE.WEIGHT", "((0, 1.0),)"), "A loss weight is .* rising whole epochs from 1"),
+        (
+            (*BASE, "MODEL.LOSSES.CLUSTERNCE.WEIGHT", "((0, 1.0),)"),
+            "A loss weight is .* rising whole epochs from 1",
+        ),
         (
             ("MODEL.BACKBONE.NAME", "build_osnet_backbone", "MODEL.BACKBONE.LAST_STRIDE", "2"),
             "LAST_STRIDE is 2, which build_osnet_backbone ignores",
@@ -263,8 +269,17 @@ def test_a_training_set_that_fits_and_ones_that_do_not() -> None:
 
 
 def test_a_loss_that_begins_after_the_last_epoch_is_named(caplog: pytest.LogCaptureFixture) -> None:
-    late = (*BASE, "MODEL.LOSSES.NAME", "('ClusterNCE', 'MAA')", "MODEL.LOSSES.MAA.WEIGHT", "((1, 0), (9, 0.5))")
+    late = (
+        *BASE,
+        "MODEL.LOSSES.NAME",
+        "('ClusterNCE', 'MAA')",
+        "MODEL.LOSSES.MAA.WEIGHT",
+        "((1, 0), (9, 0.5))",
+    )
     check(config(*late, "SOLVER.MAX_EPOCH", "9", "SOLVER.STEPS", "()"))
     assert "never acts" not in caplog.text
     check(config(*late, "SOLVER.MAX_EPOCH", "8", "SOLVER.STEPS", "()"))
-    assert "MAA begins at epoch 9 (MODEL.LOSSES.MAA.WEIGHT), after the last one: with SOLVER.MAX_EPOCH 8" in caplog.text
+    assert (
+        "MAA begins at epoch 9 (MODEL.LOSSES.MAA.WEIGHT), after the last one: with SOLVER.MAX_EPOCH 8"
+        in caplog.text
+    )

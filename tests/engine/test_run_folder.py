@@ -47,7 +47,16 @@ def test_a_clean_or_missing_folder_is_left_alone(tmp_path: Path) -> None:
 def test_config_and_log_of_the_earlier_run_go_with_it(tiny_cfg: CfgNode, tmp_path: Path) -> None:
     """The log is open and the config may be written before the fresh run knows that it is one."""
     folder = tmp_path / "run"
-    short = ["SOLVER.MAX_EPOCH", "1", "SOLVER.STEPS", "()", "TEST.EVAL_START", "False", "DATASETS.TESTS", "()"]
+    short = [
+        "SOLVER.MAX_EPOCH",
+        "1",
+        "SOLVER.STEPS",
+        "()",
+        "TEST.EVAL_START",
+        "False",
+        "DATASETS.TESTS",
+        "()",
+    ]
     start = ["--config-file", str(Path(__file__).parents[1] / "tiny.yml")]
     for seed in ("11", "12"):
         main([*start, "SEED", seed, *short, "OUTPUT_DIR", str(folder)])

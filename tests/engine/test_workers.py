@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from test_scripts import ROOT, run
 from torch.utils.data import Dataset
 
 from dnreid_plugins import workers
 from dnreid_plugins.data.errors import DataError
 from dnreid_plugins.data.loaders import SentenceLoader
 from dnreid_plugins.engine import cli
-from test_scripts import ROOT, run
 
 
 @pytest.mark.slow
@@ -69,7 +69,10 @@ def test_a_worker_that_is_killed_ends_the_run_with_a_sentence() -> None:
 def test_torch_may_say_so_in_the_middle_of_a_step() -> None:
     """Its handler of SIGCHLD raises wherever the main process is; other errors are not ours to explain."""
     killed = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
-    with pytest.raises(SystemExit, match="^error: A process .* was killed by signal: Killed;"), cli.sentences():
+    with (
+        pytest.raises(SystemExit, match="^error: A process .* was killed by signal: Killed;"),
+        cli.sentences(),
+    ):
         raise killed
     with pytest.raises(RuntimeError, match="shapes"), cli.sentences():
         raise RuntimeError("shapes differ")

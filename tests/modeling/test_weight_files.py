@@ -80,7 +80,10 @@ def test_what_is_no_weight_file_is_named(tmp_path: Path, content: bytes) -> None
         (b"\xff\xd8\xff\xe0 a picture", r"is no checkpoint \(it begins with b'.xff.xd8.*\); give a \.pth"),
         (b"MODEL:\n  DEVICE: cpu\n", r"is no checkpoint \(it begins with b'MODEL:.*\); give a \.pth"),
         (b"PK\x03\x04 cut short", "is damaged: its end is missing; use another copy"),
-        (b"\x80\x02garbage", r"is damaged or not a PyTorch file \(UnpicklingError: (?!Weights only|In PyTorch)"),
+        (
+            b"\x80\x02garbage",
+            r"is damaged or not a PyTorch file \(UnpicklingError: (?!Weights only|In PyTorch)",
+        ),
     ],
 )
 def test_what_kind_of_file_it_is_not(tmp_path: Path, content: bytes, sentence: str) -> None:
