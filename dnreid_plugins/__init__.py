@@ -4,6 +4,7 @@ Importing this package registers its data sets, backbones, heads, meta-architect
 fast-reid and adds its keys to fast-reid's default config; nothing else happens at import.
 """
 
+import functools
 import sys
 
 if sys.version_info < (3, 10):  # noqa: UP036  (the source as it is, run by an old Python, comes as far as here)
@@ -13,14 +14,29 @@ if sys.version_info < (3, 10):  # noqa: UP036  (the source as it is, run by an o
         name=__name__,  # makes `python -m dnreid_plugins` say the sentence alone
     )
 
-from . import compat
-
-compat.import_fastreid()
-
-from . import config, data, evaluation, modeling  # noqa: E402
-
-compat.mend()
-config.extend_defaults()
-
 __version__ = "0.1.0"
-__all__ = ["__version__", "config", "data", "evaluation", "modeling"]
+__all__ = ["__version__", "load"]
+
+
+@functools.cache
+def load() -> None:
+    """What the import does. It takes seconds, so ``python -m dnreid_plugins`` says a word first and then calls it."""
+    from . import compat
+
+    compat.import_fastreid()
+
+    from . import config, data, evaluation, modeling, workers  # noqa: F401  (registers)
+
+    compat.mend()
+    config.extend_defaults()
+    workers.install()
+
+
+def _is_the_command() -> bool:
+    """Is this ``python -m dnreid_plugins``? Python sets ``argv[0]`` to -m while it looks for the main module."""
+    words = sys.orig_argv
+    return sys.argv[:1] == ["-m"] and "-m" in words and words[words.index("-m") + 1 :][:1] == [__name__]
+
+
+if not _is_the_command():
+    load()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+if __name__ == "__main__" and os.environ.get("RANK", "0") == "0":
+    print("dnreid_plugins: loading PyTorch and fast-reid ...", file=sys.stderr, flush=True)
 
 try:
     from dnreid_plugins.engine.cli import main
@@ -16,5 +19,4 @@ except ImportError as error:
     sys.exit(f"error: {error}")
 
 if __name__ == "__main__":
-    result: Any = main()
-    sys.exit(0)
+    main()

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .collate import LoadFailure, collate
 from .dataset import DomainDataset
-from .errors import DataError
+from .errors import DataError, lost_worker
 from .samplers import SeededIndex
 from .transforms import DomainTransform, build_domain_transform
 
@@ -43,12 +43,15 @@ class SentenceLoader(DataLoader[Any]):
         super().__init__(dataset, num_workers=num_workers, **kwargs)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        for batch in super().__iter__():
-            if isinstance(batch, LoadFailure):
-                if batch.traceback:
-                    logger.error("%s\n%s", batch.message, batch.traceback)
-                raise DataError(batch.message)
-            yield batch
+        try:
+            for batch in super().__iter__():
+                if isinstance(batch, LoadFailure):
+                    if batch.traceback:
+                        logger.debug("%s\n%s", batch.message, batch.traceback)
+                    raise DataError(batch.message)
+                yield batch
+        except RuntimeError as error:
+            raise lost_worker(error) or error from None
 
 
 class CpuGpuLoader(SentenceLoader):

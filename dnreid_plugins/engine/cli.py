@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import signal
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from fastreid.utils.collect_env import collect_env_info
 from fastreid.utils.env import seed_all_rng
 from tabulate import tabulate
 
+from ..data.errors import lost_worker
 from .checkpoint import AtomicCheckpointer
 from .config_merge import merge_with_suggestions
 from .devices import use_device
@@ -26,8 +30,11 @@ from .label_phase import NothingClusteredError
 from .logs import quiet_screen, setup_logs
 from .preflight import check
 from .results import read_results
-from .shipped import find_config
+from .shipped import config_path, find_config
+from .stop import Stopped
 from .trainer import CrossDomainTrainer
+
+logger = logging.getLogger(__name__)
 
 # What a user can cause and mend, a full disk or a forbidden folder (OSError) included; anything else is our mistake
 # and keeps its traceback.
@@ -36,8 +43,14 @@ USER_ERRORS = (ValueError, OSError, NothingClusteredError, FloatingPointError)
 
 def main(argv: list[str] | None = None) -> Any:
     """Run one job; exits with code 1 and one sentence on anything the user can mend."""
-    args = default_argument_parser().parse_args(argv)
-    try:
+    words = sys.argv[1:] if argv is None else argv
+    if not words:
+        sys.exit(
+            "error: no config was named; give one and KEY VALUE pairs after it, such as --config-file "
+            f"{config_path('CIA/dnmini')} OUTPUT_DIR logs/first (`python -m dnreid_plugins list configs` names all)."
+        )
+    args = default_argument_parser().parse_args(words)
+    with sentences():
         return launch(
             run,
             args.num_gpus,
@@ -46,9 +59,35 @@ def main(argv: list[str] | None = None) -> Any:
             dist_url=args.dist_url,
             args=(args,),
         )
-    except USER_ERRORS as error:
-        logging.getLogger(__name__).debug("the error's place", exc_info=True)
-        sys.exit(f"error: {sentence_of(error)}")
+
+
+@contextlib.contextmanager
+def sentences(*, ours_only: bool = False) -> Iterator[None]:
+    """Inside, what the user can mend ends the process with code 1 and one sentence; the log file gets its place.
+
+    ``ours_only``: an error that other code than ours raised, a user's script say, stays what it is.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        # While it trains, a run takes the signal itself; see `StopSignals`.
+        logger.warning(
+            "Ended by Ctrl-C while nothing was trained, so nothing is lost; the same command begins again."
+        )
+        raise Stopped(128 + signal.SIGINT) from None
+    except (*USER_ERRORS, RuntimeError) as error:
+        mendable = error if isinstance(error, USER_ERRORS) else lost_worker(error)
+        if mendable is None or (ours_only and mendable is error and not _is_ours(error)):
+            raise
+        logger.debug("the error's place", exc_info=True)
+        sys.exit(f"error: {sentence_of(mendable)}")
+
+
+def _is_ours(error: BaseException) -> bool:
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and place.tb_frame.f_globals.get("__name__", "").startswith("dnreid_plugins.")
 
 
 def sentence_of(error: BaseException) -> str:
@@ -141,7 +180,7 @@ def report(cfg: CfgNode) -> None:
     table = tabulate(
         rows, headers=["set", "direction", "training", *COLUMNS], floatfmt=".2f", tablefmt="github"
     )
-    logging.getLogger(__name__).info("Results in percent (%s/results.json):\n%s", cfg.OUTPUT_DIR, table)
+    logger.info("Results in percent (%s/results.json):\n%s", cfg.OUTPUT_DIR, table)
 
 
 COLUMNS = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import yaml
 from fastreid.config import CfgNode
 
 SIMILAR_ENOUGH = 0.5
+FLAG = re.compile(r"--[a-z][a-z-]*")
+#: How a value of a type is called, and how one looks.
+KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
 
 
 class ConfigError(ValueError):
@@ -35,6 +39,11 @@ def merge_with_suggestions(
     if config_file:
         _merge(trial, read_config_file(Path(config_file)), str(config_file))
     pairs = [item for item in opts or () if item != "--"]
+    late = next((item for item in pairs if FLAG.fullmatch(item)), None)
+    if late is not None:
+        raise ConfigError(
+            f"{late} stands among the KEY VALUE pairs, where no flag is read; put all flags before the first pair."
+        )
     follow = tests_follow(trial, pairs)
     if len(pairs) % 2:
         raise ConfigError(
@@ -153,7 +162,7 @@ def _fit(value: Any, default: Any, key: str, source: str) -> Any:
         return type(default)(value)
     if default is None or type(value) is type(default):
         return value
-    raise ConfigError(
-        f"{source} sets {key} to {value!r}, a {type(value).__name__}; it must be a {type(default).__name__} "
-        f"such as {default!r}."
-    )
+    kind = KINDS.get(type(default), f"a {type(default).__name__}")
+    sample = type(default)((value,)) if isinstance(default, (list, tuple)) else default
+    such_as = "" if type(default) is bool else f" such as {sample!r}"
+    raise ConfigError(f"{source} sets {key} to {value!r}; it must be {kind}{such_as}.")

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data.progress import ProgressLine
 from ..functional.cluster_quality import cluster_quality
 from ..functional.clustering import jaccard_dbscan
 from ..functional.knn import Neighbours, knn_table
 from ..functional.types import Domain, DomainClusters, EpochClusters
-from .progress import ProgressLine
 
 logger = logging.getLogger(__name__)
 

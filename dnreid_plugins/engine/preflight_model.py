@@ -37,6 +37,8 @@ def _device(cfg: CfgNode) -> str | None:
         device = torch.device(cfg.MODEL.DEVICE)
     except RuntimeError:
         return f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; it is 'cpu', 'cuda' or 'cuda:<number>'."
+    if device.type not in ("cpu", "cuda"):
+        return f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but only CPU and CUDA are supported; set MODEL.DEVICE cpu."
     if device.type == "cuda" and not torch.cuda.is_available():
         return f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r} but PyTorch sees no CUDA device; set MODEL.DEVICE cpu."
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

@@ -55,7 +55,7 @@ class PromptPhase(HookBase):
         self.images = name_of_images(paths)
         self.made_for: dict[str, str] = {}
         self.file = Path(cfg.OUTPUT_DIR) / STAGE_1 if cfg.OUTPUT_DIR else None
-        self.signals = StopSignals(lambda: self._saved)
+        self.signals = StopSignals(lambda: self._saved, lambda: self.file is not None and self.file.is_file())
         self._saved = True
         self._last_time = time.monotonic()
 

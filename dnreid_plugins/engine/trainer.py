@@ -15,7 +15,7 @@ from fastreid.engine.train_loop import HookBase, TrainerBase
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 from fastreid.utils import comm
 from fastreid.utils.env import seed_all_rng
-from fastreid.utils.events import CommonMetricPrinter, EventStorage, JSONWriter, TensorboardXWriter
+from fastreid.utils.events import EventStorage, JSONWriter, TensorboardXWriter
 from torch import Tensor, nn
 
 from ..data import sample_stream
@@ -32,16 +32,17 @@ from .cluster_file import ClusterFile
 from .devices import use_device
 from .distributed import SameBuffers, needs_same_buffers, wrap_model
 from .extra_hooks import BestKeeper, build_extra_hooks
-from .hooks import Evaluate, LabelPhase, MemoryUpdate, Writers
+from .hooks import Evaluate, LabelPhase, MemoryUpdate, Writers, evaluates_after
 from .label_phase import Clusterer
 from .logs import quiet_screen, setup_logs
 from .prompt_phase import PromptPhase
 from .resources import check_resources
 from .results import read_results, update_results
-from .run_folder import STAGE_1, set_aside
+from .run_folder import STAGE_1, forget_before, set_aside
 from .solver import build_lr_scheduler, build_optimizer
 from .state import choose_repeatable_kernels
-from .step import StepTrainer
+from .step import StepTrainer, amp_dtype
+from .time_left import TimeLeft, TrainingLine
 from .train_data import TrainData, build_train_data, scored_datasets
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,11 @@ class CrossDomainTrainer(DefaultTrainer):
         self.bare_model = model
         if self.train_data is not None:
             check_resources(cfg, model, torch.bincount(self.train_data.domains).tolist())
-        amp = cfg.SOLVER.AMP.DTYPE if cfg.SOLVER.AMP.ENABLED else None
+        amp = amp_dtype(cfg)
+        if cfg.SOLVER.AMP.ENABLED and amp is None:
+            logger.warning(
+                "SOLVER.AMP is left off: float16 is slow on a CPU, so this run computes in float32."
+            )
         wrapped = wrap_model(model, sync_bn=cfg.MODEL.SYNC_BN)
         self.step_trainer = self._trainer = StepTrainer(wrapped, loader, optimizer, amp_dtype=amp)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer, self.iters_per_epoch)
@@ -95,6 +100,8 @@ class CrossDomainTrainer(DefaultTrainer):
         self.max_epoch = cfg.SOLVER.MAX_EPOCH
         self.max_iter = self.max_epoch * self.iters_per_epoch
         self.cfg = cfg
+        period = cfg.TEST.EVAL_PERIOD
+        self.time_left = TimeLeft(lambda done: evaluates_after(done, period, self.max_epoch))
         self.checkpoints = Checkpoints(self)
         self.register_hooks(self.build_hooks())
 
@@ -122,7 +129,7 @@ class CrossDomainTrainer(DefaultTrainer):
 
     def build_hooks(self) -> list[HookBase]:
         cfg = self.cfg
-        result: list[HookBase] = [fastreid_hooks.IterationTimer(), KeepBadBatch()]
+        result: list[HookBase] = [self.time_left, fastreid_hooks.IterationTimer(), KeepBadBatch()]
         if needs_same_buffers(self.bare_model, sync_bn=cfg.MODEL.SYNC_BN):
             result.append(SameBuffers())
         if self.train_data is not None:
@@ -182,10 +189,11 @@ class CrossDomainTrainer(DefaultTrainer):
         )
 
     def build_writers(self) -> list[Any]:
+        line = TrainingLine(self.max_iter, self.time_left.seconds)
         if not self.cfg.OUTPUT_DIR:
-            return [CommonMetricPrinter(self.max_iter)]
+            return [line]
         return [
-            CommonMetricPrinter(self.max_iter),
+            line,
             JSONWriter(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")),
             TensorboardXWriter(self.cfg.OUTPUT_DIR),
         ]
@@ -204,13 +212,20 @@ class CrossDomainTrainer(DefaultTrainer):
 
     def resume_or_load(self, resume: bool = False) -> None:
         """Go on from the newest checkpoint of ``OUTPUT_DIR``, or load ``MODEL.WEIGHTS`` if there is none."""
+        folder = self.cfg.OUTPUT_DIR
         if resume and self.checkpoints.resume():
+            forget_before(folder)
             return
+        if resume:
+            logger.warning(
+                "--resume: there is no checkpoint in %s, so the run starts from the beginning.",
+                folder or "''",
+            )
         self.checkpoints.load_weights(self.cfg.MODEL.WEIGHTS)
         comm.synchronize()  # the weights may lie in the folder that is cleared now
-        if comm.is_main_process() and self.cfg.OUTPUT_DIR:
+        if comm.is_main_process() and folder:
             # A resume without a checkpoint may have been stopped in stage 1.
-            set_aside(self.cfg.OUTPUT_DIR, keep=(STAGE_1,) if resume else ())
+            set_aside(folder, keep=(STAGE_1,) if resume else ())
 
     def train(self) -> dict[str, Any]:
         """Run the remaining epochs; returns the last evaluation."""
@@ -225,7 +240,8 @@ class CrossDomainTrainer(DefaultTrainer):
             sample_stream.begin_at(self.step_trainer.data_loader, self.iter)
             self.step_trainer.start_iterator()
         with EventStorage(self.start_iter) as self.storage:
-            self._evaluate_start()
+            with self.time_left.evaluating_the_start():
+                self._evaluate_start()
             self.before_train()
             try:
                 for epoch in range(self.iter // self.iters_per_epoch, self.max_epoch):

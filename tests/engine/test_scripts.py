@@ -118,7 +118,29 @@ def test_what_the_system_refuses_is_one_sentence(
 
     monkeypatch.setattr(cli, "launch", refuse)
     with pytest.raises(SystemExit, match=f"^error: {sentence}"):
+        main(["--config-file", "any.yml"])
+
+
+def test_without_arguments_it_says_what_to_give() -> None:
+    with pytest.raises(
+        SystemExit, match=r"^error: no config was named; .*--config-file .*dnmini\.yml OUTPUT_DIR"
+    ):
         main([])
+
+
+def test_where_an_error_arose_is_for_the_log_file_only(
+    tiny_cfg: CfgNode, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise ValueError("a sentence for the user.")
+
+    monkeypatch.setattr(cli.CrossDomainTrainer, "train", refuse)
+    with pytest.raises(SystemExit, match=r"^error: a sentence for the user\.$"):
+        main(["--config-file", str(ROOT / "tests" / "tiny.yml"), "OUTPUT_DIR", str(tmp_path)])
+    screen = "".join(capsys.readouterr())
+    assert "Adam: " in screen and "Traceback" not in screen and "error's place" not in screen
+    log = (tmp_path / "log.txt").read_text()
+    assert "Traceback" in log and "in refuse" in log
 
 
 @pytest.mark.parametrize("sampler", ["TrainingSampler", "NaiveIdentitySampler", "BalancedIdentitySampler"])

@@ -17,6 +17,7 @@ import numpy as np
 from ...functional.types import Domain
 from ..datasets.files import ENVIRONMENT, domain_folders
 from ..errors import DataError
+from ..progress import with_progress
 from .identity import Identity, sample_identities
 from .imaging import jpeg_bytes
 from .parallel import map_in_processes
@@ -147,7 +148,8 @@ def _temporary_folder(root: Path) -> Iterator[Path]:
 def _write_all(folder: Path, parameters: Parameters, *, workers: int | None) -> None:
     identities = dnmini_identities(parameters)
     tasks = [(folder, parameters, raw_id, identity) for raw_id, identity in identities.items()]
-    digests = list(map_in_processes(_write_identity, tasks, workers=workers))
+    written = map_in_processes(_write_identity, tasks, workers=workers)
+    digests = list(with_progress(written, "Rendering DNMini", len(tasks)))
     _write_lists(folder, parameters)
     content = hashlib.sha256("".join(digests).encode()).hexdigest()
     manifest = {"parameters": asdict(parameters), "content_sha256": content}
