@@ -100,6 +100,7 @@ def mend() -> None:
     import fastreid.evaluation
     import fastreid.evaluation.reid_evaluation as reid_evaluation
     from fastreid.layers import any_softmax
+    from fastreid.modeling import meta_arch
     from fastreid.modeling.meta_arch import META_ARCH_REGISTRY, baseline, mgn, moco
     from fastreid.utils import history_buffer
 
@@ -126,7 +127,7 @@ def mend() -> None:
     # moco.Memory: an image was its own positive, empty rows counted as class 0.
     moco.Memory = QueueMemory
     # Distiller: the EMA teacher was in no checkpoint, teachers used batch statistics.
-    META_ARCH_REGISTRY._obj_map["Distiller"] = Distiller
+    META_ARCH_REGISTRY._obj_map["Distiller"] = meta_arch.Distiller = Distiller
     # Dataset: readers list images in the file system's order.
     bases.Dataset.__init__ = _in_order(bases.Dataset.__init__)
     # data.build.DataLoaderX: opened a CUDA stream even without CUDA; its thread hung on a data set error.

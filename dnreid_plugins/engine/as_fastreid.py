@@ -8,7 +8,7 @@ from typing import Any
 
 import fastreid.engine
 import fastreid.engine.defaults as defaults
-import fastreid.solver
+import fastreid.solver.build
 from fastreid.engine import hooks
 from fastreid.engine.train_loop import TrainerBase
 from fastreid.utils.env import seed_all_rng
@@ -35,8 +35,8 @@ def take_over() -> None:
     # In fast-reid `launch` names both a module and the function in it.
     sys.modules["fastreid.engine.launch"].launch = launch  # type: ignore[attr-defined]
     fastreid.engine.launch = launch
-    for module in (fastreid.solver, sys.modules["fastreid.solver.build"]):
-        module.build_optimizer = build_pair  # type: ignore[attr-defined]
+    for module in (fastreid.solver, fastreid.solver.build):
+        module.build_optimizer = build_pair
     hooks.LRScheduler = schedule_hook
     TrainerBase.__init__ = start_of_a_trainer
 

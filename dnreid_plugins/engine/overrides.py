@@ -1,4 +1,4 @@
-"""What subclasses of the trainer bring along: every override of fast-reid's ``DefaultTrainer``, in fast-reid's types."""
+"""What subclasses of the trainer bring along: overrides of fast-reid's ``DefaultTrainer``, in fast-reid's types."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastreid.config import CfgNode
-from fastreid.engine import hooks as fastreid_hooks
+from fastreid.engine.hooks import LRScheduler
 from fastreid.engine.train_loop import HookBase
 from fastreid.utils.params import ContiguousParams
 from torch.optim.optimizer import Optimizer
 
 from .config_merge import ConfigError
 from .schedule import EpochSchedule
-
-FastreidLRScheduler = fastreid_hooks.LRScheduler
 
 # What a run on pseudo labels never calls: it reads all training images and has no classes to count.
 UNUSED_BY_CLUSTERS = ("build_train_loader", "auto_scale_hyperparams")
@@ -70,7 +68,7 @@ def only_optimizer(cls: type, built: Any) -> Optimizer:
     return optimizer
 
 
-class FastreidSchedule(FastreidLRScheduler):
+class FastreidSchedule(LRScheduler):
     """fast-reid's hook around the ``lr_sched`` and ``warmup_sched`` that a script built; a checkpoint keeps both."""
 
     def __init__(self, optimizer: Optimizer, scheduler: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 
 from ..modeling.backbone import weight_path
 from ..modeling.loss_heads import LOSS_HEAD_REGISTRY
+from ..modeling.meta_arch.distiller import Distiller
 from .config_merge import nearest
 
 NORMS = ("BN", "syncBN", "GhostBN", "FrozenBN", "GN")
@@ -239,7 +240,8 @@ def _moco(cfg: CfgNode) -> str | None:
 
 
 def _distiller(cfg: CfgNode) -> str | None:
-    if cfg.MODEL.META_ARCHITECTURE != "Distiller":
+    architecture = META_ARCH_REGISTRY._obj_map.get(cfg.MODEL.META_ARCHITECTURE)
+    if not (isinstance(architecture, type) and issubclass(architecture, Distiller)):
         return None
     configs, weights = cfg.KD.MODEL_CONFIG, cfg.KD.MODEL_WEIGHTS
     if len(configs) != len(weights):
