@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from fastreid.config import CfgNode
+from fastreid.data import build_reid_test_loader
+from fastreid.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .collate import LoadFailure, collate
@@ -24,6 +26,7 @@ __all__ = [
     "InferenceSlice",
     "SentenceLoader",
     "build_inference_loader",
+    "build_test_loader",
     "build_train_loader",
     "collate",
 ]
@@ -122,3 +125,16 @@ def build_inference_loader(
         persistent_workers=False,
         generator=torch.Generator(),
     )
+
+
+def build_test_loader(cfg: CfgNode, name: str, dataset: Any) -> tuple[Any, int]:
+    """Loader for fast-reid's evaluation loop, queries before gallery, and the number of queries.
+
+    The batches of a day/night set say the domain of each image and its place; a set of fast-reid's own gets
+    fast-reid's loader.
+    """
+    if not hasattr(dataset, "protocol"):
+        return build_reid_test_loader(cfg, dataset_name=name)
+    items = [*dataset.query, *dataset.gallery]
+    loader = build_inference_loader(cfg, items, rank=comm.get_rank(), world_size=comm.get_world_size())
+    return loader, len(dataset.query)

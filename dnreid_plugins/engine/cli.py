@@ -18,7 +18,6 @@ from fastreid.modeling.meta_arch import build_model
 from fastreid.utils import comm
 from fastreid.utils.collect_env import collect_env_info
 from fastreid.utils.env import seed_all_rng
-from tabulate import tabulate
 
 from ..data.errors import lost_worker
 from .checkpoint import AtomicCheckpointer
@@ -29,7 +28,6 @@ from .files import write_atomically
 from .label_phase import NothingClusteredError
 from .logs import quiet_screen, setup_logs
 from .preflight import check
-from .results import read_results
 from .shipped import config_path, find_config
 from .stop import Stopped
 from .trainer import CrossDomainTrainer
@@ -115,7 +113,6 @@ def run(args: Namespace) -> Any:
         trainer.resume_or_load(resume=args.resume)
         keep_config(cfg)
         results = trainer.train()
-    report(cfg)
     return results
 
 
@@ -148,7 +145,7 @@ def log_start(cfg: CfgNode, args: Namespace) -> None:
         text = Path(args.config_file).read_text()
         logger.info("Contents of args.config_file=%s:\n%s", args.config_file, text)
     logger.info("Running with full config:\n%s", cfg)
-    seed_all_rng()
+    seed_all_rng(cfg.SEED)
     if not args.eval_only:
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
 
@@ -159,28 +156,3 @@ def keep_config(cfg: CfgNode) -> None:
         folder = Path(cfg.OUTPUT_DIR)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "config.yaml", lambda file: file.write(cfg.dump().encode()))
-
-
-def report(cfg: CfgNode) -> None:
-    """Log before/after metrics of every set and direction as one table, or that there are none."""
-    results = read_results(cfg.OUTPUT_DIR)
-    rows = []
-    for name in cfg.DATASETS.TESTS:
-        start = results.get("start", {}).get(name, {})
-        for direction, after in results.get(name, {}).items():
-            if not isinstance(after, dict):
-                continue
-            before = start.get(direction, {})
-            for when, metrics in (("before", before), ("after", after)):
-                if metrics:
-                    rows.append([name, direction, when, *[metrics.get(k) for k in COLUMNS]])
-    if not rows:
-        logging.getLogger(__name__).info("Nothing was scored, since no set of DATASETS.TESTS has identities.")
-        return
-    table = tabulate(
-        rows, headers=["set", "direction", "training", *COLUMNS], floatfmt=".2f", tablefmt="github"
-    )
-    logger.info("Results in percent (%s/results.json):\n%s", cfg.OUTPUT_DIR, table)
-
-
-COLUMNS = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import OrderedDict
 from typing import Any
 
 import torch
 from fastreid.data import build_reid_train_loader
 from fastreid.engine import hooks as fastreid_hooks
 from fastreid.engine.defaults import DefaultTrainer
-from fastreid.engine.train_loop import HookBase, TrainerBase
+from fastreid.engine.train_loop import HookBase
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 from fastreid.utils import comm
 from fastreid.utils.env import seed_all_rng
@@ -20,30 +19,31 @@ from torch import Tensor, nn
 
 from ..data import sample_stream
 from ..data.datasets import configure as configure_datasets
-from ..evaluation.evaluator import evaluate
+from ..data.loaders import build_test_loader
 from ..evaluation.extraction import extract_features
 from ..functional.types import Assignment
 from ..modeling.meta_arch import BeforeNeck
-from . import preflight
+from . import overrides, preflight
 from .audit import LossAudit
 from .bad_batch import KeepBadBatch
 from .checkpointing import Checkpoints
 from .cluster_file import ClusterFile
 from .devices import use_device
 from .distributed import SameBuffers, needs_same_buffers, wrap_model
+from .evaluate import by_set, run_test
 from .extra_hooks import BestKeeper, build_extra_hooks
 from .hooks import Evaluate, LabelPhase, MemoryUpdate, Writers, evaluates_after
 from .label_phase import Clusterer
 from .logs import quiet_screen, setup_logs
 from .prompt_phase import PromptPhase
 from .resources import check_resources
-from .results import read_results, update_results
+from .results import log_results, read_results, update_results, write_results
 from .run_folder import STAGE_1, forget_before, set_aside
 from .solver import build_lr_scheduler, build_optimizer
 from .state import choose_repeatable_kernels
 from .step import StepTrainer, amp_dtype
 from .time_left import TimeLeft, TrainingLine
-from .train_data import TrainData, build_train_data, scored_datasets
+from .train_data import TrainData, build_train_data, read_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +53,12 @@ class CrossDomainTrainer(DefaultTrainer):
 
     The life cycle is fast-reid's: construct, `resume_or_load`, `train`. What differs: one `SEED` decides all
     randomness, learning rates are a function of the iteration, checkpoints hold everything a bit-exact resume
-    needs, ``results.json`` in ``OUTPUT_DIR`` holds the metrics before and after training.
+    needs, ``results.json`` in ``OUTPUT_DIR`` holds the metrics before and after training. A subclass keeps every
+    override that it could make of fast-reid's trainer; one that could have no effect is refused.
     """
 
     def __init__(self, cfg: Any) -> None:
-        TrainerBase.__init__(self)
+        self._hooks: list[HookBase] = []
         setup_logs(cfg.OUTPUT_DIR)
         preflight.check(cfg)
         use_device(cfg.MODEL.DEVICE)
@@ -70,6 +71,7 @@ class CrossDomainTrainer(DefaultTrainer):
         )
         self.train_data: TrainData | None = None
         if self.needs_clusters:
+            overrides.refuse_unused(type(self), CrossDomainTrainer, cfg)
             self.train_data = build_train_data(cfg)
             loader, self.iters_per_epoch = self.train_data.loader, self.train_data.sampler.iterations
         else:
@@ -83,7 +85,7 @@ class CrossDomainTrainer(DefaultTrainer):
             loader = sample_stream.repeatable(loader, seed=cfg.SEED, **ranks)
         seed_all_rng(cfg.SEED)
         model = self.build_model(cfg)
-        optimizer = self.build_optimizer(cfg, model)
+        optimizer = overrides.only_optimizer(type(self), self.build_optimizer(cfg, model))
         self.bare_model = model
         if self.train_data is not None:
             check_resources(cfg, model, torch.bincount(self.train_data.domains).tolist())
@@ -102,8 +104,15 @@ class CrossDomainTrainer(DefaultTrainer):
         self.cfg = cfg
         period = cfg.TEST.EVAL_PERIOD
         self.time_left = TimeLeft(lambda done: evaluates_after(done, period, self.max_epoch))
+        # Under the names that fast-reid's hooks look for.
+        self.warmup_iters, self.delay_epochs = cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.DELAY_EPOCHS
         self.checkpoints = Checkpoints(self)
-        self.register_hooks(self.build_hooks())
+        self.checkpointer = self.checkpoints.files
+        self._last_eval_results: dict[str, Any] = {}
+        hooks = self.build_hooks()
+        if self.needs_clusters:
+            overrides.refuse_lost_hooks(type(self), hooks, (LabelPhase, MemoryUpdate))
+        self.register_hooks(hooks)
 
     # ------------------------------------------------------------------ builders
 
@@ -116,8 +125,9 @@ class CrossDomainTrainer(DefaultTrainer):
         return model
 
     @classmethod
-    def build_optimizer(cls, cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
-        return build_optimizer(cfg, model)
+    def build_optimizer(cls, cfg: Any, model: nn.Module) -> tuple[torch.optim.Optimizer, None]:
+        """The optimizer and, as a script expects it of fast-reid, the place of a wrapper that is never needed."""
+        return build_optimizer(cfg, model), None
 
     @classmethod
     def build_lr_scheduler(cls, cfg: Any, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> Any:
@@ -126,6 +136,11 @@ class CrossDomainTrainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: Any) -> Any:
         return build_reid_train_loader(cfg, combineall=cfg.DATASETS.COMBINEALL)
+
+    @classmethod
+    def build_test_loader(cls, cfg: Any, dataset_name: str) -> tuple[Any, int]:
+        """Queries, then gallery, and the number of queries; called by an own ``build_evaluator`` only."""
+        return build_test_loader(cfg, dataset_name, read_dataset(dataset_name))
 
     def build_hooks(self) -> list[HookBase]:
         cfg = self.cfg
@@ -141,7 +156,7 @@ class CrossDomainTrainer(DefaultTrainer):
                 result.append(ClusterFile(cfg.OUTPUT_DIR, [item[0] for item in self.train_data.items]))
             if cfg.AUDIT.PERIOD > 0:
                 result.append(LossAudit(cfg.AUDIT.PERIOD))
-        result += [self.scheduler.hook(), *build_extra_hooks(self)]
+        result += [overrides.schedule_hook(self.optimizer, self.scheduler), *build_extra_hooks(self)]
         result.append(Evaluate(cfg.TEST.EVAL_PERIOD, self._evaluate))
         # With one evaluation, at the end, the best would be the final state once more.
         if cfg.TEST.KEEP_BEST and cfg.TEST.EVAL_PERIOD > 0 and cfg.OUTPUT_DIR and cfg.DATASETS.TESTS:
@@ -249,6 +264,8 @@ class CrossDomainTrainer(DefaultTrainer):
                     self._train_epoch()
             finally:
                 self.after_train()
+        if self.start_iter >= self.max_iter and comm.is_main_process():
+            log_results(self.cfg.OUTPUT_DIR, self.cfg.DATASETS.TESTS, self._last_eval_results)
         return self._last_eval_results
 
     def _train_epoch(self) -> None:
@@ -268,29 +285,21 @@ class CrossDomainTrainer(DefaultTrainer):
         self._last_eval_results = {k: v for k, v in results.items() if k in self.cfg.DATASETS.TESTS}
         if self.iter == 0 and self.cfg.TEST.EVAL_START and self.cfg.DATASETS.TESTS:
             logger.info("Evaluating the start")
-            start = evaluate_all(self.cfg, self.bare_model)
+            start = by_set(self.test(self.cfg, self.bare_model), self.cfg.DATASETS.TESTS)
             if comm.is_main_process():
-                update_results(self.cfg.OUTPUT_DIR, start=start, seed=self.cfg.SEED, epochs=0, finished=False)
+                # In place of what `test` has written, which is no result of the training.
+                entries = {"start": start, "seed": self.cfg.SEED, "epochs": 0, "finished": False}
+                write_results(self.cfg.OUTPUT_DIR, {**results, **entries})
 
     def _evaluate(self) -> dict[str, Any]:
-        self._last_eval_results = self.test(self.cfg, self.bare_model)
-        done = self.epoch + 1
+        found = by_set(self.test(self.cfg, self.bare_model), self.cfg.DATASETS.TESTS)
+        self._last_eval_results, done = found, self.epoch + 1
         if comm.is_main_process():
-            update_results(
-                self.cfg.OUTPUT_DIR, seed=self.cfg.SEED, epochs=done, finished=done == self.max_epoch
-            )
-        return self._last_eval_results
+            entries = {"seed": self.cfg.SEED, "epochs": done, "finished": done == self.max_epoch}
+            update_results(self.cfg.OUTPUT_DIR, **found, **entries)
+        return found
 
     @classmethod
     def test(cls, cfg: Any, model: nn.Module) -> dict[str, Any]:
-        """Evaluate on every set of ``DATASETS.TESTS`` and write ``results.json``."""
-        results = evaluate_all(cfg, model)
-        if comm.is_main_process():
-            update_results(cfg.OUTPUT_DIR, **results)
-        return results
-
-
-def evaluate_all(cfg: Any, model: nn.Module) -> OrderedDict[str, Any]:
-    """``{data set: {direction: {metric: percent}}}`` for every set of ``DATASETS.TESTS`` that can be scored."""
-    configure_datasets(cfg)
-    return OrderedDict((name, evaluate(model, data, cfg)) for name, data in scored_datasets(cfg).items())
+        """Evaluate on every set of ``DATASETS.TESTS``, log the table, write ``results.json``; see `run_test`."""
+        return run_test(cls, cfg, model, base=CrossDomainTrainer)

@@ -46,6 +46,7 @@ BASE = ("MODEL.META_ARCHITECTURE", "CrossDomainBaseline", "MODEL.LOSSES.NAME", "
         ("MODEL.META_ARCHITECTURE", "MoCo"),
         ("MODEL.META_ARCHITECTURE", "Distiller", "KD.EMA.ENABLED", "True"),
         ("INPUT.SIZE_TRAIN", "[256]"),
+        ("INPUT.SIZE_TRAIN", "[0]", "INPUT.SIZE_TEST", "[0]", "INPUT.PADDING.ENABLED", "False"),
         ("INPUT.AFFINE.ENABLED", "True"),
         ("SOLVER.WARMUP_ITERS", "100000"),
     ],
@@ -141,6 +142,9 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
         (("MODEL.PIXEL_STD", "[]"), "PIXEL_STD is ..; it is three"),
         (("MODEL.HEADS.WITH_BNNECK", "True", "MODEL.HEADS.NORM", "FrozenBN"), "FrozenBN cannot be used"),
         (("INPUT.SIZE_TRAIN", "[0, 3]"), r"INPUT.SIZE_TRAIN is \[0, 3\]"),
+        (("INPUT.SIZE_TRAIN", "[0]", "INPUT.PADDING.ENABLED", "True"), "INPUT.PADDING has no size"),
+        ((*BASE, "INPUT.SIZE_TRAIN", "[0]"), "CrossDomainBaseline .* is built for one size"),
+        (("MODEL.META_ARCHITECTURE", "MGN", "INPUT.SIZE_TRAIN", "[0]"), "gives MGN 1 feature rows"),
         (("INPUT.SIZE_TEST", "[]"), r"INPUT.SIZE_TEST is \[\]"),
         (
             ("MODEL.BACKBONE.NAME", "build_vit_backbone", "INPUT.SIZE_TEST", "[224, 224]"),
