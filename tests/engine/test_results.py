@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from dnreid_plugins.engine import files
-from dnreid_plugins.engine.files import remove_leftovers
 from dnreid_plugins.engine.evaluate import by_set, numbers
+from dnreid_plugins.engine.files import remove_leftovers
 from dnreid_plugins.engine.results import log_results, read_results, update_results
 
 
