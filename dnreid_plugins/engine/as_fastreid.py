@@ -8,7 +8,7 @@ import fastreid.engine
 import fastreid.engine.defaults
 
 from .distributed import launch
-from .predictor import Predictor
+from .predictor import UnitPredictor
 from .trainer import CrossDomainTrainer
 
 
@@ -16,7 +16,7 @@ def take_over() -> None:
     """``from fastreid.engine import DefaultTrainer, DefaultPredictor, launch`` gives ours in this process."""
     for module in (fastreid.engine, fastreid.engine.defaults):
         module.DefaultTrainer = CrossDomainTrainer
-        module.DefaultPredictor = Predictor
+        module.DefaultPredictor = UnitPredictor
     # In fast-reid `launch` names both a module and the function in it.
     sys.modules["fastreid.engine.launch"].launch = launch  # type: ignore[attr-defined]
     fastreid.engine.launch = launch
