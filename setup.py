@@ -29,7 +29,16 @@ REQUIRED = [
     "tqdm>=4.66",
     "yacs>=0.1.8",
 ]
+# What torch.onnx.export and fast-reid's onnx_export.py need.
+EXPORT = [
+    "onnx>=1.16",
+    "onnxoptimizer>=0.3.13",
+    "onnxruntime>=1.19",
+    "onnxscript>=0.1",
+    "onnxsim>=0.4.36",
+]
 DEV = [
+    *EXPORT,
     "hypothesis>=6.100",
     "import-linter>=2.5",
     "mypy>=1.15",
@@ -52,5 +61,5 @@ setup(
     packages=find_packages(include=["dnreid_plugins", "dnreid_plugins.*"]),
     package_data={"dnreid_plugins": ["py.typed", "**/*.safetensors", "**/*.yml", "**/*.html", "**/*.css"]},
     install_requires=REQUIRED,
-    extras_require={"dev": DEV},
+    extras_require={"dev": DEV, "export": EXPORT},
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -21,12 +20,12 @@ class DomainImages(Tensor):
     """
 
     domains: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
     def of(cls, images: Tensor, domains: Tensor) -> DomainImages:
         """The same memory as ``images``."""
-        result = cast(DomainImages, images.as_subclass(cls))
+        result = images.as_subclass(cls)
         result.domains = domains
         return result
 

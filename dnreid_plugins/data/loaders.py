@@ -65,7 +65,7 @@ class CpuGpuLoader(SentenceLoader):
         kwargs.pop("pin_memory", None)
         super().__init__(**kwargs)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         for batch in super().__iter__():
             if isinstance(batch, dict) and "domains" in batch:
                 batch["images"] = DomainImages.of(batch["images"], batch["domains"])

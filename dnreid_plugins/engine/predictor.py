@@ -71,7 +71,7 @@ class Predictor(DefaultPredictor):
     def _transformed(self, image: Tensor | np.ndarray) -> Tensor:
         images = image
         if isinstance(images, np.ndarray):
-            images = torch.from_numpy(np.ascontiguousarray(images)).movedim(-1, 0)
+            images = torch.from_numpy(np.array(images)).movedim(-1, 0)
         images = images[None] if images.ndim == 3 else images
         if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
             raise ValueError(

@@ -16,7 +16,9 @@ class SingleDomain(nn.Module):
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def __init__(self, *, backbone: nn.Module, heads: nn.Module, pixel_mean: Tensor, pixel_std: Tensor) -> None:
+    def __init__(
+        self, *, backbone: nn.Module, heads: nn.Module, pixel_mean: Tensor, pixel_std: Tensor
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.heads = heads

@@ -7,6 +7,7 @@ import io
 import sys
 
 import onnx
+import onnxoptimizer
 import torch
 from fastreid.config import get_cfg
 from fastreid.data import build_reid_test_loader
@@ -14,6 +15,7 @@ from fastreid.engine import DefaultPredictor
 from fastreid.evaluation import evaluate_rank
 from fastreid.modeling.meta_arch import build_model
 from fastreid.utils.checkpoint import Checkpointer
+from onnxsim import simplify
 from tiny_run import register_tiny_backbone
 
 
@@ -52,11 +54,6 @@ def in_export(cfg):
     with torch.no_grad(), io.BytesIO() as file:
         torch.onnx.export(model, images, file, operator_export_type=kind)
         graph = onnx.load_from_string(file.getvalue())
-    try:
-        import onnxoptimizer
-        from onnxsim import simplify
-    except ImportError:
-        return graph.SerializeToString()
     passes = ["extract_constant_to_initializer", "eliminate_unused_initializer", "fuse_bn_into_conv"]
     graph, equal = simplify(onnxoptimizer.optimize(graph, passes))
     assert equal

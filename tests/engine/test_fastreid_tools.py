@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
@@ -43,7 +44,13 @@ def model(tiny_cfg: CfgNode) -> Any:
 def tools(model: Any, folder: Path, root: Path, *opts: str) -> subprocess.CompletedProcess[str]:
     torch.save({"model": model.state_dict()}, folder / "w.pth")
     script = Path(__file__).with_name("fastreid_tools.py")
-    words = [str(TESTS / "tiny.yml"), str(folder / "found.pth"), "MODEL.WEIGHTS", str(folder / "w.pth"), *opts]
+    words = [
+        str(TESTS / "tiny.yml"),
+        str(folder / "found.pth"),
+        "MODEL.WEIGHTS",
+        str(folder / "w.pth"),
+        *opts,
+    ]
     return subprocess.run(
         [sys.executable, "-m", "dnreid_plugins", str(script), *words],
         cwd=TESTS.parent,
@@ -67,7 +74,6 @@ def unit_features(model: Any, cfg: CfgNode, items: list[Any]) -> Tensor:
 def test_every_tool_gets_the_features_of_its_domain(
     model: Any, tiny_cfg: CfgNode, tiny_root: Path, tmp_path: Path
 ) -> None:
-    runtime = pytest.importorskip("onnxruntime")
     done = tools(model, tmp_path, tiny_root, "MODEL.DUAL_STREAM.ASSUME_DOMAIN", "night")
     assert done.returncode == 0, done.stderr[-2000:]
     found = torch.load(tmp_path / "found.pth")
@@ -79,7 +85,7 @@ def test_every_tool_gets_the_features_of_its_domain(
     assert float((found["seen"] * expected).sum(dim=1).min()) > 1 - 1e-6
     assert 100 * found["mAP"] == pytest.approx(evaluate(model, dataset, tiny_cfg)["D2N"]["mAP"], abs=1e-3)
     # demo.py and onnx_export.py: the domain that the key says
-    session = runtime.InferenceSession(found["onnx"])
+    session = onnxruntime.InferenceSession(found["onnx"])
     name = session.get_inputs()[0].name
     night = [place for place, item in enumerate(items) if item.domain == 1]
     day = [place for place, item in enumerate(items) if item.domain == 0]

@@ -27,10 +27,10 @@ class CrossDomainBaseline(nn.Module):
     """Any fast-reid backbone behind `DualStream`, a neck, a prototype memory and a list of loss heads.
 
     In eval mode ``model(batch)`` returns features ``(B, D)`` as fast-reid's own architectures do; a model with
-    two streams refuses a batch without ``domains`` unless ``assume_domain`` says what it is. In train mode it returns ``{"loss_<head>": scalar}``, each already
-    weighted, and keeps the batch's detached features in `last_batch` for the memory update and the
-    features themselves in `last_features` for the loss audit. With several processes all of these, losses
-    included, are those of the global batch, and equal in every process.
+    two streams refuses a batch without ``domains`` unless ``assume_domain`` says what it is. In train mode it
+    returns ``{"loss_<head>": scalar}``, each already weighted, and keeps the batch's detached features in
+    `last_batch` for the memory update and the features themselves in `last_features` for the loss audit. With
+    several processes all of these, losses included, are those of the global batch, and equal in every process.
 
     Args:
         backbone, heads: as fast-reid builds them.
