@@ -32,7 +32,16 @@ REQUIRED = [
     "tqdm>=4.66",
     "yacs>=0.1.8",
 ]
+# What torch.onnx.export and fast-reid's onnx_export.py need.
+EXPORT = [
+    "onnx>=1.16",
+    "onnxoptimizer>=0.3.13",
+    "onnxruntime>=1.19",
+    "onnxscript>=0.1",
+    "onnxsim>=0.4.36",
+]
 DEV = [
+    *EXPORT,
     "hypothesis>=6.100",
     "import-linter>=2.5",
     "mypy>=1.15",
@@ -77,5 +86,5 @@ setup(
     },
     cmdclass={"build_py": BuildWithConfigs},
     install_requires=REQUIRED,
-    extras_require={"dev": DEV},
+    extras_require={"dev": DEV, "export": EXPORT},
 )

@@ -91,6 +91,7 @@ class _PackageConfig:
 
 def mend() -> None:
     """Replace the fast-reid symbols that cannot work, or work wrongly, on today's machines."""
+    import fastreid.data
     import fastreid.data.build as build
     import fastreid.data.common as common
     import fastreid.data.data_utils as data_utils
@@ -98,12 +99,14 @@ def mend() -> None:
     import fastreid.data.transforms as transforms
     import fastreid.engine.defaults as defaults
     import fastreid.evaluation
+    import fastreid.evaluation.rank as rank
     import fastreid.evaluation.reid_evaluation as reid_evaluation
     from fastreid.layers import any_softmax
     from fastreid.modeling import meta_arch
     from fastreid.modeling.meta_arch import META_ARCH_REGISTRY, baseline, mgn, moco
     from fastreid.utils import history_buffer
 
+    from .data.dataset import DomainCommDataset
     from .data.images import read_image
     from .data.loaders import CpuGpuLoader, collate
     from .data.transforms import build_transforms
@@ -132,6 +135,8 @@ def mend() -> None:
     bases.Dataset.__init__ = _in_order(bases.Dataset.__init__)
     # data.build.DataLoaderX: opened a CUDA stream even without CUDA; its thread hung on a data set error.
     build.DataLoaderX = CpuGpuLoader
+    # CommDataset: forgot which domain an image of ours has.
+    fastreid.data.CommDataset = common.CommDataset = build.CommDataset = DomainCommDataset
     # data.build.fast_batch_collator: turned unknown types into None.
     build.fast_batch_collator = collate
     # data.data_utils.read_image: palette indices became colours, other modes kept 2 or 4 channels.
@@ -140,6 +145,8 @@ def mend() -> None:
     build.build_transforms = transforms.build_transforms = build_transforms
     # ReidEvaluator: wrong ROC, stale rows on small galleries, NaN ranked without a word, CUDA for re-ranking.
     fastreid.evaluation.ReidEvaluator = defaults.ReidEvaluator = DomainReidEvaluator
+    # evaluation.evaluate_rank: visualize_result.py takes it from there, where it is not.
+    fastreid.evaluation.evaluate_rank = rank.evaluate_rank
     # HistoryBuffer: kept a million values of every scalar, 100 MB after 40,000 steps; its readers look at 20.
     history_buffer.HistoryBuffer.__init__.__defaults__ = (KEPT_VALUES,)
     # ReidEvaluator._compile_dependencies: ran make inside site-packages.

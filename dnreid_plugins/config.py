@@ -48,6 +48,9 @@ def _add_model_config(cfg: CfgNode) -> None:
     # How batch norm of the shared part sees the two domains: "joint" (one concatenated pass), "separate" (one pass
     # per domain, running statistics mixed) or "frozen" (the running statistics of the start are used and kept).
     cfg.MODEL.DUAL_STREAM.SHARED_BN = "joint"
+    # What images are whose domain nobody says, as in fast-reid's demo.py and onnx_export.py: "day", "night", or ""
+    # (a model with two streams refuses them).
+    cfg.MODEL.DUAL_STREAM.ASSUME_DOMAIN = ""
 
     # Keep images and convolution weights in channels-last order; often faster, same values up to rounding.
     cfg.MODEL.CHANNELS_LAST = False

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .collate import LoadFailure, collate
 from .dataset import DomainDataset
+from .domains import DomainImages
 from .errors import DataError, lost_worker
 from .samplers import SeededIndex
 from .transforms import DomainTransform, build_domain_transform
@@ -63,11 +64,18 @@ class CpuGpuLoader(SentenceLoader):
     Batches stay on the CPU, in pinned memory where there is CUDA: a loader cannot know ``MODEL.DEVICE``, which
     may be "cpu" on a machine with CUDA. Our trainer moves them to the model's device; for every other loop
     (fast-reid's own trainers, precise batch norm, evaluation) ``preprocess_image`` does so (``compat.py``).
+    Images whose domains are known come as `DomainImages`, since fast-reid's tools pass on nothing else.
     """
 
     def __init__(self, local_rank: int, **kwargs: Any) -> None:
         kwargs.pop("pin_memory", None)
         super().__init__(**kwargs)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, dict) and "domains" in batch:
+                batch["images"] = DomainImages.of(batch["images"], batch["domains"])
+            yield batch
 
 
 class InferenceSlice(Sampler[list[int]]):

@@ -22,7 +22,7 @@ from ..workers import also_call
 from .config_merge import ConfigError, tests_follow
 from .distributed import launch
 from .overrides import schedule_hook
-from .predictor import Predictor
+from .predictor import UnitPredictor
 from .run_folder import look_before
 from .shipped import find_config
 from .solver import build_optimizer
@@ -46,7 +46,7 @@ def take_over() -> None:
     CfgNode.merge_from_list = _merge_and_follow
     for module in (fastreid.engine, defaults):
         module.DefaultTrainer = CrossDomainTrainer
-        module.DefaultPredictor = Predictor
+        module.DefaultPredictor = UnitPredictor
         module.default_setup = default_setup
     # In fast-reid `launch` names both a module and the function in it.
     sys.modules["fastreid.engine.launch"].launch = launch  # type: ignore[attr-defined]

@@ -15,6 +15,18 @@ class Domain(IntEnum):
     DAY = 0
     NIGHT = 1
 
+    @classmethod
+    def named(cls, name: str | int) -> Domain:
+        """``"day"`` or ``"night"`` in any case, 0 or 1, or a `Domain`.
+
+        Raises:
+            ValueError: anything else.
+        """
+        for domain in cls:
+            if name == domain or str(name).lower() == domain.name.lower():
+                return domain
+        raise ValueError(f"The domain is {name!r}; it is 'day' (0) or 'night' (1).")
+
     @property
     def other(self) -> Domain:
         return Domain(1 - self.value)
