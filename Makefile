@@ -37,8 +37,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 demo: $(VENV)/.installed  ## train CIA on the embedded data, evaluate before and after, day->night and night->day
-	$(BIN)/python tools/train_net.py --config-file projects/CIA/configs/dnmini.yml \
-	    OUTPUT_DIR logs/demo DATALOADER.NUM_WORKERS 1 $(DEMO_ARGS)
+	$(BIN)/python -m dnreid_plugins demo $(DEMO_ARGS)
 
 test: $(VENV)/.installed-dev  ## all tests but the stress runs, with line coverage
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term --cov-fail-under=$(COVERAGE_MIN) $(PYTEST_ARGS)

@@ -4,18 +4,21 @@
 ``pip install --no-deps fastreid==1.4.0`` (the Makefile does that) and what it really imports is listed here.
 """
 
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 
 REQUIRED = [
-    "faiss-cpu>=1.9",
+    "faiss-cpu>=1.9",  # fast-reid imports it at once; of our own functions only knn_table(search="faiss") asks it
     "matplotlib>=3.9",
     "numba>=0.61",
     "numpy>=2.0",
     "open_clip_torch>=2.30",
+    "packaging>=23.0",
     "pillow>=10.3",
     "pyyaml>=6.0",
     "safetensors>=0.4.3",
@@ -29,7 +32,16 @@ REQUIRED = [
     "tqdm>=4.66",
     "yacs>=0.1.8",
 ]
+# What torch.onnx.export and fast-reid's onnx_export.py need.
+EXPORT = [
+    "onnx>=1.16",
+    "onnxoptimizer>=0.3.13",
+    "onnxruntime>=1.19",
+    "onnxscript>=0.1",
+    "onnxsim>=0.4.36",
+]
 DEV = [
+    *EXPORT,
     "hypothesis>=6.100",
     "import-linter>=2.5",
     "mypy>=1.15",
@@ -38,6 +50,25 @@ DEV = [
     "pytest-xdist>=3.6",
     "ruff>=0.12",
 ]
+
+
+class BuildWithConfigs(build_py):
+    """The configs lie beside the package; a wheel gets a copy in it, with the same relative paths."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return  # the source tree is used as it is
+        target = Path(self.build_lib) / "dnreid_plugins" / "_configs"
+        shutil.rmtree(target, ignore_errors=True)
+        sources = [*(HERE / "configs").rglob("*.yml"), *(HERE / "projects").glob("*/configs/**/*.yml")]
+        if not sources:
+            raise SystemExit(f"error: {HERE} has no configs/, without which the package cannot be built.")
+        for source in sources:
+            copy = target / source.relative_to(HERE)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)
+
 
 readme = HERE / "README.md"
 
@@ -50,7 +81,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["dnreid_plugins", "dnreid_plugins.*"]),
-    package_data={"dnreid_plugins": ["py.typed", "**/*.safetensors", "**/*.yml", "**/*.html", "**/*.css"]},
+    package_data={
+        "dnreid_plugins": ["py.typed", "**/*.safetensors", "**/*.json", "**/*.yml", "**/*.html", "**/*.css"]
+    },
+    cmdclass={"build_py": BuildWithConfigs},
     install_requires=REQUIRED,
-    extras_require={"dev": DEV},
+    extras_require={"dev": DEV, "export": EXPORT},
 )

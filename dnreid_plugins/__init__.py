@@ -4,15 +4,40 @@ Importing this package registers its data sets, backbones, heads, meta-architect
 fast-reid and adds its keys to fast-reid's default config; nothing else happens at import.
 """
 
-from . import compat
+import functools
+import sys
 
-compat.import_fastreid()
-
-from . import config, data, evaluation, labels, modeling  # noqa: E402
-from .engine import stages  # noqa: E402
-
-compat.mend()
-config.extend_defaults()
+if sys.version_info < (3, 10):  # noqa: UP036  (the source as it is, run by an old Python, comes as far as here)
+    raise ImportError(
+        f"dnreid_plugins needs Python 3.10 or newer, this is {sys.version_info[0]}.{sys.version_info[1]}: "
+        "run it with a newer one",
+        name=__name__,  # makes `python -m dnreid_plugins` say the sentence alone
+    )
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "config", "data", "evaluation", "labels", "modeling", "stages"]
+__all__ = ["__version__", "load"]
+
+
+@functools.cache
+def load() -> None:
+    """What the import does. It takes seconds, so ``python -m dnreid_plugins`` says a word first and then calls it."""
+    from . import compat
+
+    compat.import_fastreid()
+
+    from . import config, data, evaluation, labels, modeling, workers  # noqa: F401  (registers)
+    from .engine import stages  # noqa: F401
+
+    compat.mend()
+    config.extend_defaults()
+    workers.install()
+
+
+def _is_the_command() -> bool:
+    """Is this ``python -m dnreid_plugins``? Python sets ``argv[0]`` to -m while it looks for the main module."""
+    words = sys.orig_argv
+    return sys.argv[:1] == ["-m"] and "-m" in words and words[words.index("-m") + 1 :][:1] == [__name__]
+
+
+if not _is_the_command():
+    load()

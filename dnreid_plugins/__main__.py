@@ -1,31 +1,105 @@
-"""``python -m dnreid_plugins SCRIPT ARGS``: run an unmodified fast-reid script with the plug-ins in.
+"""``python -m dnreid_plugins ...``: fast-reid's own scripts with the plug-ins in, the demo, lists of what there is.
 
-The script's ``DefaultTrainer`` becomes `CrossDomainTrainer` and its ``launch`` knows the CPU; subclasses of
+A script's ``DefaultTrainer`` becomes `CrossDomainTrainer` and its ``launch`` knows the CPU; subclasses of
 ``DefaultTrainer`` in the script keep their overrides.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import runpy
 import sys
 
-from dnreid_plugins.engine.as_fastreid import take_over
+USAGE = """\
+usage: python -m dnreid_plugins SCRIPT [ARGS...]       run a fast-reid script with the plug-ins in
+       python -m dnreid_plugins -m MODULE [ARGS...]    the same for a module, as `python -m` does
+       python -m dnreid_plugins demo [KEY VALUE...]    train CIA on the embedded data, evaluate before and after
+       python -m dnreid_plugins train [ARGS...]        train or evaluate, with fast-reid's command line
+       python -m dnreid_plugins list KIND              what there is of methods, datasets, configs or backbones
+       python -m dnreid_plugins doctor                 what is installed here and whether it fits\
+"""
+DEMO = ["OUTPUT_DIR", "logs/demo", "DATALOADER.NUM_WORKERS", "1"]
 
 
 def main() -> None:
-    """Run the script named on the command line as ``__main__``."""
-    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        sys.exit(
-            "usage: python -m dnreid_plugins SCRIPT [ARGS...]: runs a fast-reid script with the plug-ins in"
-        )
-    script = sys.argv[1]
-    if not os.path.isfile(script):
-        sys.exit(f"error: there is no script {script!r}; name the path of a fast-reid training script.")
-    sys.argv = sys.argv[1:]
-    sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
+    """Do what the command line says."""
+    words = sys.argv[1:]
+    if words[:1] in (["-h"], ["--help"]):
+        sys.stdout.write(f"{USAGE}\n")
+    elif not words:
+        sys.exit(f"error: nothing to run was named.\n{USAGE}")
+    elif words[0] == "doctor":
+        from dnreid_plugins.engine.doctor import examine
+
+        text, well = examine()
+        sys.stdout.write(text)
+        sys.exit(0 if well else 1)
+    elif words[0] == "train":
+        load()
+        from .engine.cli import main as train
+
+        train(words[1:])
+    elif words[0] == "demo":
+        # Small convolutions run fastest on one thread; torch reads this when it is imported.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        load()
+        from .engine.cli import main as train
+        from .engine.shipped import config_path
+
+        train(["--config-file", str(config_path("CIA/dnmini")), *DEMO, *words[1:]])
+    elif words[0] == "list":
+        load()
+        from .engine.lists import text_of
+
+        try:
+            sys.stdout.write(f"{text_of(words[1] if len(words) > 1 else '')}\n")
+        except ValueError as error:
+            sys.exit(f"error: {error}")
+    else:
+        run(words)
+
+
+def run(words: list[str]) -> None:
+    """Run the script or module of the command line as ``__main__``."""
+    as_module = words[0] == "-m"
+    if words == ["-m"]:
+        sys.exit("error: -m needs the name of a module behind it.")
+    if not as_module and not os.path.isfile(words[0]):
+        sys.exit(f"error: there is no script {words[0]!r}; name the path of a fast-reid training script.")
+    load()
+    from .engine.as_fastreid import take_over
+    from .engine.cli import sentences
+
     take_over()
-    runpy.run_path(script, run_name="__main__")
+    with sentences(ours_only=True):
+        if as_module:
+            sys.argv = words[1:]
+            try:
+                runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+            except ImportError as error:
+                if error.name is not None or not str(error).startswith(("No module", "No code")):
+                    raise
+                sys.exit(f"error: {error}; name one that `python -m` would run.")
+        else:
+            sys.argv = words
+            sys.path.insert(0, os.path.dirname(os.path.abspath(words[0])))
+            runpy.run_path(words[0], run_name="__main__")
+
+
+def load() -> None:
+    """Import what takes seconds, with a word before each part of it."""
+    silent = os.environ.get("RANK", "0") != "0"
+    say("loading PyTorch", silent)
+    importlib.import_module("torchvision")
+    say("loading fast-reid and the plug-ins", silent)
+    importlib.import_module("dnreid_plugins").load()
+
+
+def say(text: str, silent: bool) -> None:
+    if not silent:
+        sys.stderr.write(f"dnreid_plugins: {text} ...\n")
+        sys.stderr.flush()
 
 
 if __name__ == "__main__":

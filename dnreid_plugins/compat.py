@@ -7,18 +7,17 @@ it. Remedies change objects in memory; nothing is written into site-packages.
 
 from __future__ import annotations
 
-import collections
-import collections.abc
 import copy
 import functools
 import importlib
 import importlib.metadata
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from . import old_names
 
 INSTALL_COMMAND = "pip install --no-deps fastreid==1.4.0"
 #: Newest values of a scalar that stay in memory; the mean over all of them is kept apart.
@@ -40,23 +39,9 @@ def import_fastreid() -> None:
         raise ImportError(
             f"dnreid_plugins needs fast-reid 1.4.0, which is not installed; run: {INSTALL_COMMAND}"
         ) from None
-    six = types.ModuleType("torch._six")
-    six.string_classes = str  # type: ignore[attr-defined]
-    had_mapping = hasattr(collections, "Mapping")
-    previous_six = sys.modules.get("torch._six")
-    sys.modules["torch._six"] = six
-    if not had_mapping:
-        collections.Mapping = collections.abc.Mapping  # type: ignore[attr-defined]
-    try:
+    with old_names.in_place():
         for name in ("config", "data", "evaluation", "modeling", "solver", "utils", "engine"):
             importlib.import_module(f"fastreid.{name}")
-    finally:
-        if previous_six is None:
-            del sys.modules["torch._six"]
-        else:
-            sys.modules["torch._six"] = previous_six
-        if not had_mapping:
-            del collections.Mapping  # type: ignore[attr-defined]
 
 
 def _preprocess_image(self: Any, batched_inputs: Any) -> Any:
@@ -106,16 +91,22 @@ class _PackageConfig:
 
 def mend() -> None:
     """Replace the fast-reid symbols that cannot work, or work wrongly, on today's machines."""
+    import fastreid.data
     import fastreid.data.build as build
     import fastreid.data.common as common
+    import fastreid.data.data_utils as data_utils
     import fastreid.data.datasets.bases as bases
+    import fastreid.data.transforms as transforms
     import fastreid.engine.defaults as defaults
     import fastreid.evaluation
+    import fastreid.evaluation.rank as rank
     import fastreid.evaluation.reid_evaluation as reid_evaluation
     from fastreid.layers import any_softmax
+    from fastreid.modeling import meta_arch
     from fastreid.modeling.meta_arch import META_ARCH_REGISTRY, baseline, mgn, moco
     from fastreid.utils import history_buffer
 
+    from .data.dataset import DomainCommDataset
     from .data.images import read_image
     from .data.loaders import CpuGpuLoader, collate
     from .data.transforms import build_transforms
@@ -139,19 +130,23 @@ def mend() -> None:
     # moco.Memory: an image was its own positive, empty rows counted as class 0.
     moco.Memory = QueueMemory
     # Distiller: the EMA teacher was in no checkpoint, teachers used batch statistics.
-    META_ARCH_REGISTRY._obj_map["Distiller"] = Distiller
+    META_ARCH_REGISTRY._obj_map["Distiller"] = meta_arch.Distiller = Distiller
     # Dataset: readers list images in the file system's order.
     bases.Dataset.__init__ = _in_order(bases.Dataset.__init__)
     # data.build.DataLoaderX: opened a CUDA stream even without CUDA; its thread hung on a data set error.
     build.DataLoaderX = CpuGpuLoader
+    # CommDataset: forgot which domain an image of ours has.
+    fastreid.data.CommDataset = common.CommDataset = build.CommDataset = DomainCommDataset
     # data.build.fast_batch_collator: turned unknown types into None.
     build.fast_batch_collator = collate
     # data.data_utils.read_image: palette indices became colours, other modes kept 2 or 4 channels.
-    common.read_image = read_image
+    common.read_image = data_utils.read_image = read_image
     # data.transforms.build_transforms: AFFINE raised, the patch pool held 18 GiB per worker.
-    build.build_transforms = build_transforms
+    build.build_transforms = transforms.build_transforms = build_transforms
     # ReidEvaluator: wrong ROC, stale rows on small galleries, NaN ranked without a word, CUDA for re-ranking.
     fastreid.evaluation.ReidEvaluator = defaults.ReidEvaluator = DomainReidEvaluator
+    # evaluation.evaluate_rank: visualize_result.py takes it from there, where it is not.
+    fastreid.evaluation.evaluate_rank = rank.evaluate_rank
     # HistoryBuffer: kept a million values of every scalar, 100 MB after 40,000 steps; its readers look at 20.
     history_buffer.HistoryBuffer.__init__.__defaults__ = (KEPT_VALUES,)
     # ReidEvaluator._compile_dependencies: ran make inside site-packages.

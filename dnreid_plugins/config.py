@@ -72,7 +72,17 @@ _keys(
         "joint",
         Literal["joint", "separate", "frozen"],
         'How batch norm of the shared part sees the two domains: "joint" (one concatenated pass), "separate" (one '
-        'pass per domain, running statistics mixed) or "frozen" (the running statistics of the start are used and kept).',
+        'pass per domain, running statistics mixed) or "frozen" (the running statistics of the start are kept).',
+    ),
+)
+_keys(
+    "MODEL.DUAL_STREAM",
+    (
+        "ASSUME_DOMAIN",
+        "",
+        Literal["", "day", "night"],
+        "What images are whose domain nobody says, as in fast-reid's demo.py and onnx_export.py; a model with two "
+        'streams refuses them where this is "".',
     ),
 )
 _keys(
@@ -105,6 +115,27 @@ _keys(
         "DN-Wild: every test image is a query, not only those of the query lists; papers silent (U28).",
     ),
     ("DNMINI_SEED", 0, CountOrNone, "Seed of the rendered data set DNMini; 0 is the published one."),
+    (
+        "DAY_DIR",
+        "",
+        str,
+        "Folder of the day images of DayNightFolder; empty: day/ in $FASTREID_DATASETS or in the one folder there "
+        "that holds both.",
+    ),
+    ("NIGHT_DIR", "", str, "Folder of its night images, likewise."),
+    (
+        "FOLDER_IDS",
+        "auto",
+        Literal["auto", "none", "folders"],
+        'What the sub-folders of DayNightFolder are: "folders" = identities, "none" = nothing, "auto" = identities if '
+        "every image lies in one and both domains share some.",
+    ),
+    (
+        "SKIP_BAD",
+        False,
+        bool,
+        "Train without the images that cannot be read; False: name them all and stop before the training.",
+    ),
 )
 _keys(
     "SOLVER",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +101,34 @@ def tiny(name: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     cfg.merge_from_file(str(Path(__file__).parent / name))
     cfg.OUTPUT_DIR = str(tmp_path / "out")
     return cfg
+
+
+@pytest.fixture
+def supervised_cfg(tiny_cfg: CfgNode) -> CfgNode:
+    """fast-reid's Baseline on identities: two epochs of two iterations, each evaluated."""
+    opts: list[Any] = ["MODEL.META_ARCHITECTURE", "Baseline", "MODEL.HEADS.NAME", "EmbeddingHead"]
+    opts += ["MODEL.LOSSES.NAME", ("CrossEntropyLoss",), "DATALOADER.SAMPLER_TRAIN", "TrainingSampler"]
+    opts += ["DATALOADER.ITERS_PER_EPOCH", 2, "SOLVER.STEPS", []]
+    tiny_cfg.merge_from_list([*opts, "TEST.EVAL_START", False, "TEST.EVAL_PERIOD", 1])
+    return tiny_cfg
+
+
+@pytest.fixture
+def as_fastreid(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a script finds under ``python -m dnreid_plugins``; everything is as before afterwards."""
+    from fastreid.engine.train_loop import TrainerBase
+
+    from dnreid_plugins import old_names
+    from dnreid_plugins.engine.as_fastreid import take_over
+
+    names = ("DefaultTrainer", "DefaultPredictor", "default_setup", "seed_all_rng", "launch")
+    names += ("build_optimizer", "LRScheduler")
+    for module in ("engine", "engine.defaults", "engine.launch", "engine.hooks", "solver", "solver.build"):
+        for name in names:
+            found = sys.modules[f"fastreid.{module}"]
+            if hasattr(found, name):
+                monkeypatch.setattr(found, name, getattr(found, name))
+    monkeypatch.setattr(TrainerBase, "__init__", TrainerBase.__init__)
+    with old_names.in_place():
+        take_over()
+        yield

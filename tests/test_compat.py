@@ -6,14 +6,21 @@ import collections
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import fastreid.data.build as build
+import fastreid.data.common as common
+import fastreid.evaluation
+import numpy as np
 import pytest
 import torch
 from fastreid.config import get_cfg
+from fastreid.data import CommDataset
 from fastreid.modeling.meta_arch import build_model
+from PIL import Image
 
 from dnreid_plugins import compat
+from dnreid_plugins.data.items import DomainItem
 
 
 def fresh(code: str) -> subprocess.CompletedProcess[str]:
@@ -157,3 +164,23 @@ print("compile_helper" in inspect.getsource(r.ReidEvaluator._compile_dependencie
 """
     )
     assert plain.stdout.split()[-1] == "True", "fast-reid no longer compiles at run time: drop the remedy"
+
+
+def test_the_ranking_is_where_visualize_result_takes_it_from() -> None:
+    own = Path(fastreid.evaluation.__file__).read_text()
+    assert "evaluate_rank" not in own, "fast-reid exports evaluate_rank now: drop the remedy"
+    ids, cameras = (np.array([1, 2]), np.array([2, 1])), (np.zeros(2), np.ones(2))
+    distances = np.array([[1.0, 0.0], [0.0, 1.0]])
+    cmc, precisions, _ = fastreid.evaluation.evaluate_rank(distances, *ids, *cameras, max_rank=1)
+    assert cmc[0] == 1.0 and precisions == [1.0, 1.0]
+
+
+def test_samples_say_the_domain_that_their_item_knows(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    bare = (str(tmp_path / "a.png"), 1, 0)
+    item = DomainItem(*bare, 1)
+    plain = CommDataset.__mro__[1]
+    assert plain.__module__ == "fastreid.data.common"
+    assert "domains" not in plain([item])[0], "fast-reid's samples know their domain now: drop the remedy"
+    assert CommDataset is build.CommDataset is common.CommDataset
+    assert CommDataset([item])[0]["domains"] == 1 and "domains" not in CommDataset([bare])[0]

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dnreid_plugins.engine.cli import main
+if __name__ == "__main__" and os.environ.get("RANK", "0") == "0":
+    print("dnreid_plugins: loading PyTorch and fast-reid ...", file=sys.stderr, flush=True)
+
+try:
+    from dnreid_plugins.engine.cli import main
+except ImportError as error:
+    if error.name != "dnreid_plugins":
+        raise
+    sys.exit(f"error: {error}")
 
 if __name__ == "__main__":
-    result: Any = main()
-    sys.exit(0)
+    main()

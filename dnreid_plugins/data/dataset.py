@@ -8,12 +8,13 @@ from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
+from fastreid.data.common import CommDataset
 from torch.utils.data import Dataset, get_worker_info
 
 from .collate import LoadFailure
 from .errors import DataError
 from .images import read_image
-from .items import domain_of
+from .items import DomainItem, domain_of
 from .samplers import SeededIndex
 from .seeding import generators_kept, seed_generators
 from .transforms import DomainTransform
@@ -67,7 +68,7 @@ class SeededSamples(Dataset[Any]):
 
 
 class DomainDataset(SeededSamples):
-    """Images as fast-reid's sample dict plus ``domains`` and ``indices`` (place in ``items``).
+    """Images as fast-reid's sample dict plus ``domains``, where any is known, and ``indices`` (place in ``items``).
 
     Args:
         items: ``(path, pid, camid)`` in canonical order, :class:`DomainItem` where domains matter.
@@ -89,6 +90,7 @@ class DomainDataset(SeededSamples):
         self.true_ids = np.array([relabel[item[1]] for item in self.items], dtype=np.int64)
         self.camids = np.array([recam[item[2]] for item in self.items], dtype=np.int64)
         self.domains = np.array([domain_of(item) for item in self.items], dtype=np.int64)
+        self._know_domains = know_domains(self.items)
         self._targets = self.true_ids if reveal_ids else np.full_like(self.true_ids, -1)
 
     @property
@@ -109,17 +111,34 @@ class DomainDataset(SeededSamples):
 
     def read(self, index: int, view: int = 0) -> dict[str, Any]:
         path = self.items[index][0]
-        return {
+        sample = {
             "images": self.transform(
                 read_image(path), domain_of(self.items[index]), *([view] if view else [])
             ),
             "targets": int(self._targets[index]),
             "camids": int(self.camids[index]),
             "img_paths": path,
-            "domains": int(self.domains[index]),
             "indices": int(index),
             "views": view,
         }
+        return {**sample, "domains": int(self.domains[index])} if self._know_domains else sample
 
     def complaint(self, index: int) -> str:
         return f"image {self.items[index][0]!r} cannot be transformed"
+
+
+class DomainCommDataset(CommDataset):
+    """fast-reid's data set of a list of images; where the list knows its domains, so do the samples."""
+
+    def __init__(self, img_items: Sequence[tuple[Any, ...]], *args: Any, **kwargs: Any) -> None:
+        super().__init__(img_items, *args, **kwargs)
+        self._know_domains = know_domains(img_items)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = super().__getitem__(index)
+        return {**sample, "domains": int(domain_of(self.img_items[index]))} if self._know_domains else sample
+
+
+def know_domains(items: Sequence[tuple[Any, ...]]) -> bool:
+    """Whether any item has a domain; those of fast-reid's own sets count as day beside it (`domain_of`)."""
+    return any(isinstance(item, DomainItem) for item in items)

@@ -39,5 +39,5 @@ class DomainItem(tuple):
 
 
 def domain_of(item: tuple[Any, ...]) -> Domain:
-    """Domain of an item; an item of one of fast-reid's own data sets has none and counts as day."""
+    """Domain of an item; one of fast-reid's own data sets has none and counts as day where one must be named."""
     return getattr(item, "domain", Domain.DAY)

@@ -8,11 +8,14 @@ from typing import Any
 
 import torch
 from fastreid.config import CfgNode
+from fastreid.data import build_reid_test_loader
+from fastreid.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .collate import LoadFailure, collate
 from .dataset import DomainDataset
-from .errors import DataError
+from .domain_images import DomainImages
+from .errors import DataError, lost_worker
 from .samplers import SeededIndex
 from .transforms import DomainTransform, build_domain_transform
 
@@ -24,6 +27,7 @@ __all__ = [
     "InferenceSlice",
     "SentenceLoader",
     "build_inference_loader",
+    "build_test_loader",
     "build_train_loader",
     "collate",
 ]
@@ -43,12 +47,15 @@ class SentenceLoader(DataLoader[Any]):
         super().__init__(dataset, num_workers=num_workers, **kwargs)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        for batch in super().__iter__():
-            if isinstance(batch, LoadFailure):
-                if batch.traceback:
-                    logger.error("%s\n%s", batch.message, batch.traceback)
-                raise DataError(batch.message)
-            yield batch
+        try:
+            for batch in super().__iter__():
+                if isinstance(batch, LoadFailure):
+                    if batch.traceback:
+                        logger.debug("%s\n%s", batch.message, batch.traceback)
+                    raise DataError(batch.message)
+                yield batch
+        except RuntimeError as error:
+            raise lost_worker(error) or error from None
 
 
 class CpuGpuLoader(SentenceLoader):
@@ -57,11 +64,18 @@ class CpuGpuLoader(SentenceLoader):
     Batches stay on the CPU, in pinned memory where there is CUDA: a loader cannot know ``MODEL.DEVICE``, which
     may be "cpu" on a machine with CUDA. Our trainer moves them to the model's device; for every other loop
     (fast-reid's own trainers, precise batch norm, evaluation) ``preprocess_image`` does so (``compat.py``).
+    Images whose domains are known come as `DomainImages`, since fast-reid's tools pass on nothing else.
     """
 
     def __init__(self, local_rank: int, **kwargs: Any) -> None:
         kwargs.pop("pin_memory", None)
         super().__init__(**kwargs)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, dict) and "domains" in batch:
+                batch["images"] = DomainImages.of(batch["images"], batch["domains"])
+            yield batch
 
 
 class InferenceSlice(Sampler[list[int]]):
@@ -119,3 +133,16 @@ def build_inference_loader(
         persistent_workers=False,
         generator=torch.Generator(),
     )
+
+
+def build_test_loader(cfg: CfgNode, name: str, dataset: Any) -> tuple[Any, int]:
+    """Loader for fast-reid's evaluation loop, queries before gallery, and the number of queries.
+
+    The batches of a day/night set say the domain of each image and its place; a set of fast-reid's own gets
+    fast-reid's loader.
+    """
+    if not hasattr(dataset, "protocol"):
+        return build_reid_test_loader(cfg, dataset_name=name)
+    items = [*dataset.query, *dataset.gallery]
+    loader = build_inference_loader(cfg, items, rank=comm.get_rank(), world_size=comm.get_world_size())
+    return loader, len(dataset.query)

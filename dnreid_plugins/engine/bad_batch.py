@@ -100,8 +100,8 @@ def load_bad_batch(paths: Sequence[str | Path]) -> dict[str, Any]:
             key: value[order] if isinstance(value, Tensor) else [value[i] for i in order.tolist()]
             for key, value in joined.items()
         }
-    parts = {name: [content["parts"][name] for content in contents] for name in whole.get("parts", {})}
-    return {**whole, "batch": joined, "parts": parts}
+    replays = {name: [content["parts"][name] for content in contents] for name in whole.get("parts", {})}
+    return {**whole, "batch": joined, "parts": replays}
 
 
 def _joined(values: list[Any]) -> Any:

@@ -17,6 +17,7 @@ from ..modeling.weight_files import WeightFileError
 from ..runtime.agreement import any_process, computed_once
 from .checkpoint import AtomicCheckpointer
 from .rows import drop_rows
+from .run_folder import STAGE_FILES
 from .state import generator_state, set_generator_state
 from .stop import StopSignals
 
@@ -58,7 +59,10 @@ class Checkpoints(HookBase):
         self._last_time = time.monotonic()
         # The iteration whose state is on disk; the start needs no file.
         self._kept = 0
-        self.signals = StopSignals(lambda: not cfg.OUTPUT_DIR or self._kept == self.owner.iter)
+        self.signals = StopSignals(
+            lambda: not cfg.OUTPUT_DIR or self._kept == self.owner.iter,
+            lambda: bool(cfg.OUTPUT_DIR) and (self._kept > 0 or any(Path(cfg.OUTPUT_DIR).glob(STAGE_FILES))),
+        )
 
     # ------------------------------------------------------------------ writing
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import signal
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,8 @@ from fastreid.modeling.meta_arch import build_model
 from fastreid.utils import comm
 from fastreid.utils.collect_env import collect_env_info
 from fastreid.utils.env import seed_all_rng
-from tabulate import tabulate
 
+from ..data.errors import lost_worker
 from ..labels import NothingClusteredError
 from .checkpoint import AtomicCheckpointer
 from .config_merge import merge_with_suggestions
@@ -25,8 +28,11 @@ from .distributed import launch
 from .files import write_atomically
 from .logs import quiet_screen, setup_logs
 from .preflight import check
-from .results import read_results
+from .shipped import config_path, find_config
+from .stop import Stopped
 from .trainer import CrossDomainTrainer
+
+logger = logging.getLogger(__name__)
 
 # What a user can cause and mend, a full disk or a forbidden folder (OSError) included; anything else is our mistake
 # and keeps its traceback.
@@ -35,8 +41,14 @@ USER_ERRORS = (ValueError, OSError, NothingClusteredError, FloatingPointError)
 
 def main(argv: list[str] | None = None) -> Any:
     """Run one job; exits with code 1 and one sentence on anything the user can mend."""
-    args = default_argument_parser().parse_args(argv)
-    try:
+    words = sys.argv[1:] if argv is None else argv
+    if not words:
+        sys.exit(
+            "error: no config was named; give one and KEY VALUE pairs after it, such as --config-file "
+            f"{config_path('CIA/dnmini')} OUTPUT_DIR logs/first (`python -m dnreid_plugins list configs` names all)."
+        )
+    args = default_argument_parser().parse_args(words)
+    with sentences():
         return launch(
             run,
             args.num_gpus,
@@ -45,9 +57,35 @@ def main(argv: list[str] | None = None) -> Any:
             dist_url=args.dist_url,
             args=(args,),
         )
-    except USER_ERRORS as error:
-        logging.getLogger(__name__).debug("the error's place", exc_info=True)
-        sys.exit(f"error: {sentence_of(error)}")
+
+
+@contextlib.contextmanager
+def sentences(*, ours_only: bool = False) -> Iterator[None]:
+    """Inside, what the user can mend ends the process with code 1 and one sentence; the log file gets its place.
+
+    ``ours_only``: an error that other code than ours raised, a user's script say, stays what it is.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        # While it trains, a run takes the signal itself; see `StopSignals`.
+        logger.warning(
+            "Ended by Ctrl-C while nothing was trained, so nothing is lost; the same command begins again."
+        )
+        raise Stopped(128 + signal.SIGINT) from None
+    except (*USER_ERRORS, RuntimeError) as error:
+        mendable = error if isinstance(error, USER_ERRORS) else lost_worker(error)
+        if mendable is None or (ours_only and mendable is error and not _is_ours(error)):
+            raise
+        logger.debug("the error's place", exc_info=True)
+        sys.exit(f"error: {sentence_of(mendable)}")
+
+
+def _is_ours(error: BaseException) -> bool:
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and place.tb_frame.f_globals.get("__name__", "").startswith("dnreid_plugins.")
 
 
 def sentence_of(error: BaseException) -> str:
@@ -75,13 +113,14 @@ def run(args: Namespace) -> Any:
         trainer.resume_or_load(resume=args.resume)
         keep_config(cfg)
         results = trainer.train()
-    report(cfg)
     return results
 
 
 def setup(args: Namespace) -> CfgNode:
     """Config from file and command line, checked; logs go to ``OUTPUT_DIR/log.txt``."""
     cfg = get_cfg()
+    if args.config_file:
+        args.config_file = str(find_config(args.config_file))
     merge_with_suggestions(cfg, args.config_file, args.opts)
     if args.eval_only:
         cfg.MODEL.BACKBONE.PRETRAIN = False
@@ -90,6 +129,9 @@ def setup(args: Namespace) -> CfgNode:
     setup_logs(cfg.OUTPUT_DIR)
     with quiet_screen():
         log_start(cfg, args)
+    if "DATASETS.NAMES" in args.opts and "DATASETS.TESTS" not in args.opts:
+        text = "The command line sets DATASETS.NAMES and not TESTS; what is scored: DATASETS.TESTS %s."
+        logging.getLogger(__name__).info(text, cfg.DATASETS.TESTS)
     return cfg
 
 
@@ -103,7 +145,7 @@ def log_start(cfg: CfgNode, args: Namespace) -> None:
         text = Path(args.config_file).read_text()
         logger.info("Contents of args.config_file=%s:\n%s", args.config_file, text)
     logger.info("Running with full config:\n%s", cfg)
-    seed_all_rng()
+    seed_all_rng(cfg.SEED)
     if not args.eval_only:
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
 
@@ -114,25 +156,3 @@ def keep_config(cfg: CfgNode) -> None:
         folder = Path(cfg.OUTPUT_DIR)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "config.yaml", lambda file: file.write(cfg.dump().encode()))
-
-
-def report(cfg: CfgNode) -> None:
-    """Log before/after metrics of every set and direction as one table."""
-    results = read_results(cfg.OUTPUT_DIR)
-    rows = []
-    for name in cfg.DATASETS.TESTS:
-        start = results.get("start", {}).get(name, {})
-        for direction, after in results.get(name, {}).items():
-            if not isinstance(after, dict):
-                continue
-            before = start.get(direction, {})
-            for when, metrics in (("before", before), ("after", after)):
-                if metrics:
-                    rows.append([name, direction, when, *[metrics.get(k) for k in COLUMNS]])
-    table = tabulate(
-        rows, headers=["set", "direction", "training", *COLUMNS], floatfmt=".2f", tablefmt="github"
-    )
-    logging.getLogger(__name__).info("Results in percent (%s/results.json):\n%s", cfg.OUTPUT_DIR, table)
-
-
-COLUMNS = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import yaml
 from fastreid.config import CfgNode
 
 SIMILAR_ENOUGH = 0.5
+FLAG = re.compile(r"--[a-z][a-z-]*")
+#: How a value of a type is called, and how one looks.
+KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
 
 
 class ConfigError(ValueError):
@@ -24,7 +28,8 @@ def merge_with_suggestions(
     """Merge a yaml file (with fast-reid's ``_BASE_``), then ``KEY VALUE`` pairs, into ``cfg`` in place.
 
     Whole numbers are taken where a float is wanted and floats without a fraction where a whole number is;
-    lists and tuples stand for each other. Nothing is merged unless everything can be.
+    lists and tuples stand for each other. Nothing is merged unless everything can be. ``DATASETS.TESTS`` follows a
+    ``DATASETS.NAMES`` of ``opts``, see `tests_follow`.
 
     Raises:
         ConfigError: no such file, not a yaml mapping, an unknown key (the nearest known one is named), a
@@ -34,6 +39,12 @@ def merge_with_suggestions(
     if config_file:
         _merge(trial, read_config_file(Path(config_file)), str(config_file))
     pairs = [item for item in opts or () if item != "--"]
+    late = next((item for item in pairs if FLAG.fullmatch(item)), None)
+    if late is not None:
+        raise ConfigError(
+            f"{late} stands among the KEY VALUE pairs, where no flag is read; put all flags before the first pair."
+        )
+    follow = tests_follow(trial, pairs)
     if len(pairs) % 2:
         raise ConfigError(
             f"The command line ends with {pairs[-1]!r}, which has no value; after the flags come KEY VALUE pairs."
@@ -43,7 +54,19 @@ def merge_with_suggestions(
         for part in reversed(key.split(".")):
             nested = {part: nested}
         _merge(trial, nested, "the command line")
+    if follow:
+        dict.__setitem__(trial.DATASETS, "TESTS", trial.DATASETS.NAMES)
     _copy(trial, cfg)
+
+
+def tests_follow(cfg: CfgNode, opts: Sequence[str]) -> bool:
+    """Whether the sets that are scored become the ones that are trained on, now that ``opts`` change these alone.
+
+    So it is where ``cfg`` scores on the very sets that it trains on; a transfer to another set stays one.
+    """
+    keys, sets = set(opts[::2]), cfg.get("DATASETS", {})
+    alone = "DATASETS.NAMES" in keys and "DATASETS.TESTS" not in keys
+    return alone and "TESTS" in sets and tuple(sets["NAMES"]) == tuple(sets["TESTS"])
 
 
 def read_config_file(path: Path) -> Mapping[str, Any]:
@@ -139,7 +162,7 @@ def _fit(value: Any, default: Any, key: str, source: str) -> Any:
         return type(default)(value)
     if default is None or type(value) is type(default):
         return value
-    raise ConfigError(
-        f"{source} sets {key} to {value!r}, a {type(value).__name__}; it must be a {type(default).__name__} "
-        f"such as {default!r}."
-    )
+    kind = KINDS.get(type(default), f"a {type(default).__name__}")
+    sample = type(default)((value,)) if isinstance(default, (list, tuple)) else default
+    such_as = "" if type(default) is bool else f" such as {sample!r}"
+    raise ConfigError(f"{source} sets {key} to {value!r}; it must be {kind}{such_as}.")

@@ -213,8 +213,14 @@ class BestKeeper(HookBase):
 
 
 def selection_score(results: dict[str, Any]) -> float | None:
-    """fast-reid's ``metric``, (mAP + Rank-1) / 2 in percent, over the directions of the first test set."""
-    for directions in results.values():
+    """fast-reid's ``metric``, (mAP + Rank-1) / 2 in percent, over the directions of the first test set.
+
+    A script's own evaluator may give the metrics of a set without directions; its ``metric`` counts then.
+    """
+    for found in results.values():
+        if "metric" in found:
+            return found["metric"]
+        directions = found if "mAP" not in found else {"": found}
         chosen = [
             (metrics["mAP"] + metrics["Rank-1"]) / 2
             for name, metrics in directions.items()

@@ -21,6 +21,7 @@ from ..labels import Labels, TrainImages
 from ..labels.build import describe
 from ..runtime.agreement import check_agreement, computed_once
 from .state import epoch_from_state, epoch_to_state
+from .time_left import TrainingLine
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +144,11 @@ class FollowStep(HookBase):
         model.parts.after_step(model.last_batch)
 
 
+def evaluates_after(done: int, period: int, max_epoch: int) -> bool:
+    """Whether there is an evaluation after ``done`` epochs; ``period`` 0 means only at the end."""
+    return done == max_epoch or (period > 0 and done % period == 0)
+
+
 class Evaluate(HookBase):
     """Evaluate every ``period`` epochs (0: only at the end) and after the last epoch.
 
@@ -154,15 +160,14 @@ class Evaluate(HookBase):
         self.evaluate = evaluate
 
     def after_epoch(self) -> None:
-        done = self.trainer.epoch + 1
-        if done == self.trainer.max_epoch or (self.period > 0 and done % self.period == 0):
+        if evaluates_after(self.trainer.epoch + 1, self.period, self.trainer.max_epoch):
             results = self.evaluate()
             self.trainer.storage.iter = self.trainer.iter
             self.trainer.storage.put_scalars(**flatten(results), smoothing_hint=False)
 
 
 class Writers(HookBase):
-    """Run the event writers every ``period`` iterations and at each epoch's end.
+    """Run the event writers every ``period`` iterations and at each epoch's end, `TrainingLine` when it is due.
 
     They open their files when training starts, after an earlier run in the folder was set aside.
     """
@@ -178,6 +183,9 @@ class Writers(HookBase):
     def after_step(self) -> None:
         if (self.trainer.iter + 1) % self.period == 0:
             self._write()
+        for writer in self.writers:
+            if isinstance(writer, TrainingLine) and writer.due():
+                writer.write()
 
     def after_epoch(self) -> None:
         self._write()

@@ -10,11 +10,18 @@ from collections.abc import Iterator
 from fastreid.utils import comm
 from fastreid.utils.logger import setup_logger
 
+from .run_folder import look_before
+
 OURS = "dnreid_plugins"
 
 
 def setup_logs(output_dir: str) -> None:
-    """Log to the screen and to ``<output_dir>/log.txt``; a second run in one process gets its own file only."""
+    """Log to the screen and to ``<output_dir>/log.txt``; a second run in one process gets its own file only.
+
+    What is for looking deeper (level DEBUG, tracebacks above all) goes to the file only.
+    """
+    if output_dir and comm.is_main_process():
+        look_before(output_dir)
     fastreid = logging.getLogger("fastreid")
     ours = logging.getLogger(OURS)
     if getattr(ours, "output_dir", None) != output_dir:
@@ -24,18 +31,21 @@ def setup_logs(output_dir: str) -> None:
         ours.output_dir = output_dir  # type: ignore[attr-defined]
     # The very call that fast-reid's default_setup makes, so that its cache knows it.
     setup_logger(output_dir, distributed_rank=comm.get_rank())
+    for handler in _screens():
+        handler.setLevel(logging.INFO)
     ours.handlers = list(fastreid.handlers)
     ours.setLevel(logging.DEBUG)
+
+
+def _screens() -> list[logging.Handler]:
+    handlers = logging.getLogger("fastreid").handlers
+    return [h for h in handlers if type(h) is logging.StreamHandler and h.stream is sys.stdout]
 
 
 @contextlib.contextmanager
 def quiet_screen() -> Iterator[None]:
     """Inside, only warnings reach the screen; the log file gets everything."""
-    handlers = [
-        h
-        for h in logging.getLogger("fastreid").handlers
-        if type(h) is logging.StreamHandler and h.stream is sys.stdout
-    ]
+    handlers = _screens()
     levels = [handler.level for handler in handlers]
     for handler in handlers:
         handler.setLevel(logging.WARNING)

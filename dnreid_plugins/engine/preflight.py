@@ -14,9 +14,11 @@ from typing import Any
 from fastreid.config import CfgNode
 from fastreid.utils import comm
 
+from ..data.datasets.settings import Settings
 from ..data.identity_check import check_identity_batch
 from ..data.transforms import build_domain_transform
 from ..evaluation.scoring import ScoreOptions
+from ..modeling.loss_heads.base import parse_weight
 from .config_merge import ConfigError, merge_with_suggestions
 from .preflight_model import MODEL_CHECKS, MODEL_TRAINING_CHECKS, Check, needs_clusters, unknown_name
 from .schedule import plan_from_config
@@ -82,6 +84,26 @@ def _periods(cfg: CfgNode) -> str | None:
     return None
 
 
+def _losses_that_never_begin(cfg: CfgNode) -> str | None:
+    """A run that was shortened for a try is no mistake, but nobody should take it for the whole method."""
+    last, sections = cfg.SOLVER.MAX_EPOCH, cfg.MODEL.LOSSES
+    for name in cfg.MODEL.LOSSES.NAME if needs_clusters(cfg) else ():
+        if name.upper() not in sections:
+            continue  # an unknown name; another check says so
+        schedule = parse_weight(sections[name.upper()].WEIGHT)
+        first = min((epoch for epoch, weight in schedule if weight > 0), default=1)
+        if first > last:
+            logger.warning(
+                "The loss %s begins at epoch %d (MODEL.LOSSES.%s.WEIGHT), after the last one: with "
+                "SOLVER.MAX_EPOCH %d it never acts.",
+                name,
+                first,
+                name.upper(),
+                last,
+            )
+    return None
+
+
 def _freezing(cfg: CfgNode) -> str | None:
     layers, iterations = list(cfg.MODEL.FREEZE_LAYERS), cfg.SOLVER.FREEZE_ITERS
     if bool(layers) != (iterations > 0):
@@ -135,12 +157,18 @@ def _accepts(build: Callable[[CfgNode], Any]) -> Callable[[CfgNode], str | None]
     return one
 
 
-EVALUATION_CHECKS: tuple[Check, ...] = (*MODEL_CHECKS, _output, _accepts(ScoreOptions.from_config))
+EVALUATION_CHECKS: tuple[Check, ...] = (
+    *MODEL_CHECKS,
+    _output,
+    _accepts(ScoreOptions.from_config),
+    _accepts(Settings.from_config),
+)
 TRAINING_CHECKS: tuple[Check, ...] = (
     *MODEL_TRAINING_CHECKS,
     _batch,
     _periods,
     _freezing,
+    _accepts(_losses_that_never_begin),
     _unused_by_clusters,
     _accepts(lambda cfg: optimizer_class(cfg.SOLVER.OPT)),
     # Any length will do here; the real one is known when the data is read.

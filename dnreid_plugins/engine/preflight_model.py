@@ -21,6 +21,7 @@ from ..labels import build_labels
 from ..modeling.backbone import weight_path
 from ..modeling.loss_heads import LOSS_HEAD_REGISTRY
 from ..modeling.meta_arch import build_parts
+from ..modeling.meta_arch.distiller import Distiller
 from ..modeling.teachers import TeacherOptions
 from ..runtime.sections import construct
 from .config_merge import nearest
@@ -43,6 +44,8 @@ def _device(cfg: CfgNode) -> str | None:
         device = torch.device(cfg.MODEL.DEVICE)
     except RuntimeError:
         return f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; it is 'cpu', 'cuda' or 'cuda:<number>'."
+    if device.type not in ("cpu", "cuda"):
+        return f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but only CPU and CUDA are supported; set MODEL.DEVICE cpu."
     if device.type == "cuda" and not torch.cuda.is_available():
         return f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r} but PyTorch sees no CUDA device; set MODEL.DEVICE cpu."
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -176,10 +179,20 @@ def _heads(cfg: CfgNode) -> str | None:
 
 def _image_size(cfg: CfgNode) -> str | None:
     for key in ("SIZE_TRAIN", "SIZE_TEST"):
-        size = cfg.INPUT[key]
-        if len(size) not in (1, 2) or any(type(side) is not int or side < 1 for side in size):
-            return f"INPUT.{key} is {list(size)}; it is [height, width] in pixels."
+        size = list(cfg.INPUT[key])
+        if size != [0] and (len(size) not in (1, 2) or any(type(n) is not int or n < 1 for n in size)):
+            return f"INPUT.{key} is {size}; it is [height, width] in pixels, or [0] for images as they are."
     train, test = list(cfg.INPUT.SIZE_TRAIN), list(cfg.INPUT.SIZE_TEST)
+    if train == [0]:
+        if cfg.INPUT.PADDING.ENABLED:
+            return (
+                "INPUT.SIZE_TRAIN is [0], so INPUT.PADDING has no size to crop to; set PADDING.ENABLED False."
+            )
+        if needs_clusters(cfg) or cfg.MODEL.BACKBONE.NAME == "build_clip_vit_backbone":
+            return (
+                f"INPUT.SIZE_TRAIN is [0] (images as they are), but {cfg.MODEL.META_ARCHITECTURE} with "
+                f"{cfg.MODEL.BACKBONE.NAME} is built for one size; give [height, width]."
+            )
     if cfg.MODEL.BACKBONE.NAME == "build_vit_backbone" and (train != test or len(train) != 2):
         return (
             f"INPUT.SIZE_TRAIN {train} and SIZE_TEST {test} must be the same [height, width] for "
@@ -205,7 +218,7 @@ def _mgn(cfg: CfgNode) -> str | None:
         return f"MGN is made of ResNet 50x or 101x, not of {backbone.NAME} {backbone.DEPTH}; change MODEL.BACKBONE."
     if backbone.WITH_NL:
         return "MODEL.BACKBONE.WITH_NL is True, but MGN drops the non-local blocks; set it False."
-    rows = -(-cfg.INPUT.SIZE_TRAIN[0] // 16)
+    rows = max(-(-cfg.INPUT.SIZE_TRAIN[0] // 16), 1)
     if -(-rows // -(-rows // 3)) != 3:
         return (
             f"INPUT.SIZE_TRAIN {list(cfg.INPUT.SIZE_TRAIN)} gives MGN {rows} feature rows, which cannot be cut into "
@@ -228,7 +241,8 @@ def _moco(cfg: CfgNode) -> str | None:
 
 
 def _distiller(cfg: CfgNode) -> str | None:
-    if cfg.MODEL.META_ARCHITECTURE != "Distiller":
+    architecture = META_ARCH_REGISTRY._obj_map.get(cfg.MODEL.META_ARCHITECTURE)
+    if not (isinstance(architecture, type) and issubclass(architecture, Distiller)):
         return None
     configs, weights = cfg.KD.MODEL_CONFIG, cfg.KD.MODEL_WEIGHTS
     if len(configs) != len(weights):

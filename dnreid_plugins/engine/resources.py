@@ -14,6 +14,7 @@ from torch import nn
 
 from ..functional.clustering import LabelPhaseEstimate, estimate_label_phase
 from .config_merge import ConfigError
+from .step import amp_dtype
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ def check_resources(cfg: Any, model: Any, counts: Sequence[int]) -> None:
             model,
             cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
             cfg.INPUT.SIZE_TRAIN,
-            amp_dtype=getattr(torch, cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None,
+            amp_dtype=amp_dtype(cfg),
         ),
     ]
     if found := [text for text in objections if text]:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from tabulate import tabulate
 
 from .files import write_atomically
 
 logger = logging.getLogger(__name__)
+
+COLUMNS = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -40,11 +45,51 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 def update_results(output_dir: str, **entries: Any) -> None:
     """Merge ``entries`` into ``results.json`` of ``output_dir``; nothing happens for an empty folder name."""
+    write_results(output_dir, {**read_results(output_dir), **entries})
+
+
+def write_results(output_dir: str, content: dict[str, Any]) -> None:
+    """Put ``content`` in place of ``results.json`` of ``output_dir``; nothing happens for an empty folder name."""
     if output_dir:
-        path = Path(output_dir) / "results.json"
-        write_json(path, {**read_json(path), **entries})
+        write_json(Path(output_dir) / "results.json", content)
 
 
 def read_results(output_dir: str) -> dict[str, Any]:
     """What ``results.json`` of ``output_dir`` holds so far."""
     return read_json(Path(output_dir) / "results.json") if output_dir else {}
+
+
+def log_results(output_dir: str, tests: Sequence[str], results: dict[str, Any]) -> None:
+    """Log one table of the newest ``results``, with those of the start where ``results.json`` has them."""
+    start = read_results(output_dir).get("start", {})
+    before = {(name, direction): metrics for name, direction, metrics in _rows(tests, start)}
+    rows = []
+    for name, direction, metrics in _rows(tests, results):
+        if (name, direction) in before:
+            rows.append((name, direction, "before", before[name, direction]))
+        rows.append((name, direction, "after" if before else "", metrics))
+    if not any(metrics for *_, metrics in rows):
+        logger.info("Nothing was scored, since no set of DATASETS.TESTS has identities.")
+        return
+    columns = dict.fromkeys(
+        [*(c for c in COLUMNS if any(c in metrics for *_, metrics in rows))]
+        + [key for *_, metrics in rows for key in metrics if key != "metric"]
+    )
+    table = tabulate(
+        [[*words, *[metrics.get(key) for key in columns]] for *words, metrics in rows],
+        headers=["set", "direction", "training", *columns],
+        floatfmt=".2f",
+        tablefmt="github",
+    )
+    where = f" ({output_dir}/results.json)" if output_dir else ""
+    logger.info("Results in percent%s:\n%s", where, table)
+
+
+def _rows(tests: Sequence[str], results: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """``(set, direction, metrics)``; a set whose evaluator knows no directions has one row without."""
+    for name in tests:
+        found = results.get(name, {})
+        directions = {key: value for key, value in found.items() if isinstance(value, dict)}
+        plain = {key: value for key, value in found.items() if not isinstance(value, dict)}
+        for direction, metrics in ([("", plain)] if plain else []) + list(directions.items()):
+            yield name, direction, metrics

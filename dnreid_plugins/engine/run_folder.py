@@ -3,32 +3,68 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-# What a run writes and a later run would append to or go on from. ``log.txt`` is open by then and stays.
+# What stages leave (`Stage.file_name`), and what a run writes and a later run would append to or go on from.
+STAGE_FILES = "stage*.pth"
 TRACES = (
     "metrics.json",
     "health.jsonl",
+    "clusters.csv",
     "results.json",
     "last_checkpoint",
     "model_*.pth",
     "events.out.tfevents.*",
     "profile-*.json",
+    STAGE_FILES,
 )
 
 
-def set_aside(folder: str | Path, *, keep: tuple[str, ...] = (), also: tuple[str, ...] = ()) -> Path | None:
+# What tells of a run but is written again, or already open, when a fresh run sets the earlier one aside.
+CONFIG, LOG = "config.yaml", "log.txt"
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What a folder held before this process wrote anything: the config, and the length of the log in bytes."""
+
+    config: bytes | None
+    log_bytes: int
+
+
+_BEFORE: dict[Path, _Before] = {}
+
+
+def look_before(folder: str | Path) -> None:
+    """Call this before ``config.yaml`` or ``log.txt`` of ``folder`` are touched; only the first look counts."""
+    folder = Path(folder).absolute()
+    if folder not in _BEFORE:
+        config, log = folder / CONFIG, folder / LOG
+        _BEFORE[folder] = _Before(
+            config.read_bytes() if config.is_file() else None, log.stat().st_size if log.is_file() else 0
+        )
+
+
+def forget_before(folder: str | Path) -> None:
+    """The run goes on with what is in ``folder``; another run of this process looks anew."""
+    _BEFORE.pop(Path(folder).absolute(), None)
+
+
+def set_aside(folder: str | Path, *, keep: tuple[str, ...] = ()) -> Path | None:
     """Move the traces of an earlier run in ``folder`` to ``folder/previous-<n>``; returns that, or None.
 
-    Call it before a fresh run opens its own files and after ``MODEL.WEIGHTS`` (which may lie there) is read.
-    ``keep`` names files that stay, ``also`` what stages of a run leave there.
+    Its ``config.yaml`` and its part of ``log.txt`` go with them. Call it before a fresh run opens its own files and
+    after ``MODEL.WEIGHTS`` (which may lie there) is read. ``keep`` are patterns of names that
+    stay.
     """
     folder = Path(folder)
-    found = sorted(
-        {path for pattern in (*TRACES, *also) for path in folder.glob(pattern) if path.name not in keep}
-    )
+    look_before(folder)
+    before = _BEFORE.pop(folder.absolute())
+    traces = {path for pattern in TRACES for path in folder.glob(pattern)}
+    found = sorted(path for path in traces if not any(path.match(pattern) for pattern in keep))
     if not found:
         return None
     number = 1
@@ -37,5 +73,19 @@ def set_aside(folder: str | Path, *, keep: tuple[str, ...] = (), also: tuple[str
     target.mkdir()
     for path in found:
         path.rename(target / path.name)
-    logger.warning("%s held an earlier run; its %d files are now in %s.", folder, len(found), target)
+    if before.config is not None:
+        (target / CONFIG).write_bytes(before.config)
+    if before.log_bytes:
+        _split_log(folder / LOG, target / LOG, before.log_bytes)
+    logger.warning("%s held an earlier run; its files are now in %s.", folder, target)
     return target
+
+
+def _split_log(log: Path, old: Path, length: int) -> None:
+    """The first ``length`` bytes become ``old``. The file stays the same one, since the log is open for appending."""
+    with log.open("r+b") as file:
+        old.write_bytes(file.read(length))
+        rest = file.read()
+        file.seek(0)
+        file.write(rest)
+        file.truncate()

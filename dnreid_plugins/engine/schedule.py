@@ -168,6 +168,11 @@ def _stage_starts(stages: tuple[int, ...], max_epoch: int) -> tuple[int, ...]:
     """``SOLVER.STAGES`` counts from 1 and may name epoch 1 or not; here epochs count from 0 and 0 is named."""
     whole = all(type(epoch) is int and epoch >= 1 for epoch in stages)
     starts = (0, *(epoch - 1 for epoch in stages if epoch != 1)) if whole else ()
+    if whole and max(stages, default=1) > max(max_epoch, 1):
+        raise ValueError(
+            f"SOLVER.MAX_EPOCH is {max_epoch}, but SOLVER.STAGES {stages} begins a stage at epoch {max(stages)}; "
+            'raise MAX_EPOCH, or train in one stage with SOLVER.STAGES "()".'
+        )
     if not whole or list(starts) != sorted(set(starts)) or starts[-1] >= max(max_epoch, 1):
         raise ValueError(
             f"SOLVER.STAGES is {stages}; it lists the first epochs of the later stages in ascending order, "

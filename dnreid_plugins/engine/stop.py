@@ -25,10 +25,14 @@ class StopSignals:
 
     Args:
         nothing_to_lose: True while everything that was computed is on disk (or was never to be kept).
+        something_kept: True once a resume would find a state on disk.
     """
 
-    def __init__(self, nothing_to_lose: Callable[[], bool]) -> None:
+    def __init__(
+        self, nothing_to_lose: Callable[[], bool], something_kept: Callable[[], bool] = lambda: True
+    ) -> None:
         self.nothing_to_lose = nothing_to_lose
+        self.something_kept = something_kept
         self.wanted = 0
         self._before: dict[int, Any] = {}
         self._process = 0
@@ -53,17 +57,20 @@ class StopSignals:
             return
         again, self.wanted = self.wanted == number, number
         if again or self.nothing_to_lose():
-            self.leave(
-                "nothing was left to keep" if not again else "the second time, so nothing more is kept"
-            )
+            self.leave("the second time, so nothing more is kept" if again else "nothing new was to be kept")
         logger.warning("%s: going on to the next point at which the state can be kept.", _name(number))
 
     def leave(self, what: str, number: int = 0) -> None:
         """Raise `Stopped` with ``what`` about the state; ``number`` if another process got the signal."""
         number = self.wanted or number or signal.SIGTERM
-        logger.warning("Ended by %s: %s. Go on with --resume.", _name(number), what)
+        way_on = (
+            "Go on with --resume"
+            if self.something_kept()
+            else "There is nothing to go on from; start it again"
+        )
+        logger.warning("Ended by %s: %s. %s.", _name(number), what, way_on)
         raise Stopped(128 + number)
 
 
 def _name(number: int) -> str:
-    return signal.Signals(number).name
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from ..data.samplers import CrossDomainIdentitySampler
 from ..data.transforms import view_steps
 from ..functional.types import Domain
 from ..labels import TrainImages
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -94,6 +97,16 @@ def read_dataset(name: str) -> Any:
     if name not in known:
         raise ValueError(f"DATASETS names {name!r}, which is not registered; known sets: {known}.")
     return DATASET_REGISTRY.get(name)(root=os.environ.get("FASTREID_DATASETS", "datasets"))
+
+
+def scored_datasets(cfg: Any) -> dict[str, Any]:
+    """The sets of ``DATASETS.TESTS`` by name; one without identities is left out with a line in the log."""
+    found = {name: read_dataset(name) for name in cfg.DATASETS.TESTS}
+    for name, dataset in list(found.items()):
+        if getattr(dataset, "protocol", True) is None:
+            logger.info("%s has no identities, so nothing is scored on it.", name)
+            del found[name]
+    return found
 
 
 def _true_ids(items: list[DomainItem]) -> np.ndarray | None:

@@ -4,43 +4,46 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import OrderedDict
 from typing import Any
 
 import torch
 from fastreid.data import build_reid_train_loader
 from fastreid.engine import hooks as fastreid_hooks
 from fastreid.engine.defaults import DefaultTrainer
-from fastreid.engine.train_loop import HookBase, TrainerBase
+from fastreid.engine.train_loop import HookBase
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 from fastreid.utils import comm
 from fastreid.utils.env import seed_all_rng
-from fastreid.utils.events import CommonMetricPrinter, EventStorage, JSONWriter, TensorboardXWriter
+from fastreid.utils.events import EventStorage, JSONWriter, TensorboardXWriter
 from torch import Tensor, nn
 
 from ..data import sample_stream
 from ..data.datasets import configure as configure_datasets
-from ..evaluation.evaluator import evaluate
+from ..data.loaders import build_test_loader
 from ..evaluation.extraction import extract_features
 from ..functional.types import Domain, Epoch
 from ..labels import build_labels
 from ..modeling.meta_arch import StudentFeatures
-from . import preflight
+from ..modeling.parts import Parts
+from . import overrides, preflight
 from .audit import LossAudit
 from .bad_batch import KeepBadBatch
 from .checkpointing import Checkpoints
+from .cluster_file import ClusterFile
 from .devices import use_device
 from .distributed import SameBuffers, needs_same_buffers, wrap_model
+from .evaluate import by_set, run_test
 from .extra_hooks import BestKeeper, build_extra_hooks
-from .hooks import Evaluate, FollowStep, LabelPhase, Writers
+from .hooks import Evaluate, FollowStep, LabelPhase, Writers, evaluates_after
 from .logs import quiet_screen, setup_logs
 from .resources import check_resources
-from .results import read_results, update_results
-from .run_folder import set_aside
+from .results import log_results, read_results, update_results, write_results
+from .run_folder import STAGE_FILES, forget_before, set_aside
 from .solver import build_lr_scheduler, build_optimizer
-from .stages import build_stages, stage_files
+from .stages import build_stages
 from .state import choose_repeatable_kernels
-from .step import StepTrainer
+from .step import StepTrainer, amp_dtype
+from .time_left import TimeLeft, TrainingLine
 from .train_data import TrainData, build_train_data, read_dataset
 
 logger = logging.getLogger(__name__)
@@ -51,11 +54,12 @@ class CrossDomainTrainer(DefaultTrainer):
 
     The life cycle is fast-reid's: construct, `resume_or_load`, `train`. What differs: one `SEED` decides all
     randomness, learning rates are a function of the iteration, checkpoints hold everything a bit-exact resume
-    needs, ``results.json`` in ``OUTPUT_DIR`` holds the metrics before and after training.
+    needs, ``results.json`` in ``OUTPUT_DIR`` holds the metrics before and after training. A subclass keeps every
+    override that it could make of fast-reid's trainer; one that could have no effect is refused.
     """
 
     def __init__(self, cfg: Any) -> None:
-        TrainerBase.__init__(self)
+        self._hooks: list[HookBase] = []
         setup_logs(cfg.OUTPUT_DIR)
         preflight.check(cfg)
         use_device(cfg.MODEL.DEVICE)
@@ -68,6 +72,7 @@ class CrossDomainTrainer(DefaultTrainer):
         )
         self.train_data: TrainData | None = None
         if self.needs_clusters:
+            overrides.refuse_unused(type(self), CrossDomainTrainer, cfg)
             self.train_data = build_train_data(cfg)
             loader, self.iters_per_epoch = self.train_data.loader, self.train_data.sampler.iterations
         else:
@@ -81,11 +86,15 @@ class CrossDomainTrainer(DefaultTrainer):
             loader = sample_stream.repeatable(loader, seed=cfg.SEED, **ranks)
         seed_all_rng(cfg.SEED)
         model = self.build_model(cfg)
-        optimizer = self.build_optimizer(cfg, model)
+        optimizer = overrides.only_optimizer(type(self), self.build_optimizer(cfg, model))
         self.bare_model = model
         if self.train_data is not None:
             check_resources(cfg, model, torch.bincount(self.train_data.images.domains).tolist())
-        amp = cfg.SOLVER.AMP.DTYPE if cfg.SOLVER.AMP.ENABLED else None
+        amp = amp_dtype(cfg)
+        if cfg.SOLVER.AMP.ENABLED and amp is None:
+            logger.warning(
+                "SOLVER.AMP is left off: float16 is slow on a CPU, so this run computes in float32."
+            )
         wrapped = wrap_model(model, sync_bn=cfg.MODEL.SYNC_BN)
         self.step_trainer = self._trainer = StepTrainer(
             wrapped, loader, optimizer, amp_dtype=amp, observer=self
@@ -96,8 +105,24 @@ class CrossDomainTrainer(DefaultTrainer):
         self.max_epoch = cfg.SOLVER.MAX_EPOCH
         self.max_iter = self.max_epoch * self.iters_per_epoch
         self.cfg = cfg
+        period = cfg.TEST.EVAL_PERIOD
+        self.time_left = TimeLeft(lambda done: evaluates_after(done, period, self.max_epoch))
+        # Under the names that fast-reid's hooks look for.
+        self.warmup_iters, self.delay_epochs = cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.DELAY_EPOCHS
         self.checkpoints = Checkpoints(self)
-        self.register_hooks(self.build_hooks())
+        self.checkpointer = self.checkpoints.files
+        self._last_eval_results: dict[str, Any] = {}
+        hooks = self.build_hooks()
+        if self.needs_clusters:
+            overrides.refuse_lost_hooks(type(self), hooks, (LabelPhase, FollowStep))
+        self.register_hooks(hooks)
+
+    @property
+    def parts(self) -> Parts:
+        """The parts of the model's method."""
+        parts = self.bare_model.parts
+        assert isinstance(parts, Parts)
+        return parts
 
     # ------------------------------------------------------------------ builders
 
@@ -110,8 +135,9 @@ class CrossDomainTrainer(DefaultTrainer):
         return model
 
     @classmethod
-    def build_optimizer(cls, cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
-        return build_optimizer(cfg, model)
+    def build_optimizer(cls, cfg: Any, model: nn.Module) -> tuple[torch.optim.Optimizer, None]:
+        """The optimizer and, as a script expects it of fast-reid, the place of a wrapper that is never needed."""
+        return build_optimizer(cfg, model), None
 
     @classmethod
     def build_lr_scheduler(cls, cfg: Any, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> Any:
@@ -121,16 +147,23 @@ class CrossDomainTrainer(DefaultTrainer):
     def build_train_loader(cls, cfg: Any) -> Any:
         return build_reid_train_loader(cfg, combineall=cfg.DATASETS.COMBINEALL)
 
+    @classmethod
+    def build_test_loader(cls, cfg: Any, dataset_name: str) -> tuple[Any, int]:
+        """Queries, then gallery, and the number of queries; called by an own ``build_evaluator`` only."""
+        return build_test_loader(cfg, dataset_name, read_dataset(dataset_name))
+
     def build_hooks(self) -> list[HookBase]:
         cfg = self.cfg
-        result: list[HookBase] = [fastreid_hooks.IterationTimer(), KeepBadBatch()]
+        result: list[HookBase] = [self.time_left, fastreid_hooks.IterationTimer(), KeepBadBatch()]
         if needs_same_buffers(self.bare_model, sync_bn=cfg.MODEL.SYNC_BN):
             result.append(SameBuffers())
         if self.train_data is not None:
             result += [*build_stages(self), self.build_label_phase(), FollowStep()]
+            if cfg.OUTPUT_DIR:
+                result.append(ClusterFile(cfg.OUTPUT_DIR, [item[0] for item in self.train_data.items]))
             if cfg.AUDIT.PERIOD > 0:
                 result.append(LossAudit(cfg.AUDIT.PERIOD))
-        result += [self.scheduler.hook(), *build_extra_hooks(self)]
+        result += [overrides.schedule_hook(self.optimizer, self.scheduler), *build_extra_hooks(self)]
         result.append(Evaluate(cfg.TEST.EVAL_PERIOD, self._evaluate))
         # With one evaluation, at the end, the best would be the final state once more.
         if cfg.TEST.KEEP_BEST and cfg.TEST.EVAL_PERIOD > 0 and cfg.OUTPUT_DIR and cfg.DATASETS.TESTS:
@@ -153,10 +186,11 @@ class CrossDomainTrainer(DefaultTrainer):
         return LabelPhase(extract=extract, labels=build_labels(cfg), images=data.images)
 
     def build_writers(self) -> list[Any]:
+        line = TrainingLine(self.max_iter, self.time_left.seconds)
         if not self.cfg.OUTPUT_DIR:
-            return [CommonMetricPrinter(self.max_iter)]
+            return [line]
         return [
-            CommonMetricPrinter(self.max_iter),
+            line,
             JSONWriter(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")),
             TensorboardXWriter(self.cfg.OUTPUT_DIR),
         ]
@@ -189,15 +223,22 @@ class CrossDomainTrainer(DefaultTrainer):
 
     def resume_or_load(self, resume: bool = False) -> None:
         """Go on from the newest checkpoint of ``OUTPUT_DIR``, or load ``MODEL.WEIGHTS`` if there is none."""
+        folder = self.cfg.OUTPUT_DIR
         if resume and self.checkpoints.resume():
+            forget_before(folder)
             return
+        if resume:
+            logger.warning(
+                "--resume: there is no checkpoint in %s, so the run starts from the beginning.",
+                folder or "''",
+            )
         self.checkpoints.load_weights(self.cfg.MODEL.WEIGHTS)
         if self.cfg.MODEL.WEIGHTS and self.train_data is not None:
-            self.bare_model.parts.forget()
+            self.parts.forget()
         comm.synchronize()  # the weights may lie in the folder that is cleared now
-        if comm.is_main_process() and self.cfg.OUTPUT_DIR:
+        if comm.is_main_process() and folder:
             # A resume without a checkpoint may have been stopped in a stage before the first epoch.
-            set_aside(self.cfg.OUTPUT_DIR, keep=stage_files() if resume else (), also=stage_files())
+            set_aside(folder, keep=(STAGE_FILES,) if resume else ())
 
     def train(self) -> dict[str, Any]:
         """Run the remaining epochs; returns the last evaluation."""
@@ -212,7 +253,8 @@ class CrossDomainTrainer(DefaultTrainer):
             sample_stream.begin_at(self.step_trainer.data_loader, self.iter)
             self.step_trainer.start_iterator()
         with EventStorage(self.start_iter) as self.storage:
-            self._evaluate_start()
+            with self.time_left.evaluating_the_start():
+                self._evaluate_start()
             self.before_train()
             try:
                 for epoch in range(self.iter // self.iters_per_epoch, self.max_epoch):
@@ -220,6 +262,8 @@ class CrossDomainTrainer(DefaultTrainer):
                     self._train_epoch()
             finally:
                 self.after_train()
+        if self.start_iter >= self.max_iter and comm.is_main_process():
+            log_results(self.cfg.OUTPUT_DIR, self.cfg.DATASETS.TESTS, self._last_eval_results)
         return self._last_eval_results
 
     def _train_epoch(self) -> None:
@@ -239,29 +283,21 @@ class CrossDomainTrainer(DefaultTrainer):
         self._last_eval_results = {k: v for k, v in results.items() if k in self.cfg.DATASETS.TESTS}
         if self.iter == 0 and self.cfg.TEST.EVAL_START and self.cfg.DATASETS.TESTS:
             logger.info("Evaluating the start")
-            start = evaluate_all(self.cfg, self.bare_model)
+            start = by_set(self.test(self.cfg, self.bare_model), self.cfg.DATASETS.TESTS)
             if comm.is_main_process():
-                update_results(self.cfg.OUTPUT_DIR, start=start, seed=self.cfg.SEED, epochs=0, finished=False)
+                # In place of what `test` has written, which is no result of the training.
+                entries = {"start": start, "seed": self.cfg.SEED, "epochs": 0, "finished": False}
+                write_results(self.cfg.OUTPUT_DIR, {**results, **entries})
 
     def _evaluate(self) -> dict[str, Any]:
-        self._last_eval_results = self.test(self.cfg, self.bare_model)
-        done = self.epoch + 1
+        found = by_set(self.test(self.cfg, self.bare_model), self.cfg.DATASETS.TESTS)
+        self._last_eval_results, done = found, self.epoch + 1
         if comm.is_main_process():
-            update_results(
-                self.cfg.OUTPUT_DIR, seed=self.cfg.SEED, epochs=done, finished=done == self.max_epoch
-            )
-        return self._last_eval_results
+            entries = {"seed": self.cfg.SEED, "epochs": done, "finished": done == self.max_epoch}
+            update_results(self.cfg.OUTPUT_DIR, **found, **entries)
+        return found
 
     @classmethod
     def test(cls, cfg: Any, model: nn.Module) -> dict[str, Any]:
-        """Evaluate on every set of ``DATASETS.TESTS`` and write ``results.json``."""
-        results = evaluate_all(cfg, model)
-        if comm.is_main_process():
-            update_results(cfg.OUTPUT_DIR, **results)
-        return results
-
-
-def evaluate_all(cfg: Any, model: nn.Module) -> OrderedDict[str, Any]:
-    """``{data set: {direction: {metric: percent}}}`` for every set of ``DATASETS.TESTS``."""
-    configure_datasets(cfg)
-    return OrderedDict((name, evaluate(model, read_dataset(name), cfg)) for name in cfg.DATASETS.TESTS)
+        """Evaluate on every set of ``DATASETS.TESTS``, log the table, write ``results.json``; see `run_test`."""
+        return run_test(cls, cfg, model, base=CrossDomainTrainer)

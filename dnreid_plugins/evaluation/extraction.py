@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..data.collate import on_device
 from ..data.errors import DataError
+from ..runtime.progress import with_progress
 
 _ROWS_PER_EXCHANGE = 16384
 
@@ -46,7 +47,7 @@ def extract_features(
         loader: gives every item once, over all processes.
         flip: mean of the unit features of image and mirror image, normalised again (U29).
         normalize: unit rows; with ``flip`` they are unit rows anyway.
-        progress: text of a progress bar on a terminal; None = no bar.
+        progress: what `with_progress` shows while it lasts; None = nothing.
         device: where the images go; None = where the model is.
 
     Raises:
@@ -59,7 +60,7 @@ def extract_features(
     features, seen = torch.empty(0, 0), torch.zeros(len(loader.dataset), dtype=torch.int64)
     try:
         with evaluating(model), torch.no_grad():
-            for batch in _with_bar(loader, progress):
+            for batch in _shown(loader, progress):
                 rows = _encode(model, batch, flip=flip, normalize=normalize, device=device)
                 if features.shape[1] == 0:
                     features = torch.zeros(len(seen), rows.shape[1])
@@ -107,13 +108,10 @@ def _device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
-def _with_bar(loader: ImageLoader, progress: str | None) -> Iterable[dict[str, Any]]:
+def _shown(loader: ImageLoader, progress: str | None) -> Iterable[dict[str, Any]]:
     if progress is None or (_several() and dist.get_rank() > 0):
         return loader
-    from tqdm import tqdm
-
-    # disable=None: a bar on a terminal only, so that log files stay readable
-    return tqdm(loader, desc=progress, unit="batch", leave=False, disable=None)
+    return with_progress(loader, progress, len(loader))
 
 
 def _check(features: Tensor, seen: Tensor, dataset: Sized) -> None:

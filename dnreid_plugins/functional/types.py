@@ -16,6 +16,18 @@ class Domain(IntEnum):
     DAY = 0
     NIGHT = 1
 
+    @classmethod
+    def named(cls, name: str | int) -> Domain:
+        """``"day"`` or ``"night"`` in any case, 0 or 1, or a `Domain`.
+
+        Raises:
+            ValueError: anything else.
+        """
+        for domain in cls:
+            if name == domain or str(name).lower() == domain.name.lower():
+                return domain
+        raise ValueError(f"The domain is {name!r}; it is 'day' (0) or 'night' (1).")
+
     @property
     def other(self) -> Domain:
         return Domain(1 - self.value)
@@ -149,7 +161,7 @@ class Epoch:
     @property
     def matching(self) -> Assignment | None:
         """The matching of the last head that made one; None while nobody has."""
-        return next(reversed(self.matchings.values()), None) if self.matchings else None
+        return list(self.matchings.values())[-1] if self.matchings else None
 
     def targets(self, name: str, indices: Tensor) -> Tensor:
         """``(B,)`` int64, cluster of the images ``indices`` among ``clusters[name]``; -1 = none of them."""

@@ -247,4 +247,4 @@ def clip_objection(cfg: CfgNode) -> str | None:
 
 
 #: Asked by the pre-flight check of every backbone that has one; such a backbone loads its own weights.
-build_clip_vit_backbone.objection = clip_objection  # type: ignore[attr-defined]
+build_clip_vit_backbone.objection = clip_objection

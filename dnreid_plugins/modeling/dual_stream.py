@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ..functional.types import Domain
 
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
 class _Split:
-    """How many leading images of the running batch are day images; shared by a `DualStream` and its parts."""
+    """How many leading images of the running batch are day images, or the domain of all; shared by a `DualStream`
+    and its parts."""
 
     num_day: int = 0
+    only: Domain | None = None
 
 
 class PerDomain(nn.Module):
@@ -28,12 +33,18 @@ class PerDomain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x``: (B, ...) with the day images first; returns the two parts' outputs in the same order."""
+        if self._split.only is not None:
+            return self.of(self._split.only)(x)
         num_day = self._split.num_day
         if num_day == 0:
             return self.night(x)
         if num_day == len(x):
             return self.day(x)
         return torch.cat([self.day(x[:num_day]), self.night(x[num_day:])])
+
+    def of(self, domain: Domain) -> nn.Module:
+        """The copy of one domain."""
+        return self.day if domain == Domain.DAY else self.night
 
 
 class DualStream(nn.Module):
@@ -63,16 +74,33 @@ class DualStream(nn.Module):
         for name in modules:
             _copy_per_domain(backbone, name, self._split)
         self.backbone = backbone
+        self.two_streams = bool(modules)
         self.freeze_shared_statistics = freeze_shared_statistics
 
-    def forward(self, images: Tensor, domains: Tensor) -> Tensor:
-        """``images`` (B, 3, H, W), ``domains`` (B,) int64 (0 day, 1 night); returns the map (B, C, h, w)."""
+    def forward(self, images: Tensor, domains: Tensor | Domain) -> Tensor:
+        """``images`` (B, 3, H, W), ``domains`` (B,) int64 (0 day, 1 night); returns the map (B, C, h, w).
+
+        One `Domain` for all images leaves no decision to the values of a tensor, so that the pass can be exported.
+        """
+        self._split.only = domains if isinstance(domains, Domain) else None
+        if isinstance(domains, Domain):
+            return self.backbone(images)
         order = torch.argsort(domains, stable=True)
         self._split.num_day = int((domains == 0).sum())
         in_order = bool((order[1:] > order[:-1]).all())
         if in_order:
             return self.backbone(images)
         return self.backbone(images[order])[torch.argsort(order)]
+
+    def single(self, domain: Domain) -> nn.Module:
+        """A copy of the backbone as one domain sees it: its own copies are in place of the pairs."""
+        backbone = copy.deepcopy(self.backbone)
+        pairs = [name for name, module in backbone.named_modules() if isinstance(module, PerDomain)]
+        for name in pairs:
+            parent_name, _, child = name.rpartition(".")
+            pair: Any = backbone.get_submodule(name)
+            setattr(backbone.get_submodule(parent_name), child, pair.of(domain))
+        return backbone
 
     def train(self, mode: bool = True) -> DualStream:
         super().train(mode)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+#: How a pickle of protocol 2 or later begins, and an archive.
+PICKLE, ARCHIVE = b"\x80", b"PK\x03\x04"
 WRAPPERS = ("model", "state_dict", "model_state", "model_state_dict", "net", "network")
 
 
@@ -37,6 +39,8 @@ def read_weight_file(path: str | Path) -> Any:
             return load_file(str(path))
         if zipfile.is_zipfile(path):
             _check_archive(path)
+        else:
+            _check_beginning(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except WeightFileError:
         raise
@@ -54,6 +58,19 @@ def _check_archive(path: Path) -> None:
         raise WeightFileError(f"{path} is damaged: {damaged} has a wrong checksum; use another copy.")
 
 
+def _check_beginning(path: Path) -> None:
+    """What is no archive may be an old pickle; torch answers anything else with advice on how to run its code."""
+    with path.open("rb") as file:
+        beginning = file.read(8)
+    if beginning.startswith(ARCHIVE):
+        raise WeightFileError(f"{path} is damaged: its end is missing; use another copy.")
+    if not beginning.startswith(PICKLE):
+        raise WeightFileError(
+            f"{path} is no checkpoint ({f'it begins with {beginning!r}' if beginning else 'it is empty'}); give a "
+            ".pth as torch.save writes it, or a .safetensors."
+        )
+
+
 def _explain(path: Path, error: Exception) -> WeightFileError:
     found = re.search(r"GLOBAL:? ([\w.]+)", str(error))
     if found and not isinstance(error, (zipfile.BadZipFile, zlib.error)):
@@ -61,7 +78,9 @@ def _explain(path: Path, error: Exception) -> WeightFileError:
             f"{path} holds {found.group(1)} beside tensors and is refused, since loading such an object can "
             f"run code; where you trust it, convert it once with torch.save(model.state_dict(), ...)."
         )
-    reason = (str(error).splitlines() or [""])[0][:120]
+    # The first line of torch's safe loader is advice on how to run the code of such a file.
+    own = re.search(r"WeightsUnpickler error: (.*)", str(error))
+    reason = own[1] if own else (str(error).splitlines() or [""])[0][:120]
     return WeightFileError(
         f"{path} is damaged or not a PyTorch file ({type(error).__name__}: {reason}); use another copy."
     )

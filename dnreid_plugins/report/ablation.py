@@ -18,7 +18,8 @@ import numpy as np
 import yaml
 from tabulate import tabulate
 
-from ..engine.run_folder import STAGE_1
+from ..engine.run_folder import STAGE_FILES
+from ..engine.stages import STAGE_REGISTRY
 
 logger = logging.getLogger(__name__)
 
@@ -146,12 +147,14 @@ def _run(root: Path, row: Row, seed: int, logs: Path, overrides: Sequence[str]) 
 
 
 def _reused(row: Row, seed: int, logs: Path) -> list[str]:
-    """Overrides that take over the stage 1 of the row's sister, if she has finished."""
+    """Overrides that take over the stages of the row's sister, if she has finished."""
     sister = logs / Row("", row.reuse).folder / f"seed{seed}"
-    if not row.reuse or (logs / row.folder / f"seed{seed}" / STAGE_1).is_file():
+    if not row.reuse or any((logs / row.folder / f"seed{seed}").glob(STAGE_FILES)):
         return []
-    done = read_run(sister).get("finished") and (sister / STAGE_1).is_file()
-    return ["PROMPT_STAGE.WEIGHTS", str(sister / STAGE_1)] if done else []
+    if not read_run(sister).get("finished"):
+        return []
+    stages = [stage for stage in STAGE_REGISTRY._obj_map.values() if (sister / stage.file_name).is_file()]
+    return [word for stage in stages for word in (stage.reuse_key, str(sister / stage.file_name))]
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -1,15 +1,21 @@
-"""How far a long computation is: a line in the log now and then, nothing for a short one."""
+"""How far a long computation is: a bar on a terminal, a line in the log now and then; nothing for a short one."""
 
 from __future__ import annotations
 
 import logging
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
-#: Seconds until the first line and between two lines.
-EVERY = 10.0
+#: Seconds until the first line and between two lines, a little less than the five that nobody should wait for a word.
+EVERY = 4.0
+
+Thing = TypeVar("Thing")
 
 
 class ProgressLine:
@@ -37,3 +43,14 @@ class ProgressLine:
         spent = now - self.start
         left = spent * (total - done) / done
         logger.info("%s: %d %% after %.0f s, about %.0f s to go", self.text, 100 * done // total, spent, left)
+
+
+def with_progress(things: Iterable[Thing], text: str, total: int) -> Iterator[Thing]:
+    """``things``, ``total`` of them, with a bar on a terminal and the lines of a `ProgressLine` elsewhere."""
+    if sys.stderr.isatty():
+        yield from tqdm(things, desc=text, total=total, leave=False)
+        return
+    line = ProgressLine(text)
+    for done, thing in enumerate(things, start=1):
+        yield thing
+        line(done, total)

@@ -204,6 +204,21 @@ def helpers() -> dict[str, Any]:
     return answer
 
 
+class Looped(CrossDomainTrainer):
+    """Is evaluated by fast-reid's loop."""
+
+    @classmethod
+    def build_evaluator(cls, cfg: Any, dataset_name: str, output_dir: str | None = None) -> Any:
+        return super().build_evaluator(cfg, dataset_name, output_dir)
+
+
+def score_by_loop(opts: list[Any]) -> dict[str, Any]:
+    """Figures of one untrained model."""
+    cfg = tiny_config(opts)
+    torch.manual_seed(0)
+    return dict(Looped.test(cfg, Looped.build_model(cfg)))
+
+
 def ranks() -> list[Any]:
     """What fast-reid's own helpers say in this process, from all processes."""
     place = (comm.get_rank(), comm.get_local_rank(), comm.get_world_size(), comm.get_local_size())

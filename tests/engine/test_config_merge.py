@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastreid.config import CfgNode
+from fastreid.config import CfgNode, get_cfg
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -101,11 +101,17 @@ def test_nothing_is_merged_when_one_key_is_wrong() -> None:
     ("opts", "message"),
     [
         (["SOLVER.MAX_EPOCH"], "'SOLVER.MAX_EPOCH', which has no value"),
-        (["SOLVER.MAX_EPOCH", "2.5"], "to 2.5, a float; it must be a int such as 120"),
-        (["SOLVER.MAX_EPOCH", "many"], "to 'many', a str; it must be a int"),
-        (["SOLVER.MAX_EPOCH", "True"], "to True, a bool; it must be a int"),
-        (["SOLVER.NESTEROV", "1"], "to 1, a int; it must be a bool"),
-        (["DATASETS.NAMES", "DNMini"], "to 'DNMini', a str; it must be a tuple such as"),
+        (["SOLVER.MAX_EPOCH", "2.5"], "to 2.5; it must be a whole number such as 120"),
+        (["SOLVER.MAX_EPOCH", "many"], "to 'many'; it must be a whole number such as 120"),
+        (["SOLVER.MAX_EPOCH", "True"], "to True; it must be a whole number such as 120"),
+        (["SOLVER.BASE_LR", "fast"], "to 'fast'; it must be a number such as 0.00"),
+        (["SOLVER.NESTEROV", "1"], r"to 1; it must be True or False\.$"),
+        (["DATASETS.NAMES", "DNMini"], r"to 'DNMini'; it must be a tuple such as \('DNMini',\)"),
+        (
+            ["SOLVER.MAX_EPOCH", "3", "--resume"],
+            "--resume stands among the KEY VALUE pairs, .* put all flags before",
+        ),
+        (["--eval-only", "SOLVER.MAX_EPOCH", "3"], "--eval-only stands among"),
         (["SOLVER", "3"], "but it is a section"),
         (["ABSOLUTELY.UNLIKE", "3"], "which is no config key; it lists no such section"),
     ],
@@ -177,3 +183,22 @@ def test_nearest() -> None:
     assert nearest("tripletloss", ["CrossEntropyLoss", "TripletLoss"]) == "TripletLoss"
     assert nearest("xyz", ["CrossEntropyLoss"]) is None
     assert nearest("x", []) is None
+
+
+@pytest.mark.parametrize(
+    ("file", "opts", "tests"),
+    [
+        ("[A]|[A]", ["DATASETS.NAMES", "('B',)"], ("B",)),
+        ("[A]|[A]", ["DATASETS.NAMES", "('B',)", "DATASETS.TESTS", "('A',)"], ("A",)),
+        ("[A]|[C]", ["DATASETS.NAMES", "('B',)"], ("C",)),
+        ("[A]|[A]", ["SOLVER.MAX_EPOCH", "2"], ("A",)),
+    ],
+)
+def test_the_scored_sets_follow_the_trained_ones(
+    tmp_path: Path, file: str, opts: list[str], tests: tuple[str, ...]
+) -> None:
+    cfg = get_cfg()
+    names, scored = file.split("|")
+    (tmp_path / "c.yml").write_text(f"DATASETS: {{NAMES: {names}, TESTS: {scored}}}\n")
+    merge_with_suggestions(cfg, tmp_path / "c.yml", opts)
+    assert tuple(cfg.DATASETS.TESTS) == tests

@@ -192,6 +192,12 @@ def test_unequal_shares_are_refused_in_every_process(pool: gloo_jobs.Pool) -> No
         assert "images [[2, 1], [1, 2]] in one batch" in str(error)
 
 
+def test_a_scripts_own_evaluator_answers_in_every_process(pool: gloo_jobs.Pool, tmp_path: Path) -> None:
+    (one,) = pool.run(1, "score_by_loop", ["OUTPUT_DIR", str(tmp_path / "1")])
+    for answer in pool.run(2, "score_by_loop", ["OUTPUT_DIR", str(tmp_path / "2")]):
+        assert answer == pytest.approx(one) and answer["mAP"] > 0
+
+
 def test_work_is_done_once_and_its_error_reaches_all(pool: gloo_jobs.Pool) -> None:
     for answer in pool.run(3, "helpers"):
         assert answer == {"once": "by rank 0", "any": (True, False), "error": "ZeroDivisionError"}

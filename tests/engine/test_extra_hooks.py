@@ -245,6 +245,9 @@ def test_a_damaged_best_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFix
         ({}, None),
         ({"A": {}}, None),
         ({"A": {"D2D": {"mAP": 1.0, "Rank-1": 1.0}}}, None),
+        ({"A": {"Acc@1": 3.0, "metric": 7.0}}, 7.0),
+        ({"A": {"mAP": 10.0, "Rank-1": 30.0}}, 20.0),
+        ({"A": {"Acc@1": 3.0}}, None),
     ],
 )
 def test_the_score_is_fastreids_over_the_directions_of_the_first_set(

@@ -46,6 +46,7 @@ BASE = ("MODEL.META_ARCHITECTURE", "CrossDomainBaseline", "MODEL.LOSSES.NAME", "
         ("MODEL.META_ARCHITECTURE", "MoCo"),
         ("MODEL.META_ARCHITECTURE", "Distiller", "KD.EMA.ENABLED", "True"),
         ("INPUT.SIZE_TRAIN", "[256]"),
+        ("INPUT.SIZE_TRAIN", "[0]", "INPUT.SIZE_TEST", "[0]", "INPUT.PADDING.ENABLED", "False"),
         ("INPUT.AFFINE.ENABLED", "True"),
         ("SOLVER.WARMUP_ITERS", "100000"),
     ],
@@ -58,6 +59,10 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
     ("opts", "message"),
     [
         (("MODEL.DEVICE", "gpu"), "MODEL.DEVICE is 'gpu'; it is 'cpu', 'cuda'"),
+        (
+            ("MODEL.DEVICE", "mps"),
+            "MODEL.DEVICE is 'mps', but only CPU and CUDA are supported; set MODEL.DEVICE cpu",
+        ),
         (("MODEL.META_ARCHITECTURE", "CrossDomainBase"), "did you mean 'CrossDomainBaseline'"),
         (("MODEL.BACKBONE.NAME", "build_resnet50"), "did you mean 'build_resnet_backbone'"),
         (("MODEL.HEADS.NAME", "EmbedingHead"), "did you mean 'EmbeddingHead'"),
@@ -109,6 +114,10 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
         ),
         (("MODEL.WEIGHTS", "/nowhere.pth"), "MODEL.WEIGHTS /nowhere.pth does not exist"),
         (
+            (*BASE, "MODEL.LOSSES.CLUSTERNCE.WEIGHT", "((0, 1.0),)"),
+            "A loss weight is .* rising whole epochs from 1",
+        ),
+        (
             ("MODEL.BACKBONE.NAME", "build_osnet_backbone", "MODEL.BACKBONE.LAST_STRIDE", "2"),
             "LAST_STRIDE is 2, which build_osnet_backbone ignores",
         ),
@@ -136,6 +145,9 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
         (("MODEL.PIXEL_STD", "[]"), "PIXEL_STD is ..; it is three"),
         (("MODEL.HEADS.WITH_BNNECK", "True", "MODEL.HEADS.NORM", "FrozenBN"), "FrozenBN cannot be used"),
         (("INPUT.SIZE_TRAIN", "[0, 3]"), r"INPUT.SIZE_TRAIN is \[0, 3\]"),
+        (("INPUT.SIZE_TRAIN", "[0]", "INPUT.PADDING.ENABLED", "True"), "INPUT.PADDING has no size"),
+        ((*BASE, "INPUT.SIZE_TRAIN", "[0]"), "CrossDomainBaseline .* is built for one size"),
+        (("MODEL.META_ARCHITECTURE", "MGN", "INPUT.SIZE_TRAIN", "[0]"), "gives MGN 1 feature rows"),
         (("INPUT.SIZE_TEST", "[]"), r"INPUT.SIZE_TEST is \[\]"),
         (
             ("MODEL.BACKBONE.NAME", "build_vit_backbone", "INPUT.SIZE_TEST", "[224, 224]"),
@@ -186,9 +198,14 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
         (("TEST.METRIC", "jaccard"), "TEST.METRIC is 'jaccard'"),
         (("SOLVER.OPT", "SWA"), "SOLVER.OPT is 'SWA'"),
         (("SOLVER.SCHED", "PolyLR"), "SOLVER.SCHED is 'PolyLR'"),
-        (("SOLVER.STAGES", "(500,)"), "SOLVER.STAGES is"),
+        (("SOLVER.STAGES", "(500,)"), "SOLVER.STAGES .500,. begins a stage at epoch 500"),
         (("SOLVER.STAGES", "((1, 0.5),)"), "SOLVER.STAGES is ..1, 0.5.,."),
         (("INPUT.REA.MODE", "black"), "INPUT.REA.MODE is 'black'"),
+        (("DATASETS.FOLDER_IDS", "yes"), "DATASETS.FOLDER_IDS is 'yes'"),
+        (
+            ("DATASETS.DAY_DIR", "mycrops/day"),
+            "DATASETS.DAY_DIR is 'mycrops/day' and NIGHT_DIR ''; give both",
+        ),
     ],
 )
 def test_each_impossible_setting_is_refused_in_one_sentence(opts: tuple[str, ...], message: str) -> None:
@@ -261,3 +278,20 @@ def test_a_training_set_that_fits_and_ones_that_do_not() -> None:
         check_supervised_data(config(*naive), dataset(5, 15))
     with pytest.raises(ValueError, match="has one identity"):
         check_supervised_data(config("SOLVER.IMS_PER_BATCH", "16"), dataset(1, 30))
+
+
+def test_a_loss_that_begins_after_the_last_epoch_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    late = (
+        *BASE,
+        "MODEL.LOSSES.NAME",
+        "('ClusterNCE', 'MAA')",
+        "MODEL.LOSSES.MAA.WEIGHT",
+        "((1, 0), (9, 0.5))",
+    )
+    check(config(*late, "SOLVER.MAX_EPOCH", "9", "SOLVER.STEPS", "()"))
+    assert "never acts" not in caplog.text
+    check(config(*late, "SOLVER.MAX_EPOCH", "8", "SOLVER.STEPS", "()"))
+    assert (
+        "MAA begins at epoch 9 (MODEL.LOSSES.MAA.WEIGHT), after the last one: with SOLVER.MAX_EPOCH 8"
+        in caplog.text
+    )

@@ -8,11 +8,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from dnreid_plugins.engine import files
+from dnreid_plugins.engine.evaluate import by_set, numbers
 from dnreid_plugins.engine.files import remove_leftovers
-from dnreid_plugins.engine.results import read_results, update_results
+from dnreid_plugins.engine.results import log_results, read_results, update_results
 
 
 def test_entries_are_merged_and_survive(tmp_path: Path) -> None:
@@ -57,3 +60,30 @@ def test_a_damaged_file_is_a_warning(
 def test_no_file_is_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     found: dict[str, Any] = read_results(str(tmp_path))
     assert found == {} and not caplog.records
+
+
+def test_the_table_has_every_figure_once_and_those_of_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    update_results(str(tmp_path), start={"A": {"D2N": {"mAP": 1.0}}})
+    results = {"A": {"D2N": {"mAP": 2.0, "Rank-1": 3.0, "metric": 2.5}}, "B": {"Acc@1": 4.0, "metric": 4.0}}
+    with caplog.at_level(logging.INFO):
+        log_results(str(tmp_path), ["A", "B"], results)
+        log_results("", ["A"], {"A": {}})
+    (record,) = caplog.records
+    rows = [[word.strip() for word in line.split("|")[1:-1]] for line in record.getMessage().splitlines()[1:]]
+    assert rows[0] == ["set", "direction", "training", "Rank-1", "mAP", "Acc@1"]
+    assert rows[2:] == [
+        ["A", "D2N", "before", "", "1.00", ""],
+        ["A", "D2N", "after", "3.00", "2.00", ""],
+        ["B", "", "after", "", "", "4.00"],
+    ]
+
+
+def test_what_a_script_returns_becomes_plain_figures_by_set(caplog: pytest.LogCaptureFixture) -> None:
+    figures = {"mAP": np.float32(1.5), "acc": torch.tensor([2.0]), "n": 3, "curve": np.zeros(2), "name": "x"}
+    assert numbers(figures) == {"mAP": 1.5, "acc": 2.0, "n": 3}
+    assert "for curve, which is no number" in caplog.text and "for name" in caplog.text
+    assert by_set({"mAP": 1.0}, ["A"]) == by_set({"A": {"mAP": 1.0}}, ["A"]) == {"A": {"mAP": 1.0}}
+    assert by_set({"A": {}, "B": {"mAP": 1.0}}, ["A", "B"]) == {"A": {}, "B": {"mAP": 1.0}}
+    assert by_set(None, ["A"]) == {"A": {}} and by_set({}, []) == {}

@@ -40,6 +40,14 @@ def results(folder: Path) -> dict:
     return json.loads((folder / "results.json").read_text())
 
 
+def scalars(folder: Path) -> set[str]:
+    return {key for line in (folder / "metrics.json").read_text().splitlines() for key in json.loads(line)}
+
+
+def tables(screen: str) -> int:
+    return screen.count("Results in percent")
+
+
 def test_an_unmodified_fastreid_script_trains_and_evaluates(tiny_root: Path, tmp_path: Path) -> None:
     config = ["--config-file", "tests/tiny.yml"]
     out = ["OUTPUT_DIR", str(tmp_path)]
@@ -47,11 +55,25 @@ def test_an_unmodified_fastreid_script_trains_and_evaluates(tiny_root: Path, tmp
     assert done.returncode == 0, done.stderr[-2000:]
     trained = results(tmp_path)
     assert trained["finished"] and set(trained["DN348"]) >= {"D2N", "N2D"}
+    assert "generated random seed" not in done.stdout + done.stderr
+    assert tables(done.stdout) == 2  # of the start and of the end
+    assert (
+        "| DN348 | D2N         | before " in done.stdout and "| DN348 | N2D         | after " in done.stdout
+    )
 
     weights = ["MODEL.WEIGHTS", str(tmp_path / "model_final.pth"), "OUTPUT_DIR", str(tmp_path / "eval")]
     done = run(["-m", "dnreid_plugins", str(SCRIPT), *config, "--eval-only", *SMALL, *weights], tiny_root)
     assert done.returncode == 0, done.stderr[-2000:]
     assert results(tmp_path / "eval")["DN348"] == trained["DN348"]
+    assert tables(done.stdout) == 1 and f"{trained['DN348']['N2D']['mAP']:.2f}" in done.stdout
+
+    # Our own command line: the same figures under the same names, each table once.
+    out = ["OUTPUT_DIR", str(tmp_path / "own")]
+    done = run(["tools/train_net.py", *config, *SMALL, *out], tiny_root)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "generated random seed" not in (tmp_path / "own" / "log.txt").read_text()
+    assert results(tmp_path / "own") == trained and tables(done.stdout) == 2
+    assert scalars(tmp_path / "own") == scalars(tmp_path)
 
 
 def test_an_unmodified_fastreid_script_runs_base_on_dnmini(tmp_path: Path) -> None:
@@ -118,7 +140,29 @@ def test_what_the_system_refuses_is_one_sentence(
 
     monkeypatch.setattr(cli, "launch", refuse)
     with pytest.raises(SystemExit, match=f"^error: {sentence}"):
+        main(["--config-file", "any.yml"])
+
+
+def test_without_arguments_it_says_what_to_give() -> None:
+    with pytest.raises(
+        SystemExit, match=r"^error: no config was named; .*--config-file .*dnmini\.yml OUTPUT_DIR"
+    ):
         main([])
+
+
+def test_where_an_error_arose_is_for_the_log_file_only(
+    tiny_cfg: CfgNode, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise ValueError("a sentence for the user.")
+
+    monkeypatch.setattr(cli.CrossDomainTrainer, "train", refuse)
+    with pytest.raises(SystemExit, match=r"^error: a sentence for the user\.$"):
+        main(["--config-file", str(ROOT / "tests" / "tiny.yml"), "OUTPUT_DIR", str(tmp_path)])
+    screen = "".join(capsys.readouterr())
+    assert "Adam: " in screen and "Traceback" not in screen and "error's place" not in screen
+    log = (tmp_path / "log.txt").read_text()
+    assert "Traceback" in log and "in refuse" in log
 
 
 @pytest.mark.parametrize("sampler", ["TrainingSampler", "NaiveIdentitySampler", "BalancedIdentitySampler"])

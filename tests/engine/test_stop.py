@@ -13,6 +13,7 @@ import torch
 from fastreid.config import CfgNode
 from run_helpers import label_phase, weights
 
+from dnreid_plugins.engine import cli
 from dnreid_plugins.engine.rows import drop_rows
 from dnreid_plugins.engine.stop import Stopped, StopSignals
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
@@ -70,7 +71,30 @@ def test_with_nothing_to_lose_a_run_leaves_at_once(tiny_cfg: CfgNode, caplog: An
     with pytest.raises(Stopped):
         trainer.train()
     assert list(Path(tiny_cfg.OUTPUT_DIR).glob("*.pth")) == []
-    assert any("Ended by SIGTERM: nothing was left to keep" in record.message for record in caplog.records)
+    ended = "Ended by SIGTERM: nothing new was to be kept. There is nothing to go on from; start it again."
+    assert ended in caplog.messages
+
+
+def test_between_two_epochs_there_is_something_to_go_on_from(tiny_cfg: CfgNode, caplog: Any) -> None:
+    trainer = start(tiny_cfg)
+    signal_in(trainer, "label phase", signal.SIGINT, 4)
+    with pytest.raises(Stopped):
+        trainer.train()
+    assert "Ended by Ctrl-C: nothing new was to be kept. Go on with --resume." in caplog.messages
+
+
+def test_ctrl_c_before_training_is_a_sentence(tiny_cfg: CfgNode, caplog: Any) -> None:
+    """Reading the data, rendering and the evaluation of the start are under no `StopSignals`."""
+    with pytest.raises(Stopped) as caught, cli.sentences():
+        raise KeyboardInterrupt
+    assert caught.value.code == 130
+    assert "Ended by Ctrl-C while nothing was trained" in caplog.text
+
+
+def test_a_resume_without_a_checkpoint_says_that_it_begins_afresh(tiny_cfg: CfgNode, caplog: Any) -> None:
+    trainer = start(tiny_cfg, resume=True)
+    assert f"--resume: there is no checkpoint in {tiny_cfg.OUTPUT_DIR}, so the run starts" in caplog.text
+    assert trainer.iter == 0
 
 
 def test_the_second_signal_does_not_wait() -> None:

@@ -13,10 +13,10 @@ import torch
 from fastreid.config import CfgNode, get_cfg
 from fastreid.data.datasets.bases import ImageDataset
 from fastreid.layers import any_softmax
+from fastreid.modeling import meta_arch
 from fastreid.modeling.meta_arch import baseline, build_model, mgn, moco
 from run_helpers import same, train
 
-from dnreid_plugins.engine.as_fastreid import take_over
 from dnreid_plugins.engine.config_merge import merge_with_suggestions
 from dnreid_plugins.engine.predictor import Predictor
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_fastreids_parts_are_ours() -> None:
     assert any_softmax.ArcSoftmax is fastreid_parts.SafeArcSoftmax
     assert moco.Memory is fastreid_parts.QueueMemory
+    assert meta_arch.Distiller is Distiller
     assert baseline.cross_entropy_loss is mgn.cross_entropy_loss is fastreid_parts.cross_entropy_loss
     cfg = get_cfg()
     merge_with_suggestions(
@@ -218,11 +219,5 @@ def test_precise_batch_norm_in_a_supervised_run(
     assert all("running_" in key or "num_batches" in key for key in different)
 
 
-def test_scripts_get_our_predictor(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (fastreid.engine, fastreid.engine.defaults):
-        for name in ("DefaultTrainer", "DefaultPredictor", "launch"):
-            if hasattr(module, name):
-                monkeypatch.setattr(module, name, getattr(module, name))
-    monkeypatch.setattr("sys.modules", __import__("sys").modules)
-    take_over()
-    assert fastreid.engine.DefaultPredictor is Predictor
+def test_scripts_get_our_predictor(as_fastreid: None) -> None:
+    assert issubclass(fastreid.engine.DefaultPredictor, Predictor)

@@ -21,6 +21,6 @@ class PoolModel(nn.Module):
     def forward(self, batch: dict[str, Any]) -> Tensor:
         self.batches += 1
         assert not torch.is_grad_enabled() and not self.training
-        assert batch["domains"].shape == batch["indices"].shape
+        assert batch.get("domains", batch["indices"]).shape == batch["indices"].shape
         images = self.drop(self.norm(batch["images"] * self.scale))
         return nn.functional.adaptive_avg_pool2d(images, (2, 3)).flatten(1)

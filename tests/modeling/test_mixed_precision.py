@@ -33,8 +33,11 @@ def all_heads(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
-def run(cfg: CfgNode) -> tuple[CrossDomainTrainer, list[dict[str, torch.Tensor]]]:
+def run(
+    cfg: CfgNode, dtype: torch.dtype | None = None
+) -> tuple[CrossDomainTrainer, list[dict[str, torch.Tensor]]]:
     trainer, seen = CrossDomainTrainer(cfg), SeenLosses()
+    trainer.step_trainer.amp_dtype = dtype
     trainer.register_hooks([seen])
     trainer.train()
     return trainer, seen.losses
@@ -63,10 +66,8 @@ def test_every_loss_head_trains_in_half_precision(
 ) -> None:
     folder = tiny_cfg.OUTPUT_DIR
     _, expected = run(configure(tiny_cfg))
-    tiny_cfg.SOLVER.AMP.ENABLED = True
-    tiny_cfg.SOLVER.AMP.DTYPE = dtype
     tiny_cfg.OUTPUT_DIR = f"{folder}-half"
-    half, got = run(tiny_cfg)
+    half, got = run(tiny_cfg, getattr(torch, dtype))
     assert len(got) == 4 and set(got[0]) == {f"loss_{name.lower()}" for name in heads if name != "CMA"}
     for losses in got:
         assert all(value.dtype == torch.float32 and bool(torch.isfinite(value)) for value in losses.values())
@@ -77,6 +78,18 @@ def test_every_loss_head_trains_in_half_precision(
     assert half.bare_model.last_features.dtype == getattr(torch, dtype)
     for domain in (0, 1):
         assert half.bare_model.parts.memory.rows(domain).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("dtype", "used"), [("bfloat16", torch.bfloat16), ("float16", None)])
+def test_float16_is_left_off_on_a_cpu_with_a_word(
+    tiny_cfg: CfgNode, caplog: pytest.LogCaptureFixture, dtype: str, used: torch.dtype | None
+) -> None:
+    """fast-reid's stock configs ask for it; a resume sees the config as it was given."""
+    tiny_cfg.SOLVER.AMP.ENABLED, tiny_cfg.SOLVER.AMP.DTYPE = True, dtype
+    trainer = CrossDomainTrainer(tiny_cfg)
+    assert trainer.step_trainer.amp_dtype is used
+    assert ("SOLVER.AMP is left off: float16 is slow on a CPU" in caplog.text) == (used is None)
+    assert trainer.checkpoints.capture(0)["config"]["SOLVER.AMP.ENABLED"] == "True"
 
 
 def test_a_loss_scale_that_vanishes_stops_the_run(tiny_cfg: CfgNode) -> None:

@@ -73,6 +73,28 @@ def test_what_is_no_weight_file_is_named(tmp_path: Path, content: bytes) -> None
         unwrap(read_weight_file(path), path)
 
 
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", r"is no checkpoint \(it is empty\); give a \.pth"),
+        (b"\xff\xd8\xff\xe0 a picture", r"is no checkpoint \(it begins with b'.xff.xd8.*\); give a \.pth"),
+        (b"MODEL:\n  DEVICE: cpu\n", r"is no checkpoint \(it begins with b'MODEL:.*\); give a \.pth"),
+        (b"PK\x03\x04 cut short", "is damaged: its end is missing; use another copy"),
+        (
+            b"\x80\x02garbage",
+            r"is damaged or not a PyTorch file \(UnpicklingError: (?!Weights only|In PyTorch)",
+        ),
+    ],
+)
+def test_what_kind_of_file_it_is_not(tmp_path: Path, content: bytes, sentence: str) -> None:
+    """torch itself advises to load such a file with ``weights_only=False``."""
+    path = tmp_path / "w.pth"
+    path.write_bytes(content)
+    with pytest.raises(WeightFileError, match=sentence) as caught:
+        read_weight_file(path)
+    assert "weights_only" not in str(caught.value)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightFileError, match=r"There is no weight file .*absent\.pth"):
         read_weight_file(tmp_path / "absent.pth")

@@ -15,7 +15,9 @@ from ...evaluation.protocols import Protocol
 from ...functional.types import Domain
 from ..errors import DataError
 from ..items import DomainItem
+from ..readable import readable_items
 from .files import datasets_root
+from .settings import SETTINGS
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ class CrossDomainDataset(ImageDataset):
     """A data set with two domains, in fast-reid's registry and interface.
 
     ``train``, and ``test`` with its ``protocol``, are read on first use, so that a copy of the test half is
-    enough to evaluate. Order is canonical: day before night, each sorted by path; it depends neither on the
+    enough to evaluate. Training images that cannot be read are all named at once (``DATASETS.SKIP_BAD``). Order is canonical: day before night, each sorted by path; it depends neither on the
     file system nor on the order of the lists. ``query`` and ``gallery`` are the D2N direction with camera 0
     and 1, on which fast-reid's own evaluator applies the right rule; ``test`` holds every distinct test image
     once and ``protocol`` indexes it for both directions.
@@ -35,7 +37,7 @@ class CrossDomainDataset(ImageDataset):
         combineall: train on the test half as well (fast-reid's argument).
 
     Raises:
-        DataError: something on disk is missing or malformed.
+        DataError: something on disk is missing, malformed or cannot be read.
     """
 
     dataset_name = "unnamed"
@@ -73,7 +75,8 @@ class CrossDomainDataset(ImageDataset):
     @property
     def train(self) -> list[DomainItem]:
         if self._train is None:
-            self._train = self.load_train()
+            name = type(self).__name__
+            self._train = readable_items(self.load_train(), name=name, skip_bad=SETTINGS.skip_bad)
             self._warn_of_shared_ids()
             if self.combineall:
                 self.combine_all()

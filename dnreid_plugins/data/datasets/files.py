@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ...functional.types import Domain
 from ..errors import DataError
 
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT = "FASTREID_DATASETS"
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+)
+# A path of a list ends with the first image suffix that a white space or the line's end follows.
+_IMAGE_NAME = re.compile(
+    rf"(.*?(?:{'|'.join(re.escape(suffix) for suffix in sorted(IMAGE_SUFFIXES))}))(?:\s+(.*))?$", re.IGNORECASE
+)
 
 
 def datasets_root(root: str | os.PathLike[str] | None) -> Path:
@@ -72,6 +81,8 @@ def find_optional_list(folders: Sequence[Path], names: Sequence[str]) -> Path | 
 def read_lines(path: Path) -> list[tuple[int, list[str]]]:
     """``(line number, fields)`` of each non-blank line of a list; ``\\`` becomes ``/``.
 
+    Field 0 is the path, white space in the image's name included where the name ends like an image's.
+
     Raises:
         DataError: the file is no text, or a path leaves the data set's folder.
     """
@@ -82,7 +93,7 @@ def read_lines(path: Path) -> list[tuple[int, list[str]]]:
         raise DataError(f"list {str(path)!r} cannot be read: {reason}; copy it again") from None
     lines = []
     for number, line in enumerate(text.split("\n"), start=1):
-        fields = line.replace("\\", "/").split()
+        fields = _fields(line.replace("\\", "/").strip())
         if not fields:
             continue
         if fields[0].startswith("/") or "\0" in fields[0] or ".." in fields[0].split("/"):
@@ -91,6 +102,34 @@ def read_lines(path: Path) -> list[tuple[int, list[str]]]:
             )
         lines.append((number, fields))
     return lines
+
+
+def _fields(line: str) -> list[str]:
+    image = _IMAGE_NAME.match(line)
+    return [image[1], *(image[2] or "").split()] if image else line.split()
+
+
+def list_images(folder: Path) -> list[str]:
+    """Paths of all image files below ``folder``, sorted; hidden files and other types are left out."""
+    found = []
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
+                found.append(os.path.join(parent, name))
+    return sorted(found)
+
+
+def domain_folders(root: Path) -> dict[Domain, Path] | None:
+    """The folders ``day`` and ``night`` of ``root``, in any case (``Day``, ``NIGHT``); None unless both are there."""
+    found: dict[str, Path] = {}
+    try:
+        # "day" comes after "Day" and "DAY" and so wins
+        for child in sorted(root.iterdir()):
+            if child.name.lower() in ("day", "night") and child.is_dir():
+                found[child.name.lower()] = child
+    except OSError:  # no folder, or a forbidden one
+        return None
+    return {domain: found[domain.name.lower()] for domain in Domain} if len(found) == 2 else None
 
 
 def shortened(path: str) -> str:

@@ -1,53 +1,140 @@
-"""An engineer's two folders of unlabelled crops: ``day/`` and ``night/``."""
+"""An engineer's two folders of crops, ``day/`` and ``night/``, with or without a sub-folder per identity."""
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 from fastreid.data.datasets import DATASET_REGISTRY
+from fastreid.utils.logger import log_first_n
 
+from ...evaluation.protocols import Protocol, both_directions
+from ..errors import DataError
 from ...functional.types import Domain
 from ..items import DomainItem
 from . import files
 from .base import CrossDomainDataset, canonical, refuse_empty
+from .settings import SETTINGS
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
-)
+UNKNOWN = -1
 
 
 @DATASET_REGISTRY.register()
 class DayNightFolder(CrossDomainDataset):
-    """Every image below ``<root>/day`` and ``<root>/night``, sub-folders included; no identities (-1), no lists.
+    """Every image below ``day`` and ``night`` (in any case), sub-folders included; no lists.
 
-    For training only: without identities nothing can be scored. Point ``$FASTREID_DATASETS`` at the folder
-    that holds ``day`` and ``night``.
+    The two folders lie in ``$FASTREID_DATASETS`` or in the one folder in it that holds both, or are given by
+    ``DATASETS.DAY_DIR`` and ``DATASETS.NIGHT_DIR``. Identities are the sub-folders ``day/<id>/...`` when every
+    image lies in one and both domains share some (``DATASETS.FOLDER_IDS`` auto); then the set is also scored, on
+    the very images that it trains on. Otherwise each identity is -1 and there is nothing to score.
     """
 
     dataset_name = "daynightfolder"
-    has_ids = False
 
     def find_root(self, root: Path) -> Path:
-        if (root / "day").is_dir() and (root / "night").is_dir():
-            return root
-        return files.find_folder("DayNightFolder", root, ("daynight", "DayNightFolder"), ())
+        home, self.folder_of = _folders(root)
+        return home
 
     def load_train(self) -> list[DomainItem]:
-        items = []
+        paths = {domain: files.list_images(self.folder_of[domain]) for domain in Domain}
         for domain in Domain:
-            folder = self.root / domain.name.lower()
-            paths = list_images(folder)
-            refuse_empty("DayNightFolder", domain, len(paths), folder)
-            items += [self.train_item(path, -1, domain) for path in paths]
-        return canonical(items)
+            refuse_empty("DayNightFolder", domain, len(paths[domain]), self.folder_of[domain])
+        names = self._identities(paths)
+        numbers = {name: number for number, name in enumerate(sorted(set(names.values())))}
+        return canonical(
+            self.train_item(path, numbers[names[path]] if names else UNKNOWN, domain)
+            for domain in Domain
+            for path in paths[domain]
+        )
+
+    def load_test(self) -> tuple[list[DomainItem], Protocol | None]:
+        numbers = [int(str(item.pid).rpartition("_")[2]) for item in self.train]
+        ids = {domain: {n for n, i in zip(numbers, self.train) if i.domain == domain} for domain in Domain}
+        shared = (ids[Domain.DAY] & ids[Domain.NIGHT]) - {UNKNOWN}
+        if not shared:
+            return [], None
+        items = [DomainItem(i.path, n, int(i.domain), i.domain) for n, i in zip(numbers, self.train)]
+        domains = [item.domain for item in items]
+        return items, both_directions("DayNightFolder", domains, is_query=[n in shared for n in numbers])
+
+    @property
+    def has_ids(self) -> bool:  # type: ignore[override]
+        return self.protocol is not None
+
+    def _identities(self, paths: dict[Domain, list[str]]) -> dict[str, str]:
+        """Path -> name of its identity, or an empty dict; says which of the two was understood."""
+        names, in_both, lacking = _sub_folders(paths, self.folder_of)
+        images = " and ".join(f"{len(paths[d])} {d.name.lower()} images" for d in Domain)
+        if lacking:
+            obstacle = f"{len(lacking)} images lie in no sub-folder, such as {lacking[0]!r}"
+        else:
+            obstacle = "" if in_both else "no sub-folder is in both domains"
+        if SETTINGS.folder_ids == "folders" and obstacle:
+            raise DataError(
+                f"DayNightFolder: DATASETS.FOLDER_IDS is 'folders', but {obstacle}; "
+                "sort the images as day/<id>/<image> and night/<id>/<image> or set it to 'none'"
+            )
+        if SETTINGS.folder_ids == "none" or obstacle:
+            reason = obstacle or "DATASETS.FOLDER_IDS is 'none'"
+            text = f"without identities ({reason}): it trains and nothing is scored"
+        else:
+            count = len(set(names.values()))
+            text = (
+                f"the sub-folders are taken for {count} identities, {in_both} of them in both domains; they are "
+                "scored on the images of the training. DATASETS.FOLDER_IDS none: they are something else"
+            )
+        where = ", ".join(str(self.folder_of[domain]) for domain in Domain)
+        message = f"DayNightFolder ({where}): {images}; {text}."
+        log_first_n(logging.INFO, message, name=__name__, key="message")
+        return {} if SETTINGS.folder_ids == "none" or obstacle else names
+
+    def _warn_of_shared_ids(self) -> None:
+        """Training and test images are the same on purpose, which the line about the identities says."""
 
 
-def list_images(folder: Path) -> list[str]:
-    """Paths of all image files below ``folder``, sorted; hidden files and other types are left out."""
-    found = []
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
-                found.append(os.path.join(parent, name))
-    return sorted(found)
+def _folders(root: Path) -> tuple[Path, dict[Domain, Path]]:
+    """The set's own folder and the folder of each domain."""
+    if SETTINGS.day_dir or SETTINGS.night_dir:
+        given = {Domain.DAY: SETTINGS.day_dir, Domain.NIGHT: SETTINGS.night_dir}
+        return root, {domain: _given(domain, path) for domain, path in given.items()}
+    if (found := files.domain_folders(root)) is not None:
+        return root, found
+    homes = {}
+    for child in sorted(root.iterdir()) if root.is_dir() else ():
+        # DN-348, DN-Wild and DNMini have the same two folders, and lists beside them.
+        if (found := files.domain_folders(child)) is not None and not (child / "train_test_split").exists():
+            homes[child] = found
+    if len(homes) == 1:
+        return next(iter(homes.items()))
+    several = ", ".join(repr(home.name) for home in homes)
+    problem = f"holds several such sets ({several})" if homes else "and the folders in it hold no day/ and night/"
+    raise DataError(
+        f"DayNightFolder: the data root {str(root)!r} {problem if root.is_dir() else 'does not exist'}; set "
+        f"${files.ENVIRONMENT} to the folder that holds day/ and night/, or DATASETS.DAY_DIR and DATASETS.NIGHT_DIR"
+    )
+
+
+def _given(domain: Domain, path: str) -> Path:
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"DATASETS.{domain.name}_DIR is {path!r}, which is no folder; correct the path")
+    return folder
+
+
+def _sub_folders(
+    paths: dict[Domain, list[str]], folder_of: dict[Domain, Path]
+) -> tuple[dict[str, str], int, list[str]]:
+    """Path -> first sub-folder, number of sub-folders that both domains have, images that lie in none."""
+    names: dict[str, str] = {}
+    lacking: list[str] = []
+    found: dict[Domain, set[str]] = {domain: set() for domain in Domain}
+    for domain in Domain:
+        for path in paths[domain]:
+            parts = Path(os.path.relpath(path, folder_of[domain])).parts
+            if len(parts) < 2:
+                lacking.append(path)
+            else:
+                names[path] = parts[0]
+                found[domain].add(parts[0])
+    return names, len(found[Domain.DAY] & found[Domain.NIGHT]), lacking

@@ -15,6 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from ...functional.types import Domain
+from ...runtime.progress import with_progress
+from ..datasets.files import ENVIRONMENT, domain_folders
+from ..errors import DataError
 from .identity import Identity, sample_identities
 from .imaging import jpeg_bytes
 from .parallel import map_in_processes
@@ -94,8 +97,16 @@ def ensure_dnmini(root: Path, seed: int = 0) -> Path:
     """Write the default DNMini below the data root ``root`` unless it is there; return its folder.
 
     The folder is ``dnmini`` for seed 0 (the set that results are reported on), ``dnmini-seed<N>`` for others.
+
+    Raises:
+        DataError: it is not there, and ``root`` is somebody's own set of day and night images.
     """
     folder = Path(root) / ("dnmini" if seed == 0 else f"dnmini-seed{seed}")
+    if not folder.exists() and domain_folders(Path(root)) is not None:
+        raise DataError(
+            f"DNMini is not rendered into {str(root)!r}, which holds your own day/ and night/; train and test on "
+            f"them (DATASETS.NAMES and TESTS \"('DayNightFolder',)\") or set ${ENVIRONMENT} to another folder"
+        )
     write_dnmini(folder, seed=seed)
     return folder
 
@@ -137,7 +148,8 @@ def _temporary_folder(root: Path) -> Iterator[Path]:
 def _write_all(folder: Path, parameters: Parameters, *, workers: int | None) -> None:
     identities = dnmini_identities(parameters)
     tasks = [(folder, parameters, raw_id, identity) for raw_id, identity in identities.items()]
-    digests = list(map_in_processes(_write_identity, tasks, workers=workers))
+    written = map_in_processes(_write_identity, tasks, workers=workers)
+    digests = list(with_progress(written, "Rendering DNMini", len(tasks)))
     _write_lists(folder, parameters)
     content = hashlib.sha256("".join(digests).encode()).hexdigest()
     manifest = {"parameters": asdict(parameters), "content_sha256": content}

@@ -1,6 +1,6 @@
 """Stages: what happens before the first epoch, one file each."""
 
-from .base import STAGE_REGISTRY, Stage, build_stages, stage_files
+from .base import STAGE_REGISTRY, Stage, build_stages
 from .learn_prompts import LearnPrompts
 
-__all__ = ["STAGE_REGISTRY", "LearnPrompts", "Stage", "build_stages", "stage_files"]
+__all__ = ["STAGE_REGISTRY", "LearnPrompts", "Stage", "build_stages"]

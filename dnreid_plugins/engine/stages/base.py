@@ -42,7 +42,7 @@ class Stage(HookBase):
         trainer: of the run; ``cfg``, ``bare_model`` and ``train_data`` are used.
     """
 
-    #: What the stage leaves in the output folder.
+    #: What the stage leaves in the output folder; it matches `run_folder.STAGE_FILES`.
     file_name: ClassVar[str]
 
     def __init__(self, trainer: Any) -> None:
@@ -50,7 +50,7 @@ class Stage(HookBase):
         self.cfg = trainer.cfg
         self.file = Path(self.cfg.OUTPUT_DIR) / self.file_name if self.cfg.OUTPUT_DIR else None
         self.made_for: dict[str, str] = {}
-        self.signals = StopSignals(lambda: self._saved)
+        self.signals = StopSignals(lambda: self._saved, lambda: self.file is not None and self.file.is_file())
         self._saved = True
         self._last_time = time.monotonic()
 
@@ -225,11 +225,6 @@ class Stage(HookBase):
 def build_stages(trainer: Any) -> list[Stage]:
     """The stages that the parts of the trainer's model ask for."""
     return [STAGE_REGISTRY.get(name)(trainer) for name in trainer.bare_model.parts.stages()]
-
-
-def stage_files() -> tuple[str, ...]:
-    """Names of the files that stages leave in an output folder."""
-    return tuple(stage.file_name for stage in STAGE_REGISTRY._obj_map.values())
 
 
 def name_of_images(paths: Sequence[str]) -> str:

@@ -59,7 +59,7 @@ class ClusterMemory(Part):
                     f"MODEL.MEMORY.EXTRA_BANKS is {tuple(extra_banks)!r}; it holds (name, update) pairs, each name "
                     f"once and not {OWN!r}, each update one of {get_args(UpdatePolicy)}."
                 )
-            self.policies[name] = policy
+            self.policies[name] = policy  # type: ignore[assignment]
         self._counts: dict[str, int] = {}
         for bank in self.policies:
             for domain in Domain:

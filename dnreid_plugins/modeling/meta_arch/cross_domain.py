@@ -10,6 +10,7 @@ from fastreid.modeling.heads import build_heads
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
+from ...functional.types import Domain
 from ...runtime.sections import construct
 from ..backbone import build_backbone
 from ..batch import BatchFeatures
@@ -28,11 +29,11 @@ SHARED_BN_MODES = ("joint", "separate", "frozen")
 class CrossDomainBaseline(nn.Module):
     """Any fast-reid backbone behind `DualStream`, a neck, and the parts of a method.
 
-    In eval mode ``model(batch)`` returns features ``(B, D)`` as fast-reid's own architectures do; a batch
-    without ``domains`` counts as day. In train mode it returns ``{"loss_<head>": scalar}``, each already
-    weighted, and keeps the batch's detached features in `last_batch` for the memory update and the
-    features themselves in `last_features` for the loss audit. With several processes all of these, losses
-    included, are those of the global batch, and equal in every process.
+    In eval mode ``model(batch)`` returns features ``(B, D)`` as fast-reid's own architectures do; a model with
+    two streams refuses a batch without ``domains`` unless ``assume_domain`` says what it is. In train mode it
+    returns ``{"loss_<head>": scalar}``, each already weighted, and keeps the batch's detached features in
+    `last_batch` for the memory update and the features themselves in `last_features` for the loss audit. With
+    several processes all of these, losses included, are those of the global batch, and equal in every process.
 
     Args:
         backbone, heads: as fast-reid builds them.
@@ -41,6 +42,7 @@ class CrossDomainBaseline(nn.Module):
         pixel_mean, pixel_std: 3 values each, in 0..255.
         stream_modules: ``MODEL.DUAL_STREAM.MODULES``.
         shared_bn: ``MODEL.DUAL_STREAM.SHARED_BN``.
+        assume_domain: ``MODEL.DUAL_STREAM.ASSUME_DOMAIN``.
         channels_last: ``MODEL.CHANNELS_LAST``.
     """
 
@@ -62,6 +64,7 @@ class CrossDomainBaseline(nn.Module):
         pixel_std: list[float],
         stream_modules: tuple[str, ...] = (),
         shared_bn: str = "joint",
+        assume_domain: str = "",
         channels_last: bool = False,
     ) -> None:
         super().__init__()
@@ -72,6 +75,7 @@ class CrossDomainBaseline(nn.Module):
         self.backbone.to(memory_format=self.memory_format)
         self.heads = heads
         self.shared_bn = shared_bn
+        self.assume_domain = Domain.named(assume_domain) if assume_domain else None
         self.last_batch: BatchFeatures | None = None
         self.last_features: Tensor | None = None
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(1, -1, 1, 1), persistent=False)
@@ -92,6 +96,7 @@ class CrossDomainBaseline(nn.Module):
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "stream_modules": tuple(cfg.MODEL.DUAL_STREAM.MODULES),
             "shared_bn": cfg.MODEL.DUAL_STREAM.SHARED_BN,
+            "assume_domain": cfg.MODEL.DUAL_STREAM.ASSUME_DOMAIN,
             "channels_last": cfg.MODEL.CHANNELS_LAST,
         }
 
@@ -103,11 +108,12 @@ class CrossDomainBaseline(nn.Module):
         if not isinstance(batch, dict):
             batch = {"images": batch}
         images, domains = self.preprocess_image(batch), self._domains(batch)
-        if self.training:
-            check_composition(domains)
         if not self.training:
             backbone, heads = self._answering()
             return heads(backbone(images, domains))
+        if isinstance(domains, Domain):
+            domains = torch.full((len(images),), int(domains), device=self.device)
+        check_composition(domains)
         outputs = self._encode(images, domains)
         own = BatchFeatures(
             features=outputs.pop("features"),
@@ -155,10 +161,17 @@ class CrossDomainBaseline(nn.Module):
         images = (images - self.pixel_mean) / self.pixel_std
         return images.contiguous(memory_format=self.memory_format)
 
-    def _domains(self, batch: dict[str, Any]) -> Tensor:
-        if "domains" not in batch:
-            return torch.zeros(len(batch["images"]), dtype=torch.int64, device=self.device)
-        return torch.as_tensor(batch["domains"]).to(self.device)
+    def _domains(self, batch: dict[str, Any]) -> Tensor | Domain:
+        """``(B,)`` int64 as the batch or its images (`DomainImages`) say, else the domain that all of them have."""
+        domains = batch.get("domains", getattr(batch["images"], "domains", None))
+        if domains is not None:
+            return torch.as_tensor(domains).to(self.device)
+        if self.assume_domain is None and self.backbone.two_streams:
+            raise ValueError(
+                f"{len(batch['images'])} images came without `domains` to a model with two streams; give them, or "
+                "say with MODEL.DUAL_STREAM.ASSUME_DOMAIN whether all such images are 'day' or 'night'."
+            )
+        return self.assume_domain or Domain.DAY
 
     def _answering(self) -> tuple[nn.Module, nn.Module]:
         """Backbone and heads that answer in eval mode."""

@@ -10,6 +10,7 @@ import torch
 from fastreid.config import get_cfg
 from fastreid.modeling.meta_arch import build_model
 
+from dnreid_plugins.data.domain_images import DomainImages
 from dnreid_plugins.functional.types import Clusters, Epoch
 
 
@@ -79,18 +80,35 @@ def as_features(model: Any) -> Any:
     return model.last_batch
 
 
-def test_eval_returns_features_with_and_without_domains() -> None:
+def test_eval_returns_features_and_two_streams_want_the_domains() -> None:
     model = ready(config()).eval()
     inputs = batch()
     with torch.no_grad():
         full = model(inputs)
-        plain = model(inputs["images"])
-    assert full.shape == (8, 128)
-    # The copies start equal, so the domain does not matter yet.
-    torch.testing.assert_close(full, plain, rtol=1e-4, atol=1e-5)
+        assert full.shape == (8, 128) and torch.equal(full, model(inputs))
+        carried = DomainImages.of(inputs["images"], inputs["domains"])
+        assert torch.equal(model(carried), full) and torch.equal(model({"images": carried}), full)
+    for bare in (inputs["images"], {"images": inputs["images"]}):
+        with pytest.raises(ValueError, match=r"8 images came without `domains` .*ASSUME_DOMAIN"):
+            model(bare)
+        with pytest.raises(ValueError, match="8 images came without `domains`"):
+            model.features_before_neck({"images": inputs["images"]})
+        with pytest.raises(ValueError, match="8 images came without `domains`"):
+            ready(config()).train()({key: value for key, value in inputs.items() if key != "domains"})
+
+
+def test_one_stream_or_a_key_do_without_domains() -> None:
+    inputs = batch()
     with torch.no_grad():
-        again = model(inputs)
-    assert torch.equal(full, again)
+        one = ready(config(MODULES=())).eval()
+        torch.testing.assert_close(one(inputs["images"]), one(inputs))
+        told = ready(config(ASSUME_DOMAIN="night")).eval()
+        told.backbone.backbone.conv1.night.conv.weight.mul_(-1)
+        night = told({"images": inputs["images"], "domains": torch.ones(8, dtype=torch.int64)})
+        torch.testing.assert_close(told(inputs["images"]), night)
+        assert not torch.allclose(told(inputs)[:4], night[:4]), "a batch's own domains go first"
+    with pytest.raises(ValueError, match="The domain is 'dusk'"):
+        build_model(config(ASSUME_DOMAIN="dusk"))
 
 
 def test_separate_passes_normalise_each_domain_by_itself() -> None:

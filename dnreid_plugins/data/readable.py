@@ -1,0 +1,96 @@
+"""Which training images cannot be read, all found at once before a training starts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from PIL import Image
+
+from .errors import DataError
+from .images import read_image
+from .items import DomainItem
+
+logger = logging.getLogger(__name__)
+
+#: Seconds until the first progress line and between two lines.
+EVERY = 5.0
+THREADS = 16
+_CHUNK = 256
+#: What a complete file has near its end, by Pillow's name of the format.
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+_TAIL = 1024
+
+
+def readable_items(items: Sequence[DomainItem], *, name: str, skip_bad: bool) -> list[DomainItem]:
+    """Those of ``items`` whose image can be read, in the same order; nothing is kept between two calls.
+
+    A JPEG or PNG counts as good by its header and its end, some 0.1 ms each; what is left is decoded. So damage
+    in the middle of a file shows only when the image is used.
+
+    Args:
+        items: training images.
+        name: data set, for the messages.
+        skip_bad: leave bad images out, with one warning that names them all.
+
+    Raises:
+        DataError: there are bad images and ``skip_bad`` is False; the log names every one.
+    """
+    problems = _problems([item.path for item in items], name)
+    if not problems:
+        return list(items)
+    listing = "\n".join(problems.values())
+    if skip_bad:
+        logger.warning(
+            "%s: %d of %d images are left out (DATASETS.SKIP_BAD):\n%s",
+            name,
+            len(problems),
+            len(items),
+            listing,
+        )
+        return [item for item in items if item.path not in problems]
+    logger.error("%s: images that cannot be used:\n%s", name, listing)
+    first = ", ".join(repr(path) for path in list(problems)[:5])
+    raise DataError(
+        f"{name}: {len(problems)} of {len(items)} images cannot be used, all are listed above and in log.txt, the "
+        f"first: {first}; replace them or set DATASETS.SKIP_BAD True to train without them"
+    )
+
+
+def problem_of(path: str) -> str | None:
+    """What is wrong with an image file, as a sentence, or None."""
+    if _looks_whole(path):
+        return None
+    try:
+        read_image(path)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def _problems(paths: Sequence[str], name: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    last = time.monotonic()
+    chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        for number, sentences in enumerate(pool.map(lambda chunk: [*map(problem_of, chunk)], chunks)):
+            found |= {path: text for path, text in zip(chunks[number], sentences) if text is not None}
+            if time.monotonic() - last > EVERY:
+                last = time.monotonic()
+                logger.info("%s: %d of %d images checked", name, (number + 1) * _CHUNK, len(paths))
+    return found
+
+
+def _looks_whole(path: str) -> bool:
+    """Header and end of a common format; False means no more than that a closer look is needed."""
+    try:
+        with open(path, "rb") as file:
+            image = Image.open(file)
+            kind = image.format or ""
+            file.seek(max(os.fstat(file.fileno()).st_size - _TAIL, 0))
+            return kind in _ENDS and _ENDS[kind] in file.read()
+    except Exception:  # Pillow's plug-ins raise nearly every type on damaged files
+        return False

@@ -1,0 +1,99 @@
+"""Processes that start with a fresh interpreter load the plug-ins first, and one that dies at once is noticed.
+
+Under the start methods ``spawn`` and ``forkserver`` (macOS, Windows, Python >= 3.14) a loader's worker runs the main
+script once more and unpickles its data set. Both import fast-reid, which fails where `compat` has not been before.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import select
+import threading
+from collections.abc import Callable, Iterable
+from multiprocessing import spawn
+from typing import Any
+
+#: Seconds between two looks at a process that does not take what it is sent.
+LOOK_EVERY = 0.2
+
+
+class _Call:
+    """Unpickling this calls ``function(*args)``."""
+
+    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+        self.call = (function, args)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self.call
+
+
+_FIRST = [_Call(importlib.import_module, "dnreid_plugins")]
+
+
+def also_call(function: Callable[[], Any]) -> None:
+    """New processes call ``function`` too, right after they have loaded the plug-ins."""
+    if all(one.call != (function, ()) for one in _FIRST):
+        _FIRST.append(_Call(function))
+
+
+def install() -> None:
+    """Reach every process that this one starts, whoever starts it.
+
+    What `multiprocessing` sends first is a dict that says how to prepare; our calls ride in it, so that they happen
+    before the main script and the task are looked at. Coverage tools enter new processes in the same way.
+    """
+    spawn.get_preparation_data = _with_plugins(spawn.get_preparation_data)  # type: ignore[assignment]
+    if os.name == "posix":
+        from multiprocessing.popen_spawn_posix import Popen
+
+        Popen._launch = _watched(Popen._launch)  # type: ignore[attr-defined]
+
+
+def _with_plugins(get_preparation_data: Callable[[str], dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
+    @functools.wraps(get_preparation_data)
+    def get(name: str) -> dict[str, Any]:
+        data = get_preparation_data(name)
+        # The package may lie where only this process's sys.path leads.
+        path = _Call(spawn.prepare, {"sys_path": data["sys_path"]})
+        return {"dnreid_plugins": [path, *_FIRST], **data}
+
+    return get
+
+
+class _Descriptors(list[int]):
+    """What a new process inherits. `Popen._launch` adds the two ends of its pipes; the reading one is kept here."""
+
+    reading_end: int | None = None
+
+    def extend(self, ends: Iterable[int]) -> None:
+        ends = list(ends)
+        self.reading_end = os.dup(ends[0])
+        super().extend(ends)
+
+
+def _watched(launch: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    """`Popen._launch` of Python waits for ever when the new process dies before it has read all it is sent."""
+
+    @functools.wraps(launch)
+    def watched(self: Any, process: Any) -> None:
+        self._fds = _Descriptors(self._fds)
+        launched = threading.Event()
+        threading.Thread(target=_read_for_the_dead, args=(self, launched), daemon=True).start()
+        try:
+            launch(self, process)
+        finally:
+            launched.set()
+
+    return watched
+
+
+def _read_for_the_dead(popen: Any, launched: threading.Event) -> None:
+    """Empty the pipe of a process that died, so that its parent goes on and finds it dead."""
+    while not launched.wait(LOOK_EVERY):
+        if getattr(popen, "pid", None) is not None and popen.poll() is not None:
+            while select.select([popen._fds.reading_end], [], [], LOOK_EVERY)[0]:
+                os.read(popen._fds.reading_end, 1 << 16)
+    if popen._fds.reading_end is not None:
+        os.close(popen._fds.reading_end)
