@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fastreid.config import CfgNode
 from test_scripts import ROOT, run
 from torch.utils.data import Dataset
 
@@ -16,6 +19,7 @@ from dnreid_plugins import workers
 from dnreid_plugins.data.errors import DataError
 from dnreid_plugins.data.loaders import SentenceLoader
 from dnreid_plugins.engine import cli
+from dnreid_plugins.engine.trainer import CrossDomainTrainer
 
 
 @pytest.mark.slow
@@ -40,14 +44,6 @@ class DiesOnArrival(Dataset[Any]):
         return os._exit, (7,), self.payload
 
 
-class KilledWhileReading(Dataset[Any]):
-    def __len__(self) -> int:
-        return 4
-
-    def __getitem__(self, index: int) -> Any:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
 def test_a_worker_that_dies_before_it_begins_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python itself would wait for ever; a limit of this test would not even be looked at."""
     monkeypatch.setattr(workers, "_FIRST", [])  # dying needs no plug-ins, and loading them takes seconds
@@ -61,11 +57,6 @@ def test_a_worker_that_dies_before_it_begins_is_noticed(monkeypatch: pytest.Monk
         signal.alarm(0)
 
 
-def test_a_worker_that_is_killed_ends_the_run_with_a_sentence() -> None:
-    with pytest.raises(SystemExit, match="^error: A process that reads images"), cli.sentences():
-        list(SentenceLoader(KilledWhileReading(), num_workers=1, multiprocessing_context="fork"))
-
-
 def test_torch_may_say_so_in_the_middle_of_a_step() -> None:
     """Its handler of SIGCHLD raises wherever the main process is; other errors are not ours to explain."""
     killed = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
@@ -76,6 +67,21 @@ def test_torch_may_say_so_in_the_middle_of_a_step() -> None:
         raise killed
     with pytest.raises(RuntimeError, match="shapes"), cli.sentences():
         raise RuntimeError("shapes differ")
+
+
+@pytest.mark.parametrize("supervised", [False, True])
+def test_what_a_loader_sends_its_workers_can_be_pickled(tiny_cfg: CfgNode, supervised: bool) -> None:
+    if supervised:
+        tiny_cfg.MODEL.META_ARCHITECTURE, tiny_cfg.MODEL.HEADS.NAME = "Baseline", "EmbeddingHead"
+        tiny_cfg.MODEL.LOSSES.NAME = ("CrossEntropyLoss",)
+    trainer = CrossDomainTrainer(tiny_cfg)
+    loaders = [trainer.step_trainer.data_loader]
+    if trainer.train_data is not None:
+        loaders.append(trainer.train_data.inference_loader)
+    for loader in loaders:
+        dataset, collate = pickle.loads(ForkingPickler.dumps((loader.dataset, loader.collate_fn)))
+        batch = collate(dataset.__getitems__([0, 1]))
+        assert batch["images"].shape == (2, 3, 24, 24)
 
 
 def test_what_new_processes_call_is_listed_once() -> None:
