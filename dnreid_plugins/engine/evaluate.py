@@ -15,7 +15,7 @@ from torch import nn
 from ..data.datasets import configure as configure_datasets
 from ..evaluation.evaluator import evaluate
 from ..evaluation.extraction import evaluating
-from .agreement import computed_once
+from ..runtime.agreement import computed_once
 from .logs import setup_logs
 from .overrides import overridden
 from .results import log_results, update_results
