@@ -18,7 +18,6 @@ from ..data.datasets.settings import Settings
 from ..data.identity_check import check_identity_batch
 from ..data.transforms import build_domain_transform
 from ..evaluation.scoring import ScoreOptions
-from ..modeling.loss_heads.base import parse_weight
 from .config_merge import ConfigError, merge_with_suggestions
 from .preflight_model import MODEL_CHECKS, MODEL_TRAINING_CHECKS, Check, needs_clusters, unknown_name
 from .schedule import plan_from_config
@@ -79,28 +78,6 @@ def _periods(cfg: CfgNode) -> str | None:
     for section, key in ((cfg.TEST, "EVAL_PERIOD"), (cfg.SOLVER, "CHECKPOINT_PERIOD")):
         if section[key] < 0:
             return f"{key} is {section[key]}; it is a number of epochs, or 0 for only at the end."
-    if cfg.SOLVER.AMP.DTYPE not in ("float16", "bfloat16"):
-        return f"SOLVER.AMP.DTYPE is {cfg.SOLVER.AMP.DTYPE!r}; it is 'float16' or 'bfloat16'."
-    return None
-
-
-def _losses_that_never_begin(cfg: CfgNode) -> str | None:
-    """A run that was shortened for a try is no mistake, but nobody should take it for the whole method."""
-    last, sections = cfg.SOLVER.MAX_EPOCH, cfg.MODEL.LOSSES
-    for name in cfg.MODEL.LOSSES.NAME if needs_clusters(cfg) else ():
-        if name.upper() not in sections:
-            continue  # an unknown name; another check says so
-        schedule = parse_weight(sections[name.upper()].WEIGHT)
-        first = min((epoch for epoch, weight in schedule if weight > 0), default=1)
-        if first > last:
-            logger.warning(
-                "The loss %s begins at epoch %d (MODEL.LOSSES.%s.WEIGHT), after the last one: with "
-                "SOLVER.MAX_EPOCH %d it never acts.",
-                name,
-                first,
-                name.upper(),
-                last,
-            )
     return None
 
 
@@ -168,7 +145,6 @@ TRAINING_CHECKS: tuple[Check, ...] = (
     _batch,
     _periods,
     _freezing,
-    _accepts(_losses_that_never_begin),
     _unused_by_clusters,
     _accepts(lambda cfg: optimizer_class(cfg.SOLVER.OPT)),
     # Any length will do here; the real one is known when the data is read.

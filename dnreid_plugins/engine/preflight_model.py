@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 import os
 import re
@@ -26,6 +27,8 @@ from ..modeling.teachers import TeacherOptions
 from ..runtime.sections import construct
 from .config_merge import nearest
 from .stages import STAGE_REGISTRY
+
+logger = logging.getLogger(__name__)
 
 NORMS = ("BN", "syncBN", "GhostBN", "FrozenBN", "GN")
 
@@ -267,6 +270,13 @@ def _parts(cfg: CfgNode) -> str | None:
             STAGE_REGISTRY.get(stage).check(cfg)
     except ValueError as error:
         return str(error)
+    for name, head in parts.heads():
+        # A run that was shortened for a try is no mistake, but nobody should take it for the whole method.
+        if head.first_epoch > cfg.SOLVER.MAX_EPOCH:
+            text = (
+                "The loss %s begins at epoch %d, after the last one: with SOLVER.MAX_EPOCH %d it never acts."
+            )
+            logger.warning(text, name, head.first_epoch, cfg.SOLVER.MAX_EPOCH)
     if cfg.CLUSTER.FEATURE == "before" and cfg.MODEL.HEADS.EMBEDDING_DIM > 0:
         return (
             f"CLUSTER.FEATURE is 'before' with MODEL.HEADS.EMBEDDING_DIM {cfg.MODEL.HEADS.EMBEDDING_DIM}: prototypes "

@@ -53,8 +53,9 @@ class ClusterMemory(Part):
         self.plain_views_only = plain_views_only
         self.policies: dict[str, UpdatePolicy] = {OWN: update}
         for pair in extra_banks:
-            name, policy = pair if len(pair) == 2 else ("", "")
-            if not name.isidentifier() or name in self.policies or policy not in get_args(UpdatePolicy):
+            name, policy = pair if isinstance(pair, (list, tuple)) and len(pair) == 2 else ("", "")
+            fresh = isinstance(name, str) and name.isidentifier() and name not in self.policies
+            if not fresh or policy not in get_args(UpdatePolicy):
                 raise ValueError(
                     f"MODEL.MEMORY.EXTRA_BANKS is {tuple(extra_banks)!r}; it holds (name, update) pairs, each name "
                     f"once and not {OWN!r}, each update one of {get_args(UpdatePolicy)}."

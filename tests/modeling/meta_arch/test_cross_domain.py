@@ -92,7 +92,7 @@ def test_eval_returns_features_and_two_streams_want_the_domains() -> None:
         with pytest.raises(ValueError, match=r"8 images came without `domains` .*ASSUME_DOMAIN"):
             model(bare)
         with pytest.raises(ValueError, match="8 images came without `domains`"):
-            model.features_before_neck({"images": inputs["images"]})
+            model.encode({"images": inputs["images"]}, feature="before")
         with pytest.raises(ValueError, match="8 images came without `domains`"):
             ready(config()).train()({key: value for key, value in inputs.items() if key != "domains"})
 
