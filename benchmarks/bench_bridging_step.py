@@ -19,10 +19,10 @@ import dnreid_plugins  # noqa: F401
 from dnreid_plugins.engine.hooks import begin_epoch
 from dnreid_plugins.engine.prompt_options import PromptStageOptions
 from dnreid_plugins.engine.prompt_stage import PromptStage
-from dnreid_plugins.engine.solver import build_optimizer
+from dnreid_plugins.engine.solver.optimizer import build_optimizer
 from dnreid_plugins.functional.types import DomainClusters, EpochClusters
-from dnreid_plugins.modeling.prompts import build_prompt_learner
-from dnreid_plugins.modeling.text import build_text_tower
+from dnreid_plugins.modeling.clip.prompts import build_prompt_learner
+from dnreid_plugins.modeling.clip.text_tower import build_text_tower
 
 ROOT = Path(__file__).resolve().parents[1] / "projects" / "BridgingDayNight" / "configs"
 GIB = 2**30

@@ -16,7 +16,7 @@ from fastreid.modeling.meta_arch import build_model
 from measure import finish, parser, seconds_of
 
 import dnreid_plugins  # noqa: F401
-from dnreid_plugins.engine.solver import build_optimizer
+from dnreid_plugins.engine.solver.optimizer import build_optimizer
 from dnreid_plugins.functional.types import DomainClusters, EpochClusters
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from measure import finish, parser, shortest
 from torch import Tensor
 
-from dnreid_plugins.functional.cpml import row_cpml
-from dnreid_plugins.functional.mutual_topk import NeighbourPartition, mutual_topk_partition
+from dnreid_plugins.functional.losses.cpml import row_cpml
+from dnreid_plugins.functional.matching.mutual_topk import NeighbourPartition, mutual_topk_partition
 
 TEMPERATURE = 0.07
 

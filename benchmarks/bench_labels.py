@@ -18,9 +18,13 @@ from numpy.typing import NDArray
 from synthetic import clustered
 
 import dnreid_plugins  # noqa: F401  (mends fast-reid)
-from dnreid_plugins.functional.clustering import TIE_TOLERANCE, estimate_label_phase, jaccard_dbscan
-from dnreid_plugins.functional.jaccard import jaccard_graph
-from dnreid_plugins.functional.knn import knn_table
+from dnreid_plugins.functional.neighbours.clustering import (
+    TIE_TOLERANCE,
+    estimate_label_phase,
+    jaccard_dbscan,
+)
+from dnreid_plugins.functional.neighbours.jaccard import jaccard_graph
+from dnreid_plugins.functional.neighbours.knn import knn_table
 
 # isort: split
 from fastreid.utils import compute_dist

@@ -20,9 +20,9 @@ from torch import Tensor
 import dnreid_plugins  # noqa: F401
 from dnreid_plugins.engine.prompt_options import PromptStageOptions
 from dnreid_plugins.engine.prompt_stage import PromptStage
-from dnreid_plugins.modeling.clip_weights import MINI_CLIP, build_open_clip, describe
-from dnreid_plugins.modeling.prompts import PromptLearner
-from dnreid_plugins.modeling.text import ClipTextTower
+from dnreid_plugins.modeling.clip.prompts import PromptLearner
+from dnreid_plugins.modeling.clip.text_tower import ClipTextTower
+from dnreid_plugins.modeling.clip.weights import MINI_CLIP, build_open_clip, describe
 
 DN_WILD = (70_981, 35_384)
 

@@ -25,7 +25,7 @@ from measure import GIB, Job, Report, Work, finish, interleaved, parser, product
 from synthetic import query_and_gallery
 
 import dnreid_plugins  # noqa: F401  (mends fast-reid)
-from dnreid_plugins.functional.ranking import rank_distances, rank_metrics, summarize
+from dnreid_plugins.functional.ranking.metrics import rank_distances, rank_metrics, summarize
 
 # isort: split
 from fastreid.evaluation import rank

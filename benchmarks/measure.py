@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from dnreid_plugins.engine.resources import available_memory
-from dnreid_plugins.functional._product import product_rate
+from dnreid_plugins.engine.preflight.resources import available_memory
+from dnreid_plugins.functional.neighbours._product import product_rate
 
 GIB = 2.0**30
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,19 +14,23 @@ if sys.version_info < (3, 10):  # noqa: UP036  (the source as it is, run by an o
         name=__name__,  # makes `python -m dnreid_plugins` say the sentence alone
     )
 
-__version__ = "0.1.0"
+from .runtime import version
+
+__version__ = version.VERSION
+
 __all__ = ["__version__", "load"]
 
 
 @functools.cache
 def load() -> None:
     """What the import does. It takes seconds, so ``python -m dnreid_plugins`` says a word first and then calls it."""
-    from . import compat
+    from .patches import compat
 
     compat.import_fastreid()
 
-    from . import config, data, evaluation, labels, modeling, workers  # noqa: F401  (registers)
+    from . import config, data, dnmini, evaluation, labels, modeling  # noqa: F401  (registers)
     from .engine import stages  # noqa: F401
+    from .runtime import workers
 
     compat.mend()
     config.extend_defaults()

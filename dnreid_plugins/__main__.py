@@ -37,15 +37,15 @@ def main() -> None:
         sys.exit(0 if well else 1)
     elif words[0] == "train":
         load()
-        from .engine.cli import main as train
+        from .cli import main as train
 
         train(words[1:])
     elif words[0] == "demo":
         # Small convolutions run fastest on one thread; torch reads this when it is imported.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         load()
-        from .engine.cli import main as train
-        from .engine.shipped import config_path
+        from .cli import main as train
+        from .runtime.shipped import config_path
 
         train(["--config-file", str(config_path("CIA/dnmini")), *DEMO, *words[1:]])
     elif words[0] == "list":
@@ -68,8 +68,8 @@ def run(words: list[str]) -> None:
     if not as_module and not os.path.isfile(words[0]):
         sys.exit(f"error: there is no script {words[0]!r}; name the path of a fast-reid training script.")
     load()
-    from .engine.as_fastreid import take_over
-    from .engine.cli import sentences
+    from .cli import sentences
+    from .engine.script_door import take_over
 
     take_over()
     with sentences(ours_only=True):

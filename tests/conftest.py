@@ -119,7 +119,7 @@ def as_fastreid(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from fastreid.engine.train_loop import TrainerBase
 
     from dnreid_plugins import old_names
-    from dnreid_plugins.engine.as_fastreid import take_over
+    from dnreid_plugins.engine.script_door import take_over
 
     names = ("DefaultTrainer", "DefaultPredictor", "default_setup", "seed_all_rng", "launch")
     names += ("build_optimizer", "LRScheduler")

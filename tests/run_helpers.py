@@ -8,8 +8,8 @@ import torch
 from fastreid.config import CfgNode
 from fastreid.engine.train_loop import HookBase
 
-from dnreid_plugins.engine.checkpoint import AtomicCheckpointer
-from dnreid_plugins.engine.hooks import LabelPhase
+from dnreid_plugins.engine.checkpoint_files import AtomicCheckpointer
+from dnreid_plugins.engine.label_phase import LabelPhase
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 
 

@@ -11,11 +11,11 @@ import pytest
 from fastreid.config import CfgNode, get_cfg
 from fastreid.modeling.meta_arch import build_model
 
-from dnreid_plugins.engine.config_merge import merge_with_suggestions
-from dnreid_plugins.engine.preflight_model import needs_clusters
-from dnreid_plugins.engine.schedule import plan_from_config
+from dnreid_plugins.engine.preflight.model import needs_clusters
+from dnreid_plugins.engine.solver.schedule import plan_from_config
 from dnreid_plugins.engine.stages.prompt_options import PromptStageOptions
 from dnreid_plugins.modeling.loss_heads import build_loss_heads
+from dnreid_plugins.runtime.config_files import merge_with_suggestions
 from dnreid_plugins.runtime.sections import construct
 
 ROOT = Path(__file__).resolve().parents[1]

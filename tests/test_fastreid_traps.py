@@ -29,30 +29,36 @@ from torch.utils.data import BatchSampler, SequentialSampler
 
 from dnreid_plugins.data.collate import collate
 from dnreid_plugins.data.datasets import DN348
-from dnreid_plugins.data.identity_check import check_identity_batch
+from dnreid_plugins.data.identity_batches import check_identity_batch
 from dnreid_plugins.data.images import read_image
 from dnreid_plugins.data.loaders import CpuGpuLoader, build_inference_loader
 from dnreid_plugins.data.samplers import CrossDomainIdentitySampler
 from dnreid_plugins.data.transforms import build_transforms
 from dnreid_plugins.engine import preflight
-from dnreid_plugins.engine.checkpoint import AtomicCheckpointer
-from dnreid_plugins.engine.checkpointing import Checkpoints
-from dnreid_plugins.engine.config_merge import merge_with_suggestions
-from dnreid_plugins.engine.distributed import wrap_model
-from dnreid_plugins.engine.extra_hooks import BestKeeper, LayerFreeze, Profile, WeightAverage, selection_score
-from dnreid_plugins.engine.run_folder import set_aside
-from dnreid_plugins.engine.schedule import plan_from_config
-from dnreid_plugins.engine.solver import build_optimizer, parameter_groups
+from dnreid_plugins.engine.checkpoint_files import AtomicCheckpointer
+from dnreid_plugins.engine.checkpoints import Checkpoints
+from dnreid_plugins.engine.data_parallel import wrap_model
+from dnreid_plugins.engine.option_hooks import (
+    BestKeeper,
+    LayerFreeze,
+    Profile,
+    WeightAverage,
+    selection_score,
+)
+from dnreid_plugins.engine.solver.optimizer import build_optimizer, parameter_groups
+from dnreid_plugins.engine.solver.schedule import plan_from_config
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.evaluation.evaluator import evaluate
 from dnreid_plugins.evaluation.extraction import evaluating, extract_features
 from dnreid_plugins.evaluation.query_expansion import expand_features
-from dnreid_plugins.evaluation.reid_evaluator import DomainReidEvaluator
 from dnreid_plugins.evaluation.scoring import ScoreOptions, Side, score
 from dnreid_plugins.modeling.backbone import build_backbone
-from dnreid_plugins.modeling.fastreid_parts import QueueMemory, SafeArcSoftmax, cross_entropy_loss
-from dnreid_plugins.modeling.meta_arch.distiller import Distiller
-from dnreid_plugins.modeling.weight_files import WeightFileError, read_weight_file
+from dnreid_plugins.patches.distiller import Distiller
+from dnreid_plugins.patches.losses import QueueMemory, SafeArcSoftmax, cross_entropy_loss
+from dnreid_plugins.patches.reid_evaluator import DomainReidEvaluator
+from dnreid_plugins.runtime.config_files import merge_with_suggestions
+from dnreid_plugins.runtime.run_folder import set_aside
+from dnreid_plugins.runtime.weight_files import WeightFileError, read_weight_file
 
 Plain = dict[str, Any]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dnreid_plugins.data.dnmini import write_dnmini
+from dnreid_plugins.dnmini import write_dnmini
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"<!-- own folders begin -->\n```\n(.*?)```\n<!-- own folders end -->", re.DOTALL)

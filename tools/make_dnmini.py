@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dnreid_plugins.data.dnmini import contact_sheet, ensure_dnmini
+from dnreid_plugins.dnmini import contact_sheet, ensure_dnmini
 
 NUM_COLOURS = 64  # keeps the sheet small; the noise of the night hides the difference
 

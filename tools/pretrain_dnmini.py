@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dnreid_plugins.engine.pretrain import PretrainOptions, pretrain, weights_path, write_weights
+from dnreid_plugins.dnmini.pretrain import PretrainOptions, pretrain, weights_path, write_weights
 
 
 def main() -> None:

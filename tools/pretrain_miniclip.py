@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import dnreid_plugins
-from dnreid_plugins.engine.pretrain_clip import ClipPretrainOptions, pretrain_clip, write_miniclip
+from dnreid_plugins.dnmini.pretrain_clip import ClipPretrainOptions, pretrain_clip, write_miniclip
 
 
 def main() -> None:

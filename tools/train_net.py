@@ -12,7 +12,7 @@ if __name__ == "__main__" and os.environ.get("RANK", "0") == "0":
     print("dnreid_plugins: loading PyTorch and fast-reid ...", file=sys.stderr, flush=True)
 
 try:
-    from dnreid_plugins.engine.cli import main
+    from dnreid_plugins.cli import main
 except ImportError as error:
     if error.name != "dnreid_plugins":
         raise

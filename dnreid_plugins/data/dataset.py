@@ -11,12 +11,12 @@ import numpy as np
 from fastreid.data.common import CommDataset
 from torch.utils.data import Dataset, get_worker_info
 
+from ..runtime.generators import generators_kept, seed_generators
 from .collate import LoadFailure
 from .errors import DataError
 from .images import read_image
 from .items import DomainItem, domain_of
 from .samplers import SeededIndex
-from .seeding import generators_kept, seed_generators
 from .transforms import DomainTransform
 
 

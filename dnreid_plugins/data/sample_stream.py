@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
+from ..runtime.generators import PrivateGenerators, image_seeds
 from .dataset import SeededSamples
 from .loaders import CpuGpuLoader, SentenceLoader
 from .samplers import SeededIndex
-from .seeding import PrivateGenerators, image_seeds
 from .transforms import DomainTransform
 
 logger = logging.getLogger(__name__)

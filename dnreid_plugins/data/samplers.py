@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import Sampler
 
 from ..functional.types import Assignment, Domain
+from ..runtime.generators import image_seeds
 from .cluster_stream import ClusterStream, PairedStream, SeparateStream
-from .seeding import image_seeds
 
 logger = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from fastreid.utils import comm
 from torch import Tensor, nn
 
 from ..data.collate import on_device
-from ..modeling.weight_files import WeightFileError, read_weight_file
-from .audit import gradient_norm
-from .files import plain, write_atomically
-from .state import epoch_from_state, epoch_to_state, set_generator_state
+from ..runtime.files import plain, write_atomically
+from ..runtime.weight_files import WeightFileError, read_weight_file
+from .epoch_state import epoch_from_state, epoch_to_state, set_generator_state
+from .loss_audit import gradient_norm
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
 
 from ..functional.types import Domain, Epoch
-from .files import write_atomically
+from ..runtime.files import write_atomically
 
 logger = logging.getLogger(__name__)
 

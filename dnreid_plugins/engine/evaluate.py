@@ -13,13 +13,13 @@ from fastreid.utils import comm
 from torch import nn
 
 from ..data.datasets import configure as configure_datasets
+from ..data.train_data import scored_datasets
 from ..evaluation.evaluator import evaluate
 from ..evaluation.extraction import evaluating
+from ..evaluation.results import log_results, update_results
 from ..runtime.agreement import computed_once
-from .logs import setup_logs
+from ..runtime.logs import setup_logs
 from .overrides import overridden
-from .results import log_results, update_results
-from .train_data import scored_datasets
 
 logger = logging.getLogger(__name__)
 

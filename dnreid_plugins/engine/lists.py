@@ -11,7 +11,7 @@ from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from tabulate import tabulate
 
 from ..modeling.loss_heads import LOSS_HEAD_REGISTRY
-from .shipped import config_names, config_path
+from ..runtime.shipped import config_names, config_path
 
 OURS = "dnreid_plugins."
 #: A text longer than this is cut, so that a row stays on one line of a terminal.

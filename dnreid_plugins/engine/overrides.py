@@ -13,8 +13,8 @@ from fastreid.engine.train_loop import HookBase
 from fastreid.utils.params import ContiguousParams
 from torch.optim.optimizer import Optimizer
 
-from .config_merge import ConfigError
-from .schedule import EpochSchedule
+from ..runtime.config_files import ConfigError
+from .solver.schedule import EpochSchedule
 
 # What a run on pseudo labels never calls: it reads all training images and has no classes to count.
 UNUSED_BY_CLUSTERS = ("build_train_loader", "auto_scale_hyperparams")

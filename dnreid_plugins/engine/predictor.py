@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..data.domain_images import as_domains
 from ..data.transforms import build_domain_transform
-from .checkpoint import AtomicCheckpointer
-from .config_merge import ConfigError
+from ..runtime.config_files import ConfigError
+from .checkpoint_files import AtomicCheckpointer
 
 
 class Predictor(DefaultPredictor):

@@ -11,7 +11,7 @@ from fastreid.engine.train_loop import SimpleTrainer
 from torch import Tensor, nn
 
 from ..data.collate import on_device
-from .state import generator_state
+from .epoch_state import generator_state
 
 # Loss scaling halves the scale whenever a gradient overflows; this low, every gradient does.
 SMALLEST_SCALE = 2.0**-14

@@ -20,31 +20,32 @@ from torch import Tensor, nn
 from ..data import sample_stream
 from ..data.datasets import configure as configure_datasets
 from ..data.loaders import build_test_loader
+from ..data.train_data import TrainData, build_train_data, read_dataset
 from ..evaluation.extraction import extract_features
+from ..evaluation.results import log_results, read_results, update_results, write_results
 from ..functional.types import Domain, Epoch
 from ..labels import build_labels
 from ..modeling.meta_arch import StudentFeatures
 from ..modeling.parts import Parts
+from ..runtime.devices import use_device
+from ..runtime.logs import quiet_screen, setup_logs
+from ..runtime.run_folder import STAGE_FILES, forget_before, set_aside
 from . import overrides, preflight
-from .audit import LossAudit
 from .bad_batch import KeepBadBatch
-from .checkpointing import Checkpoints
+from .checkpoints import Checkpoints
 from .cluster_file import ClusterFile
-from .devices import use_device
-from .distributed import SameBuffers, needs_same_buffers, wrap_model
+from .data_parallel import SameBuffers, needs_same_buffers, wrap_model
+from .epoch_state import choose_repeatable_kernels
 from .evaluate import by_set, run_test
-from .extra_hooks import BestKeeper, build_extra_hooks
-from .hooks import Evaluate, FollowStep, LabelPhase, Writers, evaluates_after
-from .logs import quiet_screen, setup_logs
-from .resources import check_resources
-from .results import log_results, read_results, update_results, write_results
-from .run_folder import STAGE_FILES, forget_before, set_aside
-from .solver import build_lr_scheduler, build_optimizer
+from .hooks import Evaluate, FollowStep, Writers, evaluates_after
+from .label_phase import LabelPhase
+from .loss_audit import LossAudit
+from .option_hooks import BestKeeper, build_extra_hooks
+from .preflight.resources import check_resources
+from .solver.optimizer import build_lr_scheduler, build_optimizer
 from .stages import build_stages
-from .state import choose_repeatable_kernels
 from .step import StepTrainer, amp_dtype
 from .time_left import TimeLeft, TrainingLine
-from .train_data import TrainData, build_train_data, read_dataset
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from ..data.items import domain_of
 from ..data.loaders import build_inference_loader
+from ..data.protocols import Direction, Protocol
 from ..functional.types import Domain
 from ..runtime.agreement import computed_once
 from .extraction import extract_features
-from .protocols import Direction, Protocol
 from .scoring import ScoreOptions, Side, score
 
 logger = logging.getLogger(__name__)

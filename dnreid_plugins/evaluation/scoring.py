@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..functional.ranking import rank_distances, rank_metrics, summarize
-from ..functional.rerank import jaccard_distances
-from ..functional.roc import true_positive_rates
+from ..functional.ranking.metrics import rank_distances, rank_metrics, summarize
+from ..functional.ranking.rerank import jaccard_distances
+from ..functional.ranking.roc import true_positive_rates
 from .query_expansion import expand_features
 
 logger = logging.getLogger(__name__)

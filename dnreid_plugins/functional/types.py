@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -171,3 +172,22 @@ class Epoch:
         )
         table[part.indices] = part.labels
         return table.to(indices.device)[indices]
+
+
+@dataclass(frozen=True)
+class TrainImages:
+    """What is known of the training images, in canonical order.
+
+    Attributes:
+        domains: ``(N,)`` int64.
+        cams: ``(N,)`` int64 camera numbers.
+        true_ids: ``(N,)`` int64 identities, the same number in both domains; None where an image has none. An
+            unsupervised source must not read them.
+    """
+
+    domains: Tensor
+    cams: Tensor
+    true_ids: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.domains)

@@ -1,12 +1,12 @@
 """Who makes an epoch's pseudo labels: label sources and refiners, by their names in the config."""
 
+from ..functional.types import TrainImages
 from .base import (
     LABEL_SOURCE_REGISTRY,
     REFINER_REGISTRY,
     LabelSource,
     NothingClusteredError,
     Refiner,
-    TrainImages,
 )
 from .build import Labels, build_labels
 from .clusters import DomainClusters

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from fastreid.utils.registry import Registry
 from torch import Tensor
 
-from ..functional.types import Clusters, Epoch
+from ..functional.types import Clusters, Epoch, TrainImages
 from ..runtime.sections import configured
 
 LABEL_SOURCE_REGISTRY = Registry("LABEL_SOURCE")
@@ -23,25 +22,6 @@ REFINER_REGISTRY.__doc__ = "Refiners by the names that stand in ``LABELS.REFINER
 
 class NothingClusteredError(RuntimeError):
     """Neither domain, or a domain under the policy ``stop``, has a single cluster."""
-
-
-@dataclass(frozen=True)
-class TrainImages:
-    """What is known of the training images, in canonical order.
-
-    Attributes:
-        domains: ``(N,)`` int64.
-        cams: ``(N,)`` int64 camera numbers.
-        true_ids: ``(N,)`` int64 identities, the same number in both domains; None where an image has none. An
-            unsupervised source must not read them.
-    """
-
-    domains: Tensor
-    cams: Tensor
-    true_ids: np.ndarray | None
-
-    def __len__(self) -> int:
-        return len(self.domains)
 
 
 class LabelSource(ABC):

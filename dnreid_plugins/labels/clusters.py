@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..functional.clustering import jaccard_dbscan
-from ..functional.knn import Neighbours, knn_table
+from ..functional.neighbours.clustering import jaccard_dbscan
+from ..functional.neighbours.knn import Neighbours, knn_table
 from ..functional.types import Clusters, Domain
 from ..runtime.progress import ProgressLine
 from ..runtime.sections import Count, Range, configured

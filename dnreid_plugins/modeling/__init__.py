@@ -1,5 +1,7 @@
 """Encoders, memories and loss heads; importing this registers them with fast-reid."""
 
-from . import clip, clip_head, heads, loss_heads, meta_arch
+from . import heads, loss_heads, meta_arch
+from .clip import head as clip_head
+from .clip import image_tower as clip
 
 __all__ = ["clip", "clip_head", "heads", "loss_heads", "meta_arch"]

@@ -12,7 +12,7 @@ from torch import nn
 from .pretrained import load_backbone_weights
 
 # Weights that ship with the package, by the name that stands in MODEL.BACKBONE.PRETRAIN_PATH.
-SHIPPED = Path(__file__).resolve().parents[1] / "data" / "dnmini" / "weights"
+SHIPPED = Path(__file__).resolve().parents[1] / "dnmini" / "weights"
 SHIPPED_PREFIX = "shipped:"
 
 

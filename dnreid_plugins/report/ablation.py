@@ -18,8 +18,8 @@ import numpy as np
 import yaml
 from tabulate import tabulate
 
-from ..engine.run_folder import STAGE_FILES
 from ..engine.stages import STAGE_REGISTRY
+from ..runtime.run_folder import STAGE_FILES
 
 logger = logging.getLogger(__name__)
 

@@ -85,10 +85,10 @@ def bridging_stats(
     model: str = "ViT-B-16", *, input_size: tuple[int, int] = (256, 256), bias_hidden: int = 80
 ) -> list[ModuleStats]:
     """Image tower, text tower (77 tokens and cut), bias net of "Bridging Day and Night", random weights."""
-    from ..modeling.clip import ClipVitBackbone
-    from ..modeling.clip_weights import build_open_clip, describe
-    from ..modeling.prompts import PromptLearner
-    from ..modeling.text import ClipTextTower
+    from ..modeling.clip.image_tower import ClipVitBackbone
+    from ..modeling.clip.prompts import PromptLearner
+    from ..modeling.clip.text_tower import ClipTextTower
+    from ..modeling.clip.weights import build_open_clip, describe
 
     description = describe(model)
     towers = build_open_clip(description).eval()

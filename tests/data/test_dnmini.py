@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dnreid_plugins.data.dnmini import (
+from dnreid_plugins.dnmini import (
     caption,
     contact_sheet,
     ensure_dnmini,
@@ -18,13 +18,13 @@ from dnreid_plugins.data.dnmini import (
     sample_identities,
     write_dnmini,
 )
-from dnreid_plugins.data.dnmini import write as write_module
-from dnreid_plugins.data.dnmini.canvas import Camera
-from dnreid_plugins.data.dnmini.identity import BODIES, MARK_SHAPES
-from dnreid_plugins.data.dnmini.marks import mark_polygons
-from dnreid_plugins.data.dnmini.scene import sample_camera
-from dnreid_plugins.data.dnmini.shape import build_shape
-from dnreid_plugins.data.dnmini.write import MANIFEST, Parameters, raw_ids
+from dnreid_plugins.dnmini import write as write_module
+from dnreid_plugins.dnmini.canvas import Camera
+from dnreid_plugins.dnmini.identity import BODIES, MARK_SHAPES
+from dnreid_plugins.dnmini.marks import mark_polygons
+from dnreid_plugins.dnmini.scene import sample_camera
+from dnreid_plugins.dnmini.shape import build_shape
+from dnreid_plugins.dnmini.write import MANIFEST, Parameters, raw_ids
 from dnreid_plugins.functional.types import Domain
 
 SMALL = {"seed": 3, "num_train_ids": 3, "num_test_ids": 2, "images_per_domain": 2}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dnreid_plugins.data.dnmini.floor import colour_histogram
+from dnreid_plugins.dnmini.floor import colour_histogram
 
 
 def slow(image: np.ndarray, grid: tuple[int, int]) -> np.ndarray:

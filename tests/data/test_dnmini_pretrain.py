@@ -10,8 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from dnreid_plugins.data.dnmini.source import IGNORED, SourceSet, source_set
-from dnreid_plugins.engine.pretrain import (
+from dnreid_plugins.dnmini.pretrain import (
     MAX_SHIFT,
     PretrainOptions,
     attribute_loss,
@@ -21,6 +20,7 @@ from dnreid_plugins.engine.pretrain import (
     shift_and_flip,
     write_weights,
 )
+from dnreid_plugins.dnmini.source import IGNORED, SourceSet, source_set
 from dnreid_plugins.modeling.pretrained import load_backbone_weights
 
 SHORT = PretrainOptions(num_ids=4, images_per_id=2, epochs=1, batch_size=4, seed=1)

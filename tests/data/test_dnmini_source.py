@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dnreid_plugins.data.dnmini import source as source_module
-from dnreid_plugins.data.dnmini.parallel import map_in_processes
-from dnreid_plugins.data.dnmini.source import COARSE_ATTRIBUTES, IGNORED, coarse_labels, source_set
-from dnreid_plugins.data.dnmini.write import Parameters, dnmini_identities
-from dnreid_plugins.engine.pretrain import PretrainOptions
+from dnreid_plugins.dnmini import source as source_module
+from dnreid_plugins.dnmini.parallel import map_in_processes
+from dnreid_plugins.dnmini.pretrain import PretrainOptions
+from dnreid_plugins.dnmini.source import COARSE_ATTRIBUTES, IGNORED, coarse_labels, source_set
+from dnreid_plugins.dnmini.write import Parameters, dnmini_identities
 from dnreid_plugins.functional.types import Domain
 
 

@@ -9,7 +9,7 @@ from fastreid.data.samplers import BalancedIdentitySampler, NaiveIdentitySampler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnreid_plugins.data.identity_check import check_identity_batch
+from dnreid_plugins.data.identity_batches import check_identity_batch
 
 
 def items_of(num_ids: int, each: int = 3) -> list[tuple[str, str, str]]:

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnreid_plugins.data.samplers import CrossDomainIdentitySampler
-from dnreid_plugins.data.seeding import seed_generators
 from dnreid_plugins.functional.types import Assignment, Domain
+from dnreid_plugins.runtime.generators import seed_generators
 
 
 @st.composite

@@ -13,9 +13,9 @@ from fastreid.data.transforms import build_transforms as fastreid_build_transfor
 from PIL import Image
 
 from dnreid_plugins.data.augment import ChannelAugmentation, NoiseErasing, SmallPoolPatch
-from dnreid_plugins.data.seeding import generators_kept, seed_generators
 from dnreid_plugins.data.transforms import build_domain_transform, build_transforms
 from dnreid_plugins.functional.types import Domain
+from dnreid_plugins.runtime.generators import generators_kept, seed_generators
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
 SWITCHES = ("CROP", "FLIP", "PADDING", "CJ", "AUTOAUG", "AUGMIX", "REA")

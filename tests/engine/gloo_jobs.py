@@ -17,12 +17,12 @@ from tiny_run import tiny_config
 from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
 
-from dnreid_plugins.engine.distributed import Member, joined
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.modeling.batch import BatchFeatures
 from dnreid_plugins.modeling.gather import check_composition, gather_batch
 from dnreid_plugins.modeling.sync_bn import SyncBatchNorm
 from dnreid_plugins.runtime.agreement import any_process, computed_once, portable
+from dnreid_plugins.runtime.group import Member, joined
 
 #: Batches that 1, 2 and 3 processes can share, and every loss head of CIA from the first epoch on. The first step
 #: agrees to 5e-7; what follows spreads that rounding, Adam most (it makes a full step of a gradient that is rounding

@@ -13,11 +13,11 @@ from run_helpers import SeenLosses
 from torch import nn
 
 from dnreid_plugins.engine.bad_batch import load_bad_batch, rebuild_model, replay
-from dnreid_plugins.engine.state import generator_state
+from dnreid_plugins.engine.epoch_state import generator_state
 from dnreid_plugins.engine.step import NonFiniteLossError, StepTrainer
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
-from dnreid_plugins.modeling.prompts import join_kept
-from dnreid_plugins.modeling.weight_files import WeightFileError
+from dnreid_plugins.modeling.clip.prompts import join_kept
+from dnreid_plugins.runtime.weight_files import WeightFileError
 from tools.replay_batch import main as replay_main
 
 HEADS = ["ClusterNCE", "MAA", "DGM"]

@@ -17,8 +17,8 @@ from run_helpers import resumed
 from torch import Tensor, nn
 
 from dnreid_plugins.engine import checkpoint as module
-from dnreid_plugins.engine.checkpoint import AtomicCheckpointer
-from dnreid_plugins.modeling.weight_files import WeightFileError, read_weight_file
+from dnreid_plugins.engine.checkpoint_files import AtomicCheckpointer
+from dnreid_plugins.runtime.weight_files import WeightFileError, read_weight_file
 
 
 class Model(nn.Module):

@@ -13,8 +13,8 @@ from test_scripts import ROOT
 
 from dnreid_plugins import __main__ as command
 from dnreid_plugins.engine import as_fastreid, cli
-from dnreid_plugins.engine.config_merge import ConfigError
-from dnreid_plugins.engine.shipped import config_names, config_path
+from dnreid_plugins.runtime.config_files import ConfigError
+from dnreid_plugins.runtime.shipped import config_names, config_path
 
 TELLS = "import json, sys; json.dump([__name__, sys.argv, __spec__.name], open('told.json', 'w'))\n"
 
@@ -78,7 +78,7 @@ def test_the_plug_ins_errors_are_sentences_in_a_script_and_its_own_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = tmp_path / "script.py"
-    script.write_text("from dnreid_plugins.engine.shipped import config_path\nconfig_path('CIA/dnmimi')\n")
+    script.write_text("from dnreid_plugins.runtime.shipped import config_path\nconfig_path('CIA/dnmimi')\n")
     with pytest.raises(
         SystemExit, match="^error: There is no config file CIA/dnmimi; did you mean CIA/dnmini"
     ):

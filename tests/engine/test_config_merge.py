@@ -8,7 +8,7 @@ from fastreid.config import CfgNode, get_cfg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnreid_plugins.engine.config_merge import ConfigError, known_keys, merge_with_suggestions, nearest
+from dnreid_plugins.runtime.config_files import ConfigError, known_keys, merge_with_suggestions, nearest
 
 
 def config() -> CfgNode:

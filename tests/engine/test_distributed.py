@@ -18,15 +18,15 @@ import torch
 from gloo_jobs import OPTIONS, shortfalls
 from torch import nn
 
-from dnreid_plugins.engine.distributed import (
+from dnreid_plugins.modeling.sync_bn import SyncBatchNorm, convert_batch_norms
+from dnreid_plugins.runtime.agreement import DisagreementError, any_process, computed_once, fingerprint
+from dnreid_plugins.runtime.group import (
     LostProcessError,
     launch,
     timeout_minutes,
     torchrun_member,
     wrap_model,
 )
-from dnreid_plugins.modeling.sync_bn import SyncBatchNorm, convert_batch_norms
-from dnreid_plugins.runtime.agreement import DisagreementError, any_process, computed_once, fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +233,7 @@ import os, sys, time
 from pathlib import Path
 from fastreid.engine import launch
 from fastreid.utils import comm
-from dnreid_plugins.engine.stop import StopSignals
+from dnreid_plugins.runtime.signals import StopSignals
 
 def main(folder):
     signals = StopSignals(lambda: False)
@@ -295,7 +295,7 @@ def test_torchrun_runs_a_job(tmp_path: Path) -> None:
     script = tmp_path / "job.py"
     script.write_text(
         "import sys\nimport dnreid_plugins, gloo_jobs\n"
-        "from dnreid_plugins.engine.distributed import launch\n"
+        "from dnreid_plugins.runtime.group import launch\n"
         "sys.stdout.write(f'ranks {launch(gloo_jobs.ranks)}\\n')\n"
     )
     here = Path(__file__).resolve()

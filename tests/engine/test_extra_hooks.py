@@ -11,8 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from dnreid_plugins.engine.checkpoint import AtomicCheckpointer
-from dnreid_plugins.engine.extra_hooks import BestKeeper, LayerFreeze, Profile, WeightAverage, selection_score
+from dnreid_plugins.engine.checkpoint_files import AtomicCheckpointer
+from dnreid_plugins.engine.option_hooks import (
+    BestKeeper,
+    LayerFreeze,
+    Profile,
+    WeightAverage,
+    selection_score,
+)
 from dnreid_plugins.modeling.loss_heads import PrototypeClassifier
 
 

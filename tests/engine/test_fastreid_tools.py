@@ -24,7 +24,7 @@ from torch import Tensor
 from dnreid_plugins.data.domain_images import DomainImages
 from dnreid_plugins.data.items import DomainItem
 from dnreid_plugins.data.loaders import build_inference_loader
-from dnreid_plugins.engine.train_data import read_dataset
+from dnreid_plugins.data.train_data import read_dataset
 from dnreid_plugins.evaluation.evaluator import evaluate
 from dnreid_plugins.evaluation.extraction import extract_features
 from dnreid_plugins.functional.types import Domain

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from yacs.config import CfgNode
 
-from dnreid_plugins.engine.files import plain, remove_leftovers, write_atomically
+from dnreid_plugins.runtime.files import plain, remove_leftovers, write_atomically
 
 
 class Colour(IntEnum):

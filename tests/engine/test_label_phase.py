@@ -11,12 +11,12 @@ import torch
 from fastreid.config import CfgNode
 from fastreid.utils import comm
 
-from dnreid_plugins.engine.distributed import launch
-from dnreid_plugins.engine.hooks import LabelPhase
-from dnreid_plugins.engine.resources import WORTH_SAYING, label_phase_objection
+from dnreid_plugins.engine.label_phase import LabelPhase
+from dnreid_plugins.engine.preflight.resources import WORTH_SAYING, label_phase_objection
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.labels import DomainClusters, Labels, TrainImages
 from dnreid_plugins.runtime import progress
+from dnreid_plugins.runtime.launch import launch
 
 
 def label_phase_of_this_process(_: Namespace) -> tuple[list[str], list[int]]:
@@ -71,8 +71,10 @@ def test_a_large_label_phase_is_announced_with_memory_and_time(
 def test_the_trainer_announces_it_before_the_first_epoch(
     tiny_cfg: CfgNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dnreid_plugins.engine.resources.WORTH_SAYING", 10)
+    monkeypatch.setattr("dnreid_plugins.engine.preflight.resources.WORTH_SAYING", 10)
     said: list[Any] = []
-    monkeypatch.setattr("dnreid_plugins.engine.resources.logger.info", lambda *args: said.append(args))
+    monkeypatch.setattr(
+        "dnreid_plugins.engine.preflight.resources.logger.info", lambda *args: said.append(args)
+    )
     CrossDomainTrainer(tiny_cfg)
     assert [args[1] for args in said] == [72]

@@ -24,8 +24,8 @@ from fastreid.utils.events import EventWriter
 from torch import nn
 
 from dnreid_plugins.data.datasets import DN348
-from dnreid_plugins.engine.config_merge import ConfigError
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
+from dnreid_plugins.runtime.config_files import ConfigError
 
 
 @pytest.fixture

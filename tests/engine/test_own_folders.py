@@ -11,9 +11,9 @@ import fastreid.engine
 import pytest
 from fastreid.config import CfgNode, get_cfg
 
+from dnreid_plugins.cli import main
 from dnreid_plugins.data.datasets import configure
-from dnreid_plugins.engine.as_fastreid import take_over
-from dnreid_plugins.engine.cli import main
+from dnreid_plugins.engine.script_door import take_over
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--config-file", str(ROOT / "tests" / "tiny.yml"), "DATASETS.NAMES", "('DayNightFolder',)"]

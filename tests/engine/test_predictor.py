@@ -17,7 +17,7 @@ from dnreid_plugins.data.loaders import build_inference_loader
 from dnreid_plugins.engine.predictor import Predictor, UnitPredictor
 from dnreid_plugins.evaluation.extraction import extract_features
 from dnreid_plugins.functional.types import Domain
-from dnreid_plugins.modeling.weight_files import WeightFileError
+from dnreid_plugins.runtime.weight_files import WeightFileError
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from fastreid.config import CfgNode, get_cfg
 
 import dnreid_plugins  # noqa: F401
 from dnreid_plugins.engine import preflight
-from dnreid_plugins.engine.config_merge import ConfigError
-from dnreid_plugins.engine.preflight import check, check_supervised_data, merge_with_suggestions
+from dnreid_plugins.engine.preflight.training import check, check_supervised_data, merge_with_suggestions
+from dnreid_plugins.runtime.config_files import ConfigError
 
 
 def config(*opts: str) -> CfgNode:
@@ -291,7 +291,4 @@ def test_a_loss_that_begins_after_the_last_epoch_is_named(caplog: pytest.LogCapt
     check(config(*late, "SOLVER.MAX_EPOCH", "9", "SOLVER.STEPS", "()"))
     assert "never acts" not in caplog.text
     check(config(*late, "SOLVER.MAX_EPOCH", "8", "SOLVER.STEPS", "()"))
-    assert (
-        "MAA begins at epoch 9, after the last one: with SOLVER.MAX_EPOCH 8"
-        in caplog.text
-    )
+    assert "MAA begins at epoch 9, after the last one: with SOLVER.MAX_EPOCH 8" in caplog.text

@@ -8,19 +8,19 @@ import pytest
 import torch
 
 import dnreid_plugins  # noqa: F401
-from dnreid_plugins.data.dnmini.identity import caption, sample_identities
-from dnreid_plugins.data.dnmini.source import source_set
-from dnreid_plugins.engine.pretrain_clip import (
+from dnreid_plugins.dnmini.identity import caption, sample_identities
+from dnreid_plugins.dnmini.pretrain_clip import (
     ClipPretrainOptions,
     describe_miniclip,
     pretrain_clip,
     vary_caption,
     write_miniclip,
 )
-from dnreid_plugins.modeling.clip import ClipVitBackbone
-from dnreid_plugins.modeling.clip_weights import MINI_CLIP, build_open_clip, describe, find_weights
-from dnreid_plugins.modeling.prompts import PromptLearner
-from dnreid_plugins.modeling.text import ClipTextTower
+from dnreid_plugins.dnmini.source import source_set
+from dnreid_plugins.modeling.clip.image_tower import ClipVitBackbone
+from dnreid_plugins.modeling.clip.prompts import PromptLearner
+from dnreid_plugins.modeling.clip.text_tower import ClipTextTower
+from dnreid_plugins.modeling.clip.weights import MINI_CLIP, build_open_clip, describe, find_weights
 
 TINY = ClipPretrainOptions(num_ids=12, images_per_id=2, steps=3, batch_size=4)
 
@@ -91,7 +91,7 @@ def test_shipped_miniclip_is_small_and_knows_its_words() -> None:
 @shipped
 def test_shipped_miniclip_tells_unseen_vehicles_by_their_caption() -> None:
     """Image and sentence of vehicles of neither training set nor DNMini's seed: far above chance (1/32)."""
-    from dnreid_plugins.engine.pretrain_clip import _resized
+    from dnreid_plugins.dnmini.pretrain_clip import _resized
 
     source = source_set(32, 2, 4321, workers=1)
     description = describe(MINI_CLIP)

@@ -13,9 +13,10 @@ import torch
 from fastreid.utils import comm
 
 from dnreid_plugins.engine import distributed
-from dnreid_plugins.engine.config_merge import ConfigError
-from dnreid_plugins.engine.devices import device_type, use_device
-from dnreid_plugins.engine.distributed import LostProcessError, Member, joined, launch
+from dnreid_plugins.runtime.config_files import ConfigError
+from dnreid_plugins.runtime.devices import device_type, use_device
+from dnreid_plugins.runtime.group import LostProcessError, Member, joined
+from dnreid_plugins.runtime.launch import launch
 
 LOST = [
     "NCCL error in: ../ProcessGroupNCCL.cpp:1331, remote process exited or there was a network error, NCCL 2.21",

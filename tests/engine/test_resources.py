@@ -13,8 +13,7 @@ from fastreid.config import CfgNode
 from torch import nn
 
 from dnreid_plugins.engine import resources
-from dnreid_plugins.engine.config_merge import ConfigError
-from dnreid_plugins.engine.resources import (
+from dnreid_plugins.engine.preflight.resources import (
     GIB,
     available_memory,
     checkpoint_bytes,
@@ -24,6 +23,7 @@ from dnreid_plugins.engine.resources import (
     trial_batch,
 )
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
+from dnreid_plugins.runtime.config_files import ConfigError
 
 
 def test_the_machine_says_what_it_has() -> None:

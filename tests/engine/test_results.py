@@ -14,8 +14,8 @@ import torch
 
 from dnreid_plugins.engine import files
 from dnreid_plugins.engine.evaluate import by_set, numbers
-from dnreid_plugins.engine.files import remove_leftovers
-from dnreid_plugins.engine.results import log_results, read_results, update_results
+from dnreid_plugins.evaluation.results import log_results, read_results, update_results
+from dnreid_plugins.runtime.files import remove_leftovers
 
 
 def test_entries_are_merged_and_survive(tmp_path: Path) -> None:

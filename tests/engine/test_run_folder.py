@@ -5,9 +5,9 @@ from pathlib import Path
 from fastreid.config import CfgNode
 from fastreid.engine import default_argument_parser
 
+from dnreid_plugins.cli import main
 from dnreid_plugins.engine import as_fastreid
-from dnreid_plugins.engine.cli import main
-from dnreid_plugins.engine.run_folder import set_aside
+from dnreid_plugins.runtime.run_folder import set_aside
 
 TRACES = [
     "metrics.json",

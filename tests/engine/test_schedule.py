@@ -10,7 +10,7 @@ from fastreid.config import CfgNode, get_cfg
 from fastreid.solver import build_lr_scheduler as fastreid_schedulers
 from torch import nn
 
-from dnreid_plugins.engine.schedule import EpochSchedule, SchedulePlan, plan_from_config
+from dnreid_plugins.engine.solver.schedule import EpochSchedule, SchedulePlan, plan_from_config
 
 
 def solver(**keys: Any) -> CfgNode:

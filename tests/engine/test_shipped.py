@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dnreid_plugins.engine.config_merge import ConfigError
-from dnreid_plugins.engine.shipped import config_names, config_path, find_config
+from dnreid_plugins.runtime.config_files import ConfigError
+from dnreid_plugins.runtime.shipped import config_names, config_path, find_config
 
 ROOT = Path(__file__).resolve().parents[2]
 

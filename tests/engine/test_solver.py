@@ -9,7 +9,12 @@ from fastreid.config import CfgNode, get_cfg
 from fastreid.solver.build import get_default_optimizer_params
 from torch import nn
 
-from dnreid_plugins.engine.solver import OPTIMIZERS, build_lr_scheduler, build_optimizer, optimizer_class
+from dnreid_plugins.engine.solver.optimizer import (
+    OPTIMIZERS,
+    build_lr_scheduler,
+    build_optimizer,
+    optimizer_class,
+)
 
 
 class Model(nn.Module):

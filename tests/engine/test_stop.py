@@ -14,9 +14,9 @@ from fastreid.config import CfgNode
 from run_helpers import label_phase, weights
 
 from dnreid_plugins.engine import cli
-from dnreid_plugins.engine.rows import drop_rows
-from dnreid_plugins.engine.stop import Stopped, StopSignals
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
+from dnreid_plugins.runtime.json_lines import drop_rows
+from dnreid_plugins.runtime.signals import Stopped, StopSignals
 
 
 def start(cfg: CfgNode, *, resume: bool = False) -> CrossDomainTrainer:

@@ -14,9 +14,9 @@ from fastreid.utils import comm
 from run_helpers import same, train, weights
 from tiny_run import tiny_config
 
-from dnreid_plugins.engine.distributed import launch
-from dnreid_plugins.engine.stop import Stopped
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
+from dnreid_plugins.runtime.launch import launch
+from dnreid_plugins.runtime.signals import Stopped
 
 SAMPLERS = ("TrainingSampler", "NaiveIdentitySampler", "BalancedIdentitySampler", "ImbalancedDatasetSampler")
 AUGMENTED = ("FLIP", "REA", "RPT", "CJ")

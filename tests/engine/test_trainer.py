@@ -11,7 +11,7 @@ import torch
 from fastreid.config import CfgNode
 from run_helpers import cut_and_resumed, label_phase, same, train, weights
 
-from dnreid_plugins.engine.solver import OPTIMIZERS
+from dnreid_plugins.engine.solver.optimizer import OPTIMIZERS
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 
 

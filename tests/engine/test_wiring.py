@@ -17,12 +17,12 @@ from fastreid.modeling import meta_arch
 from fastreid.modeling.meta_arch import baseline, build_model, mgn, moco
 from run_helpers import same, train
 
-from dnreid_plugins.engine.config_merge import merge_with_suggestions
 from dnreid_plugins.engine.predictor import Predictor
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.modeling import fastreid_parts
-from dnreid_plugins.modeling.meta_arch.distiller import Distiller
-from dnreid_plugins.modeling.weight_files import read_weight_file
+from dnreid_plugins.patches.distiller import Distiller
+from dnreid_plugins.runtime.config_files import merge_with_suggestions
+from dnreid_plugins.runtime.weight_files import read_weight_file
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,9 +11,9 @@ from fastreid.evaluation.rank import evaluate_rank
 from fastreid.utils.compute_dist import build_dist
 
 from dnreid_plugins.data.loaders import build_inference_loader
+from dnreid_plugins.data.protocols import Direction, Protocol, dn348_protocol, dnwild_protocol
 from dnreid_plugins.evaluation.evaluator import evaluate, score_protocol, within_domain_directions
 from dnreid_plugins.evaluation.extraction import extract_features
-from dnreid_plugins.evaluation.protocols import Direction, Protocol, dn348_protocol, dnwild_protocol
 
 
 def dataset_of(items, protocol=None):

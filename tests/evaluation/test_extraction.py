@@ -125,7 +125,7 @@ def _process(rank: int, world_size: int, folder: str, items: list[Any], cfg: Any
 def _dataset(items: list[Any]) -> Any:
     from types import SimpleNamespace
 
-    from dnreid_plugins.evaluation.protocols import dn348_protocol
+    from dnreid_plugins.data.protocols import dn348_protocol
 
     return SimpleNamespace(test=items, protocol=dn348_protocol([item.domain for item in items]))
 

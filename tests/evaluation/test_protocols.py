@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dnreid_plugins.evaluation.protocols import (
+from dnreid_plugins.data.protocols import (
     Direction,
     Protocol,
     both_directions,

@@ -11,7 +11,7 @@ from fastreid.evaluation import ReidEvaluator, inference_on_dataset
 from torch import nn
 
 from dnreid_plugins.data.loaders import build_inference_loader
-from dnreid_plugins.evaluation.reid_evaluator import DomainReidEvaluator
+from dnreid_plugins.patches.reid_evaluator import DomainReidEvaluator
 
 
 def fill(evaluator: Any, *, queries: int = 30, gallery: int = 90, seed: int = 0, shift: float = 0.0) -> Any:

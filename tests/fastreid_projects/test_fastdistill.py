@@ -12,7 +12,7 @@ from fastreid.config import CfgNode
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY, Distiller
 from torch import Tensor, nn
 
-from dnreid_plugins.engine.config_merge import ConfigError
+from dnreid_plugins.runtime.config_files import ConfigError
 
 
 @META_ARCH_REGISTRY.register()

@@ -12,7 +12,7 @@ import pytest
 from fastreid.config import CfgNode
 from fastreid.engine.train_loop import SimpleTrainer, TrainerBase
 
-from dnreid_plugins.engine.config_merge import ConfigError
+from dnreid_plugins.runtime.config_files import ConfigError
 
 
 def test_names_that_pytorch_dropped(

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dnreid_plugins.functional.adaptive_alignment import maa_loss, multi_factor_weights
-from dnreid_plugins.functional.mmd import PairBlocks, mmd2
+from dnreid_plugins.functional.losses.adaptive_alignment import maa_loss, multi_factor_weights
+from dnreid_plugins.functional.losses.mmd import PairBlocks, mmd2
 
 SIZES = [(1, 1), (1, 4), (4, 1), (7, 8), (8, 8), (9, 8)]
 

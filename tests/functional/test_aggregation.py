@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dnreid_plugins.functional.aggregation import merge_rows, pair_count_matching
+from dnreid_plugins.functional.matching.pair_count import merge_rows, pair_count_matching
 from dnreid_plugins.functional.types import Assignment
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dnreid_plugins.functional.carry import carried_assignment
+from dnreid_plugins.functional.matching.carry import carried_assignment
 from dnreid_plugins.functional.types import Assignment
 
 

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.cluster import DBSCAN
 
-from dnreid_plugins.functional.clustering import (
+from dnreid_plugins.functional.neighbours.clustering import (
     TIE_TOLERANCE,
     dbscan_graph,
     estimate_label_phase,
     jaccard_dbscan,
 )
-from dnreid_plugins.functional.jaccard import jaccard_graph
-from dnreid_plugins.functional.knn import knn_table
+from dnreid_plugins.functional.neighbours.jaccard import jaccard_graph
+from dnreid_plugins.functional.neighbours.knn import knn_table
 
 EPS = (0.3, 0.5, 0.6, 0.7)
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dnreid_plugins.functional.contrast import cluster_nce, mutual_mapping_loss
+from dnreid_plugins.functional.losses.contrast import cluster_nce, mutual_mapping_loss
 
 
 def unit(generator: torch.Generator, *shape: int) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dnreid_plugins.functional.cpml import batch_centroid_cpml, instance_cpml, released_cpml, row_cpml
-from dnreid_plugins.functional.mutual_topk import NeighbourPartition, mutual_topk_partition
+from dnreid_plugins.functional.losses.cpml import batch_centroid_cpml, instance_cpml, released_cpml, row_cpml
+from dnreid_plugins.functional.matching.mutual_topk import NeighbourPartition, mutual_topk_partition
 
 TAU = 0.07
 # (clusters day, clusters night, k): one, K-1, K, K+1, rectangular.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dnreid_plugins.functional.dictionary import (
+from dnreid_plugins.functional.matching.dictionary import (
     cosine_similarity_matrix,
     graph_cost,
     mutual_information,

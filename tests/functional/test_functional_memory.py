@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dnreid_plugins.functional.memory import updated_rows
+from dnreid_plugins.functional.memory_update import updated_rows
 
 POLICIES = ["sequential", "mean", "hardest"]
 

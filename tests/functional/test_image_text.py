@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dnreid_plugins.functional.image_text import (
+from dnreid_plugins.functional.losses.image_text import (
     batch_text_alignment,
     instance_contrast,
     smoothed_cross_entropy,

@@ -14,8 +14,8 @@ from jaccard_reference import reference_arithmetic
 from numpy.typing import NDArray
 
 from dnreid_plugins.functional import jaccard
-from dnreid_plugins.functional.jaccard import jaccard_graph, reciprocal_sets
-from dnreid_plugins.functional.knn import Neighbours, knn_table
+from dnreid_plugins.functional.neighbours.jaccard import jaccard_graph, reciprocal_sets
+from dnreid_plugins.functional.neighbours.knn import Neighbours, knn_table
 
 BELOW_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnreid_plugins.functional import _product
-from dnreid_plugins.functional.knn import Neighbours, as_matrix, knn_table
+from dnreid_plugins.functional.neighbours.knn import Neighbours, as_matrix, knn_table
 
 
 def unit_rows(num: int, dim: int, seed: int = 0) -> torch.Tensor:

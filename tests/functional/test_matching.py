@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from dnreid_plugins.functional.matching import (
+from dnreid_plugins.functional.matching.graphs import (
     GraphMatching,
     dictionary_graph_matching,
     hungarian_matching,

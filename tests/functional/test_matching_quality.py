@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import torch
 
-from dnreid_plugins.functional.matching_quality import majority_identity, matching_precision
+from dnreid_plugins.functional.matching.quality import majority_identity, matching_precision
 from dnreid_plugins.functional.types import Assignment
 
 

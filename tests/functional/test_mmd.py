@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dnreid_plugins.functional.mmd import PairBlocks, gaussian_kernels, margin_mmd, mmd2
+from dnreid_plugins.functional.losses.mmd import PairBlocks, gaussian_kernels, margin_mmd, mmd2
 
 SIZES = [(1, 1), (1, 4), (4, 1), (3, 5), (4, 4)]
 

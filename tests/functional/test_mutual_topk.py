@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dnreid_plugins.functional.mutual_topk import mutual_topk_partition
+from dnreid_plugins.functional.matching.mutual_topk import mutual_topk_partition
 
 
 @pytest.mark.parametrize(("num_day", "num_night"), [(1, 1), (1, 5), (5, 1), (6, 4), (4, 6), (0, 3), (3, 0)])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dnreid_plugins.functional.ranking import (
+from dnreid_plugins.functional.ranking.metrics import (
     QueryRanks,
     rank_distances,
     rank_metrics,

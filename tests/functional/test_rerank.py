@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from fastreid.utils.compute_dist import compute_jaccard_distance
 
-from dnreid_plugins.functional.rerank import jaccard_distances
+from dnreid_plugins.functional.ranking.rerank import jaccard_distances
 
 
 @pytest.mark.parametrize(("k1", "k2"), [(10, 3), (6, 1)])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnreid_plugins.functional.roc import true_positive_rates
+from dnreid_plugins.functional.ranking.roc import true_positive_rates
 
 
 def naive(distances, query_ids, gallery_ids, query_cams, gallery_cams, rate: float) -> float:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from grouped_rows import grouped, images, labelled
 
-from dnreid_plugins.functional.clustering import jaccard_dbscan
+from dnreid_plugins.functional.neighbours.clustering import jaccard_dbscan
 from dnreid_plugins.labels import DomainClusters, Labels, NothingClusteredError, clusters
 from dnreid_plugins.labels.build import describe
 from dnreid_plugins.runtime import progress

@@ -18,13 +18,13 @@ from torch import Tensor
 
 import dnreid_plugins  # noqa: F401  (registers)
 from dnreid_plugins.modeling import clip_head  # noqa: F401  (registers ClipNeckHead)
-from dnreid_plugins.modeling.clip import (
+from dnreid_plugins.modeling.clip.image_tower import (
     ClipVitBackbone,
     build_clip_vit_backbone,
     resize_position_embedding,
     unit_parts,
 )
-from dnreid_plugins.modeling.clip_weights import ClipDescription, build_open_clip, describe, find_weights
+from dnreid_plugins.modeling.clip.weights import ClipDescription, build_open_clip, describe, find_weights
 
 TOY = {
     "embed_dim": 16,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from fastreid.config import get_cfg
 
 import dnreid_plugins  # noqa: F401  (registers)
-from dnreid_plugins.modeling.clip_head import ClipNeckHead
+from dnreid_plugins.modeling.clip.head import ClipNeckHead
 
 
 def make_head(num_classes: int = 0, neck_feat: str = "before", cls_type: str = "Linear") -> ClipNeckHead:

@@ -9,7 +9,7 @@ from fastreid.layers.any_softmax import ArcSoftmax
 from fastreid.modeling.losses import cross_entropy_loss as fastreid_cross_entropy
 from torch import Tensor
 
-from dnreid_plugins.modeling.fastreid_parts import QueueMemory, SafeArcSoftmax, cross_entropy_loss
+from dnreid_plugins.patches.losses import QueueMemory, SafeArcSoftmax, cross_entropy_loss
 
 
 def test_arc_logits_are_fastreids_where_those_are_finite() -> None:

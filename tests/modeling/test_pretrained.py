@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dnreid_plugins.modeling.pretrained import best_prefix, load_backbone_weights
-from dnreid_plugins.modeling.weight_files import WeightFileError
+from dnreid_plugins.runtime.weight_files import WeightFileError
 
 
 class _Backbone(nn.Module):

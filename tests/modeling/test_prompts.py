@@ -11,13 +11,13 @@ from fastreid.config import get_cfg
 from torch import Tensor
 
 import dnreid_plugins  # noqa: F401
-from dnreid_plugins.modeling.clip_weights import ClipDescription, build_open_clip
-from dnreid_plugins.modeling.prompts import (
+from dnreid_plugins.modeling.clip.prompts import (
     DynamicBiasNet,
     PromptLearner,
     build_prompt_learner,
 )
-from dnreid_plugins.modeling.text import ClipTextTower
+from dnreid_plugins.modeling.clip.text_tower import ClipTextTower
+from dnreid_plugins.modeling.clip.weights import ClipDescription, build_open_clip
 
 TOY = {
     "embed_dim": 12,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dnreid_plugins.modeling.row_adam import RowAdamW, row_adam_
+from dnreid_plugins.engine.stages.row_adam import RowAdamW, row_adam_
 
 OPTIONS = {"lr": 0.03, "betas": (0.8, 0.97), "eps": 1e-6, "weight_decay": 0.1}
 

@@ -12,9 +12,9 @@ from fastreid.engine.train_loop import HookBase
 from fastreid.modeling.meta_arch import build_model
 from run_helpers import cut_and_resumed, same, train, weights
 
-from dnreid_plugins.engine.checkpoint import AtomicCheckpointer
+from dnreid_plugins.engine.checkpoint_files import AtomicCheckpointer
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
-from dnreid_plugins.modeling.weight_files import read_weight_file
+from dnreid_plugins.runtime.weight_files import read_weight_file
 
 PREFIX = "parts.teacher.encoder."
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dnreid_plugins.modeling.clip_weights import ClipDescription, build_open_clip
-from dnreid_plugins.modeling.text import ClipTextTower
+from dnreid_plugins.modeling.clip.text_tower import ClipTextTower
+from dnreid_plugins.modeling.clip.weights import ClipDescription, build_open_clip
 
 TOY = {
     "embed_dim": 24,

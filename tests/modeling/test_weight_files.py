@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dnreid_plugins.modeling.weight_files import WeightFileError, read_weight_file, unwrap
+from dnreid_plugins.runtime.weight_files import WeightFileError, read_weight_file, unwrap
 
 
 class Payload:

@@ -122,7 +122,7 @@ def test_every_row_of_every_table_names_a_config_that_merges(path: Path) -> None
     import yaml
     from fastreid.config import get_cfg
 
-    from dnreid_plugins.engine.config_merge import merge_with_suggestions
+    from dnreid_plugins.runtime.config_files import merge_with_suggestions
 
     folders: dict[str, Row] = {}
     for name in yaml.safe_load(path.read_text()):

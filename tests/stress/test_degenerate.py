@@ -20,7 +20,7 @@ from run_helpers import label_phase
 from torch import Tensor
 
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
-from dnreid_plugins.functional.knn import Neighbours
+from dnreid_plugins.functional.neighbours.knn import Neighbours
 from dnreid_plugins.functional.types import Assignment, Clusters, Domain, Epoch
 from dnreid_plugins.labels import DomainClusters, NothingClusteredError, TrainImages
 from dnreid_plugins.labels.clusters import widened_radii

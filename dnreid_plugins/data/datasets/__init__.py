@@ -1,9 +1,9 @@
 """The readers, registered with fast-reid under their class names."""
 
 from .base import CrossDomainDataset
-from .day_night_lists import DN348, DNMini, DNWild
+from .day_night_lists import DN348, DNWild
 from .folder import DayNightFolder
 from .regdb import RegDB
 from .settings import configure
 
-__all__ = ["DN348", "CrossDomainDataset", "DNMini", "DNWild", "DayNightFolder", "RegDB", "configure"]
+__all__ = ["DN348", "CrossDomainDataset", "DNWild", "DayNightFolder", "RegDB", "configure"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from fastreid.data.datasets.bases import ImageDataset
 
-from ...evaluation.protocols import Protocol
+from ..protocols import Protocol
 from ...functional.types import Domain
 from ..errors import DataError
 from ..items import DomainItem

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastreid.data.datasets import DATASET_REGISTRY
 
-from ...evaluation.protocols import Protocol, dn348_protocol, dnwild_protocol
+from ..protocols import Protocol, dn348_protocol, dnwild_protocol
 from ...functional.types import Domain
 from ..errors import DataError
 from ..items import DomainItem
@@ -148,23 +148,3 @@ class DNWild(DayNightListDataset):
             is_query=[item.path in asking[item.domain] for item in items],
             is_gallery=[item.path in gallery[item.domain] for item in items],
         )
-
-
-@DATASET_REGISTRY.register()
-class DNMini(DayNightListDataset):
-    """DNMini, the rendered data set in DN-348's layout; written on first use.
-
-    Args:
-        seed: seed of the renderer; None takes ``DATASETS.DNMINI_SEED``. 0 is the published set.
-    """
-
-    dataset_name = "dnmini"
-
-    def __init__(self, root: str | os.PathLike[str] | None = None, *, seed: int | None = None, **kwargs: Any):
-        self.seed = SETTINGS.dnmini_seed if seed is None else seed
-        super().__init__(root, **kwargs)
-
-    def find_root(self, root: Path) -> Path:
-        from ..dnmini import ensure_dnmini
-
-        return Path(ensure_dnmini(root, seed=self.seed))

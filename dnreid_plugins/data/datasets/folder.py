@@ -9,7 +9,7 @@ from pathlib import Path
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.utils.logger import log_first_n
 
-from ...evaluation.protocols import Protocol, both_directions
+from ..protocols import Protocol, both_directions
 from ..errors import DataError
 from ...functional.types import Domain
 from ..items import DomainItem

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastreid.data.datasets import DATASET_REGISTRY
 
-from ...evaluation.protocols import Protocol, regdb_protocol
+from ..protocols import Protocol, regdb_protocol
 from ...functional.types import Domain
 from ..errors import DataError
 from ..items import DomainItem

@@ -15,12 +15,12 @@ from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
 from fastreid.utils.registry import Registry
 
-from ...modeling.weight_files import WeightFileError, read_weight_file
 from ...runtime.agreement import any_process, computed_once
-from ..checkpointing import config_items
-from ..files import plain, write_atomically
-from ..state import generator_state, set_generator_state
-from ..stop import StopSignals
+from ...runtime.files import plain, write_atomically
+from ...runtime.signals import StopSignals
+from ...runtime.weight_files import WeightFileError, read_weight_file
+from ..checkpoints import config_items
+from ..epoch_state import generator_state, set_generator_state
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ...evaluation.extraction import extract_features
+from ...modeling.clip.prompts import PromptLearner, build_prompt_learner
+from ...modeling.clip.text_tower import ClipTextTower, build_text_tower
 from ...modeling.meta_arch import StudentFeatures
-from ...modeling.prompts import PromptLearner, build_prompt_learner
-from ...modeling.text import ClipTextTower, build_text_tower
 from ...runtime.sections import check_keys, construct
 from .base import STAGE_REGISTRY, Stage, name_of_images
 from .prompt_options import PromptStageOptions

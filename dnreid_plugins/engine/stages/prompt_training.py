@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...functional.image_text import instance_contrast
+from ...functional.losses.image_text import instance_contrast
 from ...functional.types import Domain
-from ...modeling.prompts import PromptLearner
-from ...modeling.row_adam import RowAdamW
-from ...modeling.text import ClipTextTower
+from ...modeling.clip.prompts import PromptLearner
+from ...modeling.clip.text_tower import ClipTextTower
 from .prompt_options import PromptStageOptions, epoch_order
+from .row_adam import RowAdamW
 
 _log = logging.getLogger(__name__)
 

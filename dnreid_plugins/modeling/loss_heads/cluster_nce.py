@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ...functional.contrast import cluster_nce
+from ...functional.losses.contrast import cluster_nce
 from ...functional.types import Domain
 from ...runtime.sections import Positive
 from ..batch import BatchFeatures

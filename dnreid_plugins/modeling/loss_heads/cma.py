@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...functional.aggregation import merge_rows
+from ...functional.matching.pair_count import merge_rows
 from ...functional.types import Domain, Epoch
 from ...runtime.sections import Share
 from ..matchers.pair_count import PairCountMatcher

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ...functional.cpml import batch_centroid_cpml, instance_cpml, released_cpml, row_cpml
-from ...functional.mutual_topk import NeighbourPartition
+from ...functional.losses.cpml import batch_centroid_cpml, instance_cpml, released_cpml, row_cpml
+from ...functional.matching.mutual_topk import NeighbourPartition
 from ...functional.types import Domain, Epoch
 from ...runtime.sections import Positive
 from ..batch import BatchFeatures

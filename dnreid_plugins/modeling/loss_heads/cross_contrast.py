@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ...functional.contrast import mutual_mapping_loss
+from ...functional.losses.contrast import mutual_mapping_loss
 from ...functional.types import Assignment, Domain
 from ..batch import BatchFeatures
 from ..parts import Parts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ...functional.contrast import mapped_targets
+from ...functional.losses.contrast import mapped_targets
 from ...functional.types import Domain
 from ...runtime.sections import Positive
 from ..batch import BatchFeatures

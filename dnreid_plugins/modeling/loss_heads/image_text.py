@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...functional.image_text import batch_text_alignment, instance_contrast
+from ...functional.losses.image_text import batch_text_alignment, instance_contrast
 from ...functional.types import Domain
 from ...runtime.sections import Share
 from ..batch import BatchFeatures
+from ..clip.prompts import KeptPrompts, PromptLearner, join_kept, keep_prompts
+from ..clip.text_tower import ClipTextTower
 from ..parts import Parts
-from ..prompts import KeptPrompts, PromptLearner, join_kept, keep_prompts
-from ..text import ClipTextTower
 from .base import LOSS_HEAD_REGISTRY, LossHead, Schedule
 
 

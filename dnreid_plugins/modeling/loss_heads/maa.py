@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...functional.adaptive_alignment import maa_loss
+from ...functional.losses.adaptive_alignment import maa_loss
 from ...runtime.sections import Count, NotNegative
 from ..batch import BatchFeatures
 from ..parts import Parts

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from ...functional.mmd import margin_mmd, mmd2
+from ...functional.losses.mmd import margin_mmd, mmd2
 from ...functional.types import Domain
 from ...runtime.sections import Count, NotNegative
 from ..batch import BatchFeatures

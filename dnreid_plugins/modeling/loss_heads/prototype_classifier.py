@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...functional.image_text import smoothed_cross_entropy
+from ...functional.losses.image_text import smoothed_cross_entropy
 from ...functional.types import Domain, Epoch
 from ...runtime.sections import Share
 from ..batch import BatchFeatures

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ...functional.carry import carried_assignment
-from ...functional.dictionary import Scoring
-from ...functional.matching import EmptyGraphPolicy, dictionary_graph_matching
+from ...functional.matching.carry import carried_assignment
+from ...functional.matching.dictionary import Scoring
+from ...functional.matching.graphs import EmptyGraphPolicy, dictionary_graph_matching
 from ...functional.types import Assignment, Epoch
 from ...runtime.sections import NotNegative, Positive, configured
 from .base import MATCHER_REGISTRY, Matcher

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...functional.mutual_topk import NeighbourPartition, mutual_topk_partition
+from ...functional.matching.mutual_topk import NeighbourPartition, mutual_topk_partition
 from ...functional.types import Assignment, Epoch
 from ...runtime.sections import Count, configured
 from .base import MATCHER_REGISTRY, Matcher

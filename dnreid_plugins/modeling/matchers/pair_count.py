@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...functional.aggregation import pair_count_matching
+from ...functional.matching.pair_count import pair_count_matching
 from ...functional.types import Assignment, Epoch
 from ...runtime.sections import configured
 from .base import MATCHER_REGISTRY, Matcher

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...functional.matching import progressive_graph_matching
+from ...functional.matching.graphs import progressive_graph_matching
 from ...functional.types import Assignment, Epoch
 from ...runtime.sections import CountOrNone, configured
 from .base import MATCHER_REGISTRY, Matcher

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...functional.memory import UpdatePolicy, updated_rows
+from ...functional.memory_update import UpdatePolicy, updated_rows
 from ...functional.types import Domain, Epoch
 from ...runtime.sections import Share, configured
 from ..batch import BatchFeatures

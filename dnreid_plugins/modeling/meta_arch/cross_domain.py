@@ -14,7 +14,7 @@ from ...functional.types import Domain
 from ...runtime.sections import construct
 from ..backbone import build_backbone
 from ..batch import BatchFeatures
-from ..clip import unit_parts
+from ..clip.image_tower import unit_parts
 from ..dual_stream import DualStream
 from ..gather import check_composition, gather_batch
 from ..loss_heads import build_loss_heads

@@ -13,14 +13,14 @@ import torch
 from fastreid.config import CfgNode
 from run_helpers import cut_and_resumed, label_phase, same, train, weights
 
-from dnreid_plugins.engine.config_merge import ConfigError
-from dnreid_plugins.engine.hooks import LabelPhase
+from dnreid_plugins.engine.label_phase import LabelPhase
 from dnreid_plugins.engine.stages import learn_prompts
 from dnreid_plugins.engine.stages.prompt_training import PromptStage
-from dnreid_plugins.engine.stop import Stopped
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.evaluation.extraction import extract_features
 from dnreid_plugins.modeling.meta_arch import StudentFeatures
+from dnreid_plugins.runtime.config_files import ConfigError
+from dnreid_plugins.runtime.signals import Stopped
 
 FULL = ["ClusterNCE", "PrototypeClassifier", "ImageText", "CPML"]
 
@@ -51,8 +51,8 @@ def test_one_run_goes_through_both_stages(cfg: CfgNode, caplog: pytest.LogCaptur
 
 
 def build_untrained(trainer: CrossDomainTrainer) -> Any:
-    from dnreid_plugins.modeling.prompts import build_prompt_learner
-    from dnreid_plugins.modeling.text import build_text_tower
+    from dnreid_plugins.modeling.clip.prompts import build_prompt_learner
+    from dnreid_plugins.modeling.clip.text_tower import build_text_tower
 
     assert trainer.train_data is not None
     return build_prompt_learner(trainer.cfg, build_text_tower(trainer.cfg), trainer.train_data.images.domains)

@@ -17,9 +17,9 @@ from torch import Tensor
 import dnreid_plugins  # noqa: F401
 from dnreid_plugins.engine.stages.prompt_options import PromptStageOptions, epoch_order
 from dnreid_plugins.engine.stages.prompt_training import PromptStage
-from dnreid_plugins.modeling.clip_weights import ClipDescription, build_open_clip
-from dnreid_plugins.modeling.prompts import PromptLearner
-from dnreid_plugins.modeling.text import ClipTextTower
+from dnreid_plugins.modeling.clip.prompts import PromptLearner
+from dnreid_plugins.modeling.clip.text_tower import ClipTextTower
+from dnreid_plugins.modeling.clip.weights import ClipDescription, build_open_clip
 from dnreid_plugins.runtime.sections import construct
 
 TOY = {

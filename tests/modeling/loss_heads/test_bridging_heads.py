@@ -13,7 +13,9 @@ from head_world import World, part, unclustered, world_of
 from torch import Tensor
 
 from dnreid_plugins.functional.types import Domain
-from dnreid_plugins.modeling.clip_weights import ClipDescription, build_open_clip
+from dnreid_plugins.modeling.clip.prompts import PromptLearner
+from dnreid_plugins.modeling.clip.text_tower import ClipTextTower
+from dnreid_plugins.modeling.clip.weights import ClipDescription, build_open_clip
 from dnreid_plugins.modeling.loss_heads import (
     LOSS_HEAD_REGISTRY,
     ImageText,
@@ -22,8 +24,6 @@ from dnreid_plugins.modeling.loss_heads import (
 )
 from dnreid_plugins.modeling.memories import ClusterMemory
 from dnreid_plugins.modeling.parts import Parts
-from dnreid_plugins.modeling.prompts import PromptLearner
-from dnreid_plugins.modeling.text import ClipTextTower
 from dnreid_plugins.runtime.sections import construct
 
 D, P = 20, 12

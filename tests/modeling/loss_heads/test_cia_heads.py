@@ -12,10 +12,10 @@ from fastreid.config import get_cfg
 from head_world import World, build, configured, part, parts_of, plant, turned_world, world_of
 from torch import Tensor
 
-from dnreid_plugins.functional.adaptive_alignment import maa_loss
-from dnreid_plugins.functional.contrast import cluster_nce, mutual_mapping_loss
-from dnreid_plugins.functional.matching import dictionary_graph_matching, progressive_graph_matching
-from dnreid_plugins.functional.mmd import margin_mmd, mmd2
+from dnreid_plugins.functional.losses.adaptive_alignment import maa_loss
+from dnreid_plugins.functional.losses.contrast import cluster_nce, mutual_mapping_loss
+from dnreid_plugins.functional.losses.mmd import margin_mmd, mmd2
+from dnreid_plugins.functional.matching.graphs import dictionary_graph_matching, progressive_graph_matching
 from dnreid_plugins.functional.types import Assignment, Clusters, Domain
 from dnreid_plugins.modeling.batch import BatchFeatures
 from dnreid_plugins.modeling.memories import ClusterMemory

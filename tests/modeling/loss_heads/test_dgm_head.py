@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from fastreid.config import get_cfg
 from head_world import build, parts_of, rows_of, turned_world
 
-from dnreid_plugins.functional.adaptive_alignment import maa_loss
+from dnreid_plugins.functional.losses.adaptive_alignment import maa_loss
 from dnreid_plugins.functional.types import Domain
 from dnreid_plugins.modeling.loss_heads import build_loss_heads
 

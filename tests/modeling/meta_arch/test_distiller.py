@@ -10,9 +10,9 @@ from fastreid.modeling.meta_arch import Baseline
 from fastreid.utils.events import EventStorage
 from run_helpers import resumed
 
-from dnreid_plugins.engine.checkpoint import AtomicCheckpointer
-from dnreid_plugins.modeling.meta_arch.distiller import Distiller
-from dnreid_plugins.modeling.weight_files import WeightFileError
+from dnreid_plugins.engine.checkpoint_files import AtomicCheckpointer
+from dnreid_plugins.patches.distiller import Distiller
+from dnreid_plugins.runtime.weight_files import WeightFileError
 
 
 @pytest.fixture

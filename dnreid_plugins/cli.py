@@ -1,0 +1,158 @@
+"""What ``tools/train_net.py`` does: fast-reid's command line and life cycle, errors in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from fastreid.config import CfgNode, get_cfg
+from fastreid.engine import default_argument_parser
+from fastreid.modeling.meta_arch import build_model
+from fastreid.utils import comm
+from fastreid.utils.collect_env import collect_env_info
+from fastreid.utils.env import seed_all_rng
+
+from .data.errors import lost_worker
+from .engine.checkpoint_files import AtomicCheckpointer
+from .engine.preflight.training import check
+from .engine.trainer import CrossDomainTrainer
+from .labels import NothingClusteredError
+from .runtime.config_files import merge_with_suggestions
+from .runtime.devices import use_device
+from .runtime.files import write_atomically
+from .runtime.launch import launch
+from .runtime.logs import quiet_screen, setup_logs
+from .runtime.shipped import config_path, find_config
+from .runtime.signals import Stopped
+
+logger = logging.getLogger(__name__)
+
+# What a user can cause and mend, a full disk or a forbidden folder (OSError) included; anything else is our mistake
+# and keeps its traceback.
+USER_ERRORS = (ValueError, OSError, NothingClusteredError, FloatingPointError)
+
+
+def main(argv: list[str] | None = None) -> Any:
+    """Run one job; exits with code 1 and one sentence on anything the user can mend."""
+    words = sys.argv[1:] if argv is None else argv
+    if not words:
+        sys.exit(
+            "error: no config was named; give one and KEY VALUE pairs after it, such as --config-file "
+            f"{config_path('CIA/dnmini')} OUTPUT_DIR logs/first (`python -m dnreid_plugins list configs` names all)."
+        )
+    args = default_argument_parser().parse_args(words)
+    with sentences():
+        return launch(
+            run,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+
+
+@contextlib.contextmanager
+def sentences(*, ours_only: bool = False) -> Iterator[None]:
+    """Inside, what the user can mend ends the process with code 1 and one sentence; the log file gets its place.
+
+    ``ours_only``: an error that other code than ours raised, a user's script say, stays what it is.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        # While it trains, a run takes the signal itself; see `StopSignals`.
+        logger.warning(
+            "Ended by Ctrl-C while nothing was trained, so nothing is lost; the same command begins again."
+        )
+        raise Stopped(128 + signal.SIGINT) from None
+    except (*USER_ERRORS, RuntimeError) as error:
+        mendable = error if isinstance(error, USER_ERRORS) else lost_worker(error)
+        if mendable is None or (ours_only and mendable is error and not _is_ours(error)):
+            raise
+        logger.debug("the error's place", exc_info=True)
+        sys.exit(f"error: {sentence_of(mendable)}")
+
+
+def _is_ours(error: BaseException) -> bool:
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and place.tb_frame.f_globals.get("__name__", "").startswith("dnreid_plugins.")
+
+
+def sentence_of(error: BaseException) -> str:
+    """What to tell the user; an error of the system's own gets the file, where it is known, and a way out."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    where = "A file" if error.filename is None else str(error.filename)
+    return (
+        f"{where} cannot be read or written ({error.strerror}); correct the path, or free some space and go on "
+        "with --resume."
+    )
+
+
+def run(args: Namespace) -> Any:
+    """One process of the job; returns the results."""
+    cfg = setup(args)
+    if args.eval_only:
+        use_device(cfg.MODEL.DEVICE)
+        model = build_model(cfg)
+        AtomicCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+        keep_config(cfg)
+        results = CrossDomainTrainer.test(cfg, model)
+    else:
+        trainer = CrossDomainTrainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        keep_config(cfg)
+        results = trainer.train()
+    return results
+
+
+def setup(args: Namespace) -> CfgNode:
+    """Config from file and command line, checked; logs go to ``OUTPUT_DIR/log.txt``."""
+    cfg = get_cfg()
+    if args.config_file:
+        args.config_file = str(find_config(args.config_file))
+    merge_with_suggestions(cfg, args.config_file, args.opts)
+    if args.eval_only:
+        cfg.MODEL.BACKBONE.PRETRAIN = False
+    cfg.freeze()
+    check(cfg, eval_only=args.eval_only)
+    setup_logs(cfg.OUTPUT_DIR)
+    with quiet_screen():
+        log_start(cfg, args)
+    if "DATASETS.NAMES" in args.opts and "DATASETS.TESTS" not in args.opts:
+        text = "The command line sets DATASETS.NAMES and not TESTS; what is scored: DATASETS.TESTS %s."
+        logging.getLogger(__name__).info(text, cfg.DATASETS.TESTS)
+    return cfg
+
+
+def log_start(cfg: CfgNode, args: Namespace) -> None:
+    """fast-reid's ``default_setup`` without ``config.yaml``: a resume that is refused must not replace the run's."""
+    logger = logging.getLogger("fastreid")
+    logger.info("Rank of current process: %d. World size: %d", comm.get_rank(), comm.get_world_size())
+    logger.info("Environment info:\n%s", collect_env_info())
+    logger.info("Command line arguments: %s", args)
+    if args.config_file:
+        text = Path(args.config_file).read_text()
+        logger.info("Contents of args.config_file=%s:\n%s", args.config_file, text)
+    logger.info("Running with full config:\n%s", cfg)
+    seed_all_rng(cfg.SEED)
+    if not args.eval_only:
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+
+
+def keep_config(cfg: CfgNode) -> None:
+    """Write ``OUTPUT_DIR/config.yaml``, complete or not at all."""
+    if cfg.OUTPUT_DIR and comm.is_main_process():
+        folder = Path(cfg.OUTPUT_DIR)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "config.yaml", lambda file: file.write(cfg.dump().encode()))

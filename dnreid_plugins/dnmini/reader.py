@@ -1,0 +1,31 @@
+"""DNMini as a data set of fast-reid's registry."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from fastreid.data.datasets import DATASET_REGISTRY
+
+from ..data.datasets.day_night_lists import DayNightListDataset
+from ..data.datasets.settings import SETTINGS
+from .write import ensure_dnmini
+
+
+@DATASET_REGISTRY.register()
+class DNMini(DayNightListDataset):
+    """DNMini, the rendered data set in DN-348's layout; written on first use.
+
+    Args:
+        seed: seed of the renderer; None takes ``DATASETS.DNMINI_SEED``. 0 is the published set.
+    """
+
+    dataset_name = "dnmini"
+
+    def __init__(self, root: str | os.PathLike[str] | None = None, *, seed: int | None = None, **kwargs: Any):
+        self.seed = SETTINGS.dnmini_seed if seed is None else seed
+        super().__init__(root, **kwargs)
+
+    def find_root(self, root: Path) -> Path:
+        return Path(ensure_dnmini(root, seed=self.seed))

@@ -1,0 +1,196 @@
+"""Checkpoints that survive a kill, a full disk and a damaged file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..modeling.parts import Part, names_of_parts
+from ..modeling.pretrained import best_prefix, single_stream_name
+from ..runtime.files import plain, remove_leftovers, write_atomically
+from ..runtime.weight_files import WeightFileError, read_weight_file, unwrap
+
+logger = logging.getLogger(__name__)
+
+# What is kept for ever; every other checkpoint of the folder is periodic.
+FINAL, BEST = "model_final", "model_best"
+POINTER = "last_checkpoint"
+
+
+class AtomicCheckpointer:
+    """In the place of fast-reid's checkpointer: complete files, safe loading, a way back and no silent misfit.
+
+    A file is written beside its final name, forced to the disk and renamed. What PyTorch's safe loader would
+    not take back is converted or refused when saving. Loading compares checksums and never runs a pickle.
+
+    Args:
+        model: whose weights are saved and loaded.
+        save_dir: folder of the checkpoints; empty = nothing is kept.
+        save_to_disk: several processes share ``save_dir``, and only the one with ``save_to_disk`` writes.
+        keep: number of newest periodic checkpoints that stay; ``model_final`` and ``model_best`` always do.
+    """
+
+    def __init__(
+        self, model: nn.Module, save_dir: str = "", *, save_to_disk: bool = True, keep: int = 2
+    ) -> None:
+        if keep < 1:
+            raise ValueError(f"SOLVER.CHECKPOINT_KEEP is {keep}; at least 1 checkpoint must be kept.")
+        self.model, self.save_dir, self.save_to_disk = model, save_dir, save_to_disk
+        self.keep = keep
+        #: The file that was read last.
+        self.current = ""
+        if save_dir and save_to_disk:
+            Path(save_dir).mkdir(parents=True, exist_ok=True)
+            remove_leftovers(save_dir)
+
+    # ------------------------------------------------------------------ saving
+
+    def save(self, name: str, **kwargs: Any) -> bool:
+        """Write ``<name>.pth`` with the model and ``kwargs``, then forget old ones.
+
+        Returns whether the state is kept, by this process or by the one that writes for all.
+
+        A failure (a full disk, say) leaves every older file as it was. It is logged and training may go on,
+        except for the final checkpoint.
+
+        Raises:
+            TypeError: a value could not be loaded again.
+            OSError: ``model_final`` could not be written.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return bool(self.save_dir)
+        data = plain({"model": self.model.state_dict(), **kwargs}, name)
+        path = Path(self.save_dir) / f"{name}.pth"
+        try:
+            write_atomically(path, lambda file: torch.save(data, file))
+            if name != BEST:
+                pointer = Path(self.save_dir) / POINTER
+                write_atomically(pointer, lambda file: file.write(path.name.encode()))
+        except (OSError, RuntimeError) as error:
+            text = (
+                f"{path} could not be written ({error}); all older checkpoints are intact, free some space."
+            )
+            if name == FINAL:
+                raise OSError(text) from error
+            logger.error(text)
+            return False
+        logger.info("Saved %s", path)
+        self._forget_old()
+        return True
+
+    def periodic(self) -> list[Path]:
+        """The periodic checkpoints of the folder, newest first."""
+        kept = (f"{FINAL}.pth", f"{BEST}.pth")
+        found = [path for path in Path(self.save_dir).glob("model_*.pth") if path.name not in kept]
+        return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+
+    def _forget_old(self) -> None:
+        for path in self.periodic()[self.keep :]:
+            path.unlink(missing_ok=True)
+
+    # ------------------------------------------------------------------ resuming
+
+    def resume_candidates(self) -> list[Path]:
+        """Where a resume may go on from: the file that ``last_checkpoint`` names, then the others by age."""
+        if not self.save_dir or not Path(self.save_dir).is_dir():
+            return []
+        final = Path(self.save_dir) / f"{FINAL}.pth"
+        found = self.periodic() + ([final] if final.is_file() else [])
+        pointer = Path(self.save_dir) / POINTER
+        named = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
+        return sorted(found, key=lambda path: path.name != named)
+
+    def load_newest(self) -> dict[str, Any]:
+        """The content of the newest checkpoint that is undamaged; each damaged one is named in a warning.
+
+        Raises:
+            WeightFileError: there is none.
+        """
+        candidates = self.resume_candidates()
+        for candidate in candidates:
+            try:
+                content = read_weight_file(candidate)
+                if not isinstance(content, dict) or "model" not in content:
+                    raise WeightFileError(f"{candidate} is not a checkpoint of a run.")
+            except WeightFileError as error:
+                logger.warning("%s Falling back to the checkpoint before it.", error)
+                continue
+            self.current = str(candidate)
+            return content
+        raise WeightFileError(
+            f"None of the {len(candidates)} checkpoints in {self.save_dir} can be read; start afresh without "
+            f"--resume."
+        )
+
+    def load_model(self, state: Any) -> None:
+        """Put back the weights of a checkpoint of this very model; the slightest misfit is an error."""
+        self._load_weights(unwrap(state, self.current), exact=True)
+
+    def load(self, path: str) -> None:
+        """Load weights from ``path``; an empty ``path`` loads nothing.
+
+        Raises:
+            WeightFileError: the file cannot be read or lacks a part of the backbone.
+        """
+        self.current = path
+        if not path:
+            logger.info("No weights given; the model keeps its start.")
+            return
+        self._load_weights(unwrap(read_weight_file(path), path), exact=False)
+
+    # ------------------------------------------------------------------ restoring
+
+    def _load_weights(self, state: dict[str, Tensor], *, exact: bool) -> None:
+        """A file of a plain single-stream encoder fits a dual-stream one: both streams get its weights."""
+        own = self.model.state_dict()
+        single = {key: single_stream_name(key) for key in own}
+        prefix = best_prefix(state, {*own, *single.values()})
+        sources = {
+            key: next((n for n in (prefix + key, prefix + plain_key, key, plain_key) if n in state), None)
+            for key, plain_key in single.items()
+        }
+        chosen = {key: state[name] for key, name in sources.items() if name is not None}
+        free = names_of_parts(self.model)
+        wrong = {key for key, value in chosen.items() if value.shape != own[key].shape and key not in free}
+        missing = {key for key in own if key not in chosen and not key.endswith("num_batches_tracked")}
+        self._check_fit(own, chosen, wrong=wrong, missing=missing, exact=exact)
+        self.model.load_state_dict({k: v for k, v in chosen.items() if k not in wrong}, strict=False)
+        for name, part in self._parts():
+            if not any(key.startswith(name) for key in chosen):
+                part.forget()  # a teacher, say, that the file knows nothing of
+
+    def _parts(self) -> list[tuple[str, Part]]:
+        return [(f"{name}.", part) for name, part in self.model.named_modules() if isinstance(part, Part)]
+
+    def _check_fit(
+        self,
+        own: Mapping[str, Tensor],
+        chosen: Mapping[str, Tensor],
+        *,
+        wrong: set[str],
+        missing: set[str],
+        exact: bool,
+    ) -> None:
+        """Refuse a file that lacks a part of the backbone (or, for a resume, anything); warn of the rest."""
+        required = {key for key in own if key.startswith("backbone.")} or set(own)
+        bad = sorted(wrong | missing if exact else (wrong | missing) & required)
+        shapes = [
+            f"{k} is {tuple(chosen[k].shape)} there and {tuple(own[k].shape)} here" for k in sorted(wrong)
+        ]
+        if bad:
+            raise WeightFileError(
+                f"{self.current} does not fit the model: {len(bad)} of {len(own)} tensors are missing or have "
+                f"another shape ({'; '.join(shapes[:3]) or ', '.join(bad[:3])}); check MODEL.BACKBONE and "
+                f"MODEL.HEADS, or give a file with a bare backbone as MODEL.BACKBONE.PRETRAIN_PATH."
+            )
+        for text in shapes:
+            logger.warning("%s: %s; it keeps its start.", self.current, text)
+        if missing:
+            logger.warning(
+                "%s: %d tensors keep their start, e.g. %s.", self.current, len(missing), min(missing)
+            )

@@ -1,0 +1,260 @@
+"""When checkpoints are written, what they hold, and how a run goes on from one."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fastreid.engine.train_loop import HookBase
+from fastreid.utils import comm
+
+from ..runtime.agreement import any_process, computed_once
+from ..runtime.json_lines import drop_rows
+from ..runtime.run_folder import STAGE_FILES
+from ..runtime.signals import StopSignals
+from ..runtime.version import VERSION
+from ..runtime.weight_files import WeightFileError
+from .checkpoint_files import AtomicCheckpointer
+from .epoch_state import generator_state, set_generator_state
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 3
+PLAIN_ITEMS = ("format", "iteration", "epoch", "iters_per_epoch", "config", "config_hash", "code_version")
+# Keys whose change leaves a run the same run.
+FREE_SECTIONS = (
+    "OUTPUT_DIR",
+    "TEST",
+    "DATALOADER.NUM_WORKERS",
+    "AUDIT",
+    "SOLVER.CHECKPOINT",
+)
+# A stage's key of this name leaves a run the same run, too.
+FREE_KEY = "CHECKPOINT_PERIOD"
+
+
+class Checkpoints(HookBase):
+    """Writes a checkpoint every ``SOLVER.CHECKPOINT_PERIOD`` epochs, every ``CHECKPOINT_MINUTES`` and at the end.
+
+    A checkpoint holds the model with its parts, optimizer, loss scaler, iteration, generator states and what the
+    hooks keep (the running epoch's labels, for instance): going on from it gives the same bits as not stopping.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        cfg = trainer.cfg
+        self.owner = trainer
+        self.period = cfg.SOLVER.CHECKPOINT_PERIOD
+        self.minutes = cfg.SOLVER.CHECKPOINT_MINUTES
+        self.files = AtomicCheckpointer(
+            trainer.bare_model,
+            cfg.OUTPUT_DIR,
+            save_to_disk=comm.is_main_process() and bool(cfg.OUTPUT_DIR),
+            keep=cfg.SOLVER.CHECKPOINT_KEEP,
+        )
+        self._pending: dict[str, Any] | None = None
+        self._last_time = time.monotonic()
+        # The iteration whose state is on disk; the start needs no file.
+        self._kept = 0
+        self.signals = StopSignals(
+            lambda: not cfg.OUTPUT_DIR or self._kept == self.owner.iter,
+            lambda: bool(cfg.OUTPUT_DIR) and (self._kept > 0 or any(Path(cfg.OUTPUT_DIR).glob(STAGE_FILES))),
+        )
+
+    # ------------------------------------------------------------------ writing
+
+    def before_train(self) -> None:
+        self._kept, self._last_time = self.owner.iter, time.monotonic()
+        self.signals.install()
+
+    def after_train(self) -> None:
+        self.signals.remove()
+
+    def after_step(self) -> None:
+        done = self.owner.iter + 1
+        if done % self.owner.iters_per_epoch == 0:
+            return  # what else belongs to the epoch comes first
+        due = self.minutes > 0 and time.monotonic() - self._last_time > 60 * self.minutes
+        # The clocks and signals of several processes differ, the decision may not.
+        due, stop = any_process(due, self.signals.wanted != 0)
+        if due or stop:
+            self.save(f"model_iter{done:08d}", done)
+        if stop:
+            self._leave(done)
+
+    def after_epoch(self) -> None:
+        done, border = self.owner.epoch + 1, self.owner.iter
+        if done == self.owner.max_epoch:
+            self.save("model_final", border)
+            return
+        if self.period > 0 and done % self.period == 0:
+            self.save(f"model_{done:04d}", border)
+        self.stop_if_asked()
+
+    def stop_if_asked(self) -> None:
+        """Between two epochs, also inside the label phase: keep the state of the border and leave, if asked to."""
+        (stop,) = any_process(self.signals.wanted != 0)
+        if stop:
+            if self._kept != self.owner.iter:
+                self.save(f"model_iter{self.owner.iter:08d}", self.owner.iter)
+            self._leave(self.owner.iter)
+
+    def _leave(self, iteration: int) -> None:
+        kept = self._kept == iteration
+        self.signals.leave(f"the state after iteration {iteration} is {'kept' if kept else 'lost'}")
+
+    def save(self, name: str, iteration: int) -> None:
+        """Write the state after ``iteration`` steps; all processes must call it together."""
+        state = self.capture(iteration)
+        self._last_time = time.monotonic()
+        if self.files.save(name, **state):
+            self._kept = iteration
+
+    def capture(self, iteration: int) -> dict[str, Any]:
+        """Everything beyond the model's own weights, as plain tensors and numbers."""
+        owner = self.owner
+        scaler = owner.step_trainer.grad_scaler
+        return {
+            "format": FORMAT,
+            "iteration": iteration,
+            "epoch": iteration // owner.iters_per_epoch,
+            "iters_per_epoch": owner.iters_per_epoch,
+            "optimizer": owner.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else {},
+            # One per process; they differ where a layer draws random numbers.
+            "generators": comm.gather(generator_state()),
+            "hooks": {name: hook.state_dict() for name, hook in self._stateful()},
+            "config": config_items(owner.cfg),
+            "config_hash": config_hash(owner.cfg),
+            "code_version": code_version(),
+        }
+
+    def _stateful(self) -> list[tuple[str, Any]]:
+        """The hooks that keep state, by their names."""
+        return [(h.name, h) for h in self.owner._hooks if hasattr(h, "state_dict")]
+
+    # ------------------------------------------------------------------ reading
+
+    def resume(self) -> bool:
+        """Take up the newest readable checkpoint of the output folder; False if there is none.
+
+        Raises:
+            WeightFileError: none can be read, or the newest is no checkpoint of such a run.
+            ValueError: it is of a run with another config.
+        """
+        # Rank 0 reads for all, since machines need not share a disk.
+        state = computed_once(self._newest)
+        if state is None:
+            return False
+        owner = self.owner
+        if state["iters_per_epoch"] != owner.iters_per_epoch:
+            raise ValueError(
+                f"The checkpoint counts {state['iters_per_epoch']} iterations per epoch, this config "
+                f"{owner.iters_per_epoch}; resume with the config of the run or start in another OUTPUT_DIR."
+            )
+        self.check_config(state["config"])
+        old = state.get("code_version", "unknown")
+        if old != code_version():
+            logger.warning("resume: the checkpoint is of %s, this is %s.", old, code_version())
+        owner.iter = owner.start_iter = state["iteration"]
+        owner.start_epoch = owner.iter // owner.iters_per_epoch
+        self._load(state)
+        if owner.iter % owner.iters_per_epoch != 0:
+            self._pending = state
+        self._forget_later_rows()
+        logger.info(
+            "Resumed %s at iteration %d, epoch %d: %s.",
+            self.files.current,
+            owner.iter,
+            owner.start_epoch + 1,
+            ", ".join(key for key in state if key not in PLAIN_ITEMS),
+        )
+        return True
+
+    def _newest(self) -> dict[str, Any] | None:
+        if not self.files.resume_candidates():
+            logger.warning(
+                "There is no checkpoint to resume in %s; starting at iteration 0.", self.owner.cfg.OUTPUT_DIR
+            )
+            return None
+        state = self.files.load_newest()
+        if state.get("format") != FORMAT:
+            raise WeightFileError(
+                f"{self.files.current} is no checkpoint that a run of this version can go on from (format "
+                f"{state.get('format')}, not {FORMAT}); start in another OUTPUT_DIR with its weights as "
+                "MODEL.WEIGHTS."
+            )
+        return state
+
+    def _forget_later_rows(self) -> None:
+        """What a killed run wrote after the checkpoint will be written again."""
+        owner, folder = self.owner, self.owner.cfg.OUTPUT_DIR
+        if folder and comm.is_main_process():
+            # A row at an epoch's border may hold the evaluation of the epoch that ended there.
+            inside = owner.iter % owner.iters_per_epoch != 0
+            drop_rows(Path(folder) / "metrics.json", "iteration", owner.iter + (not inside))
+            drop_rows(Path(folder) / "health.jsonl", "epoch", owner.start_epoch + 1)
+
+    def epoch_begun(self) -> None:
+        """After the label phase replayed the epoch of a checkpoint: put its state back on top."""
+        if self._pending is not None:
+            state, self._pending = self._pending, None
+            self._load(state)
+
+    def load_weights(self, path: str) -> None:
+        """Start from the weights in ``path`` (nothing to do for an empty name)."""
+        if path:
+            self.files.load(path)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        owner = self.owner
+        self.files.load_model(state["model"])
+        owner.optimizer.load_state_dict(state["optimizer"])
+        if owner.step_trainer.grad_scaler is not None and state["scaler"]:
+            owner.step_trainer.grad_scaler.load_state_dict(state["scaler"])
+        for name, hook in self._stateful():
+            hook.load_state_dict(state["hooks"][name])
+        generators = state["generators"]
+        if isinstance(generators, list):
+            generators = generators[comm.get_rank() if len(generators) == comm.get_world_size() else 0]
+        set_generator_state(generators)
+
+    def check_config(self, old: dict[str, str]) -> None:
+        """Log what changed since a file with the config ``old`` was written; refuse what makes another run."""
+        new = config_items(self.owner.cfg)
+        changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+        for key in changed:
+            logger.warning("resume: %s was %s and is now %s", key, old.get(key), new.get(key))
+        binding = [key for key in changed if not key.startswith(FREE_SECTIONS) and not key.endswith(FREE_KEY)]
+        if binding:
+            key = binding[0]
+            raise ValueError(
+                f"The config changed since the checkpoint: {key} was {old.get(key)} and is now {new.get(key)}"
+                f"{f' ({len(binding) - 1} more)' if len(binding) > 1 else ''}; resume with the old value or "
+                "start in another OUTPUT_DIR with MODEL.WEIGHTS."
+            )
+
+
+def config_items(cfg: Any, prefix: str = "") -> dict[str, str]:
+    """The config as ``{dotted key: printed value}``."""
+    items: dict[str, str] = {}
+    for key, value in cfg.items():
+        if hasattr(value, "items"):
+            items.update(config_items(value, f"{prefix}{key}."))
+        else:
+            items[f"{prefix}{key}"] = repr(tuple(value)) if isinstance(value, (list, tuple)) else repr(value)
+    return items
+
+
+def code_version() -> str:
+    """Versions of what decides the bits of a run."""
+    return f"dnreid_plugins {VERSION}, torch {torch.__version__}, numpy {np.__version__}"
+
+
+def config_hash(cfg: Any) -> str:
+    """Twelve hex digits that name a config."""
+    return hashlib.sha256(repr(sorted(config_items(cfg).items())).encode()).hexdigest()[:12]

@@ -1,0 +1,134 @@
+"""Before each epoch: features, labels, parts, sampler, and the health line that says what came of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from fastreid.engine.hooks import HookBase
+from fastreid.utils import comm
+from torch import Tensor
+
+from ..functional.matching.quality import majority_identity, matching_precision
+from ..functional.types import Assignment, Domain, Epoch
+from ..labels import Labels, TrainImages
+from ..labels.build import describe
+from ..runtime.agreement import check_agreement, computed_once
+from .epoch_state import epoch_from_state, epoch_to_state
+
+logger = logging.getLogger(__name__)
+
+
+class LabelPhase(HookBase):
+    """Before each epoch: extract, label, tell the parts, give the sampler its labels.
+
+    Args:
+        extract: returns the features ``(N, D)`` of all training images in canonical order.
+        labels: features -> `Epoch`.
+        images: what is known of the training images; identities are used for figures marked ``true/`` only.
+    """
+
+    name = "labels"
+
+    def __init__(self, *, extract: Callable[[], Tensor], labels: Labels, images: TrainImages) -> None:
+        self.extract = extract
+        self.labels = labels
+        self.images = images
+        self.epoch: Epoch | None = None
+
+    def before_epoch(self) -> None:
+        """Fresh labels, unless a checkpoint of this very epoch has brought them."""
+        number = self.trainer.epoch + 1
+        if self.epoch is None or self.epoch.number != number:
+            self.epoch = self._label(number)
+        self._start(self.epoch)
+
+    def after_epoch(self) -> None:
+        """The border of two epochs needs no labels."""
+        self.epoch = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The running epoch with its features; empty at the border of two epochs."""
+        return {} if self.epoch is None else epoch_to_state(self.epoch)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch = epoch_from_state(state) if state else None
+
+    def _start(self, epoch: Epoch) -> None:
+        """Hand ``epoch`` to parts and sampler; deterministic, so a resume can replay it."""
+        trainer = self.trainer
+        parts = trainer.bare_model.parts
+        figures = describe(epoch, self.images)
+        said = parts.begin_epoch(epoch)
+        for part in parts.modules():
+            for parameter in (
+                part.parameters(recurse=False) if getattr(part, "fresh_each_epoch", False) else ()
+            ):
+                trainer.optimizer.state.pop(parameter, None)
+        for name, own in said.items():
+            figures.update({f"{name}/{key}": value for key, value in own.items()})
+            if (matching := parts.matching(name)) is not None:
+                figures.update(self._precision(name, matching, epoch))
+        trainer.use_labels(parts.epoch)
+        self._report(figures, epoch)
+        check_agreement(
+            {
+                "pseudo labels": [clusters.labels for clusters in epoch.clusters.values()],
+                "matching": [t for a in parts.epoch.matchings.values() for d in Domain for t in a.partner(d)],
+                "weights": trainer.bare_model.state_dict().values(),
+            },
+            when=f"the start of epoch {epoch.number}",
+        )
+
+    def _label(self, number: int) -> Epoch:
+        features = self.extract()
+        self.trainer.checkpoints.stop_if_asked()
+        if not bool(torch.isfinite(features).all()):
+            raise FloatingPointError(
+                f"The encoder gives NaN or infinite features at epoch {number}; lower SOLVER.BASE_LR."
+            )
+
+        def work() -> Epoch:
+            return self.labels(features, self.images, number=number, last=self.trainer.max_epoch)
+
+        if comm.get_world_size() == 1:
+            return work()
+        # Every process has all features; labels are made once, so that all have the same ones.
+        return epoch_from_state(computed_once(lambda: epoch_to_state(work(), with_features=False)), features)
+
+    def _precision(self, name: str, matching: Assignment, epoch: Epoch) -> dict[str, float]:
+        figures = {f"{name}/pairs": float(len(matching.pairs()))}
+        if self.images.true_ids is not None:
+            day, night = (
+                majority_identity(
+                    epoch[d].labels,
+                    torch.from_numpy(self.images.true_ids[epoch[d].indices.numpy()]),
+                    epoch[d].num_clusters,
+                )
+                for d in Domain
+            )
+            figures[f"true/{name}/matching_precision"] = 100.0 * matching_precision(matching, day, night)
+        return figures
+
+    def _report(self, figures: dict[str, float], epoch: Epoch) -> None:
+        known = {k: v for k, v in figures.items() if not k.startswith("true/")}
+        line = ", ".join(f"{key} {value:.4g}" for key, value in known.items())
+        true = ", ".join(f"{k[5:]} {v:.3g}" for k, v in figures.items() if k.startswith("true/"))
+        logger.info("epoch %d/%d health: %s", epoch.number, epoch.last, line)
+        if true:
+            logger.info("epoch %d/%d true labels (not used): %s", epoch.number, epoch.last, true)
+        storage = self.trainer.storage
+        storage.iter = self.trainer.iter
+        # An undefined figure (the precision of an empty matching) is null below, since JSON knows no NaN.
+        defined = {k: v for k, v in figures.items() if math.isfinite(v)}
+        storage.put_scalars(**{f"health/{k}": v for k, v in defined.items()}, smoothing_hint=False)
+        if comm.is_main_process() and self.trainer.cfg.OUTPUT_DIR:
+            path = Path(self.trainer.cfg.OUTPUT_DIR) / "health.jsonl"
+            with path.open("a") as file:
+                row = {"epoch": epoch.number, **dict.fromkeys(figures), **defined}
+                file.write(json.dumps(row) + "\n")

@@ -1,0 +1,164 @@
+"""Will it fit? Memory and time of the label phase, disk space, one batch through the model; before epoch 0."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from fastreid.utils import comm
+from torch import nn
+
+from ...functional.neighbours.clustering import LabelPhaseEstimate, estimate_label_phase
+from ...runtime.config_files import ConfigError
+from ..step import amp_dtype
+
+logger = logging.getLogger(__name__)
+
+#: What the rest of the machine may still need.
+SPARE_MEMORY = 0.1
+#: A line about the label phase is worth reading from so many images on.
+WORTH_SAYING = 5000
+SMALLER_DIMS = (1024, 512, 256, 128, 64)
+GIB = 2.0**30
+
+
+def available_memory() -> int | None:
+    """Bytes that this machine, or the container it is in, could still give out; None where nobody says."""
+    found = []
+    info = Path("/proc/meminfo")
+    if info.is_file():
+        lines = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+        if "MemAvailable" in lines:
+            found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
+        found.append(int(limit.read_text()) - int(used.read_text()))
+    return min(found) if found else None
+
+
+def label_phase_need(
+    counts: Sequence[int], dim: int, *, k1: int, processes: int = 1, rate: float | None = None
+) -> LabelPhaseEstimate:
+    """Peak memory on one machine and time of clustering both domains, ``counts`` images of ``dim`` floats.
+
+    Every process holds all features, during the gathering twice; one process clusters, domain by domain.
+    """
+    parts = [estimate_label_phase(count, dim, k1=k1, rate=rate) for count in counts]
+    features = 2 * 4 * dim * sum(counts) * processes
+    return LabelPhaseEstimate(
+        features + max(part.bytes for part in parts), sum(part.seconds for part in parts)
+    )
+
+
+def label_phase_objection(
+    counts: Sequence[int], dim: int, available: int | None, *, k1: int, processes: int = 1
+) -> str | None:
+    """One sentence if the label phase does not fit, with the option that does."""
+    rate = None if sum(counts) > WORTH_SAYING else 1e11
+    need = label_phase_need(counts, dim, k1=k1, processes=processes, rate=rate)
+    if sum(counts) > WORTH_SAYING:
+        text = "Label phase: %d images, about %.1f GiB and %.0f s per epoch after the extraction (estimate)."
+        logger.info(text, sum(counts), need.bytes / GIB, need.seconds)
+    limit = None if available is None else available * (1 - SPARE_MEMORY)
+    if limit is None or need.bytes <= limit:
+        return None
+    fits = [
+        small
+        for small in SMALLER_DIMS
+        if small < dim
+        and label_phase_need(counts, small, k1=k1, processes=processes, rate=1e11).bytes <= limit
+    ]
+    way_out = (
+        f"MODEL.HEADS.EMBEDDING_DIM {fits[0]} fits" if fits else "no feature length fits, use fewer images"
+    )
+    if processes > 1:
+        way_out += ", or use fewer processes per machine, each of which holds all features"
+    return (
+        f"The label phase needs about {need.bytes / GIB:.1f} GiB for {sum(counts)} images with {dim} floats each, "
+        f"this machine has {available / GIB if available else 0:.1f} GiB left; {way_out}."
+    )
+
+
+def checkpoint_bytes(model: nn.Module, optimizer: str, *, cluster_features: int = 0) -> int:
+    """Size of one checkpoint: weights, optimizer moments (one for SGD, else two), features of an epoch inside."""
+    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    return weights + trained * (1 if optimizer == "SGD" else 2) + cluster_features
+
+
+def disk_objection(folder: str, one: int, keep: int) -> str | None:
+    """One sentence if ``keep`` checkpoints of ``one`` bytes, the final, the best and a new one do not fit."""
+    path = Path(folder).absolute()
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    free, need = shutil.disk_usage(existing).free, one * (keep + 3)
+    if need <= free:
+        return None
+    return (
+        f"OUTPUT_DIR {folder} has {free / GIB:.2f} GiB left, the checkpoints need {need / GIB:.2f} GiB ({keep + 3} of "
+        f"{one / 2**20:.0f} MiB); free some space, choose another OUTPUT_DIR or lower SOLVER.CHECKPOINT_KEEP."
+    )
+
+
+def trial_batch(
+    model: Any, batch: int, size: Sequence[int], *, amp_dtype: torch.dtype | None = None
+) -> str | None:
+    """Send a batch of noise forward and backward through the encoder; weights and statistics stay as they are.
+
+    ``amp_dtype``: autocast as in training, which halves what such a batch needs; None = float32.
+
+    Returns one sentence if it does not go through: too little memory, or parts that do not fit together.
+    """
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
+    height, width = (size[0], size[-1])
+    try:
+        with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+            images = torch.rand(batch, 3, height, width, device=model.device)
+            domains = (torch.arange(batch, device=model.device) >= (batch + 1) // 2).long()
+            with torch.autocast(model.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
+                outputs = model.train()._encode(images, domains)
+            sum(value.float().sum() for value in outputs.values()).backward()
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason = " ".join(str(error).split())[:200]
+        memory = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in reason
+        way_out = (
+            "lower SOLVER.IMS_PER_BATCH or INPUT.SIZE_TRAIN"
+            if memory
+            else "MODEL.BACKBONE.FEAT_DIM, MODEL.HEADS and INPUT.SIZE_TRAIN must fit the backbone"
+        )
+        return f"A batch of {batch} images of {height} x {width} does not go through the model ({reason}); {way_out}."
+    finally:
+        for parameter in model.parameters():
+            parameter.grad = None
+        with torch.no_grad():
+            for name, value in model.named_buffers():
+                value.copy_(buffers[name])
+    return None
+
+
+def check_resources(cfg: Any, model: Any, counts: Sequence[int]) -> None:
+    """All of the above for a run with ``counts`` day and night images.
+
+    Raises:
+        ConfigError: with the sentence of every check that objects.
+    """
+    dim = cfg.MODEL.HEADS.EMBEDDING_DIM or cfg.MODEL.BACKBONE.FEAT_DIM
+    inside = 4 * dim * sum(counts) if cfg.SOLVER.CHECKPOINT_MINUTES > 0 else 0
+    one = checkpoint_bytes(model, cfg.SOLVER.OPT, cluster_features=inside)
+    objections = [
+        label_phase_objection(
+            counts, dim, available_memory(), k1=cfg.CLUSTER.K1, processes=comm.get_local_size()
+        ),
+        disk_objection(cfg.OUTPUT_DIR, one, cfg.SOLVER.CHECKPOINT_KEEP) if cfg.OUTPUT_DIR else None,
+        trial_batch(
+            model,
+            cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
+            cfg.INPUT.SIZE_TRAIN,
+            amp_dtype=amp_dtype(cfg),
+        ),
+    ]
+    if found := [text for text in objections if text]:
+        raise ConfigError("\n".join(found))

@@ -1,0 +1,101 @@
+"""Put our trainer and launcher where a fast-reid script looks for fast-reid's."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from typing import Any
+
+import fastreid.engine
+import fastreid.engine.defaults as defaults
+import fastreid.solver.build
+from fastreid.config import CfgNode
+from fastreid.engine import hooks
+from fastreid.engine.train_loop import TrainerBase
+from fastreid.utils import comm
+from fastreid.utils.env import seed_all_rng
+from torch import nn
+
+from ..patches import old_names
+from ..runtime.config_files import ConfigError, tests_follow
+from ..runtime.launch import launch
+from ..runtime.run_folder import look_before
+from ..runtime.shipped import find_config
+from ..runtime.workers import also_call
+from .overrides import schedule_hook
+from .predictor import UnitPredictor
+from .solver.optimizer import build_optimizer
+from .trainer import CrossDomainTrainer
+
+logger = logging.getLogger(__name__)
+
+_merge_from_file = CfgNode.merge_from_file
+_merge_from_list = CfgNode.merge_from_list
+fastreid_setup, fastreid_start = defaults.default_setup, TrainerBase.__init__
+
+
+def take_over() -> None:
+    """``from fastreid.engine import DefaultTrainer, DefaultPredictor, launch`` gives ours, in workers too.
+
+    A script's config also knows our configs by name, and ``DATASETS.TESTS`` follows ``DATASETS.NAMES`` as on our own
+    command line.
+    """
+    old_names.put_in_place()  # a project's modules are imported later than fast-reid's
+    CfgNode.merge_from_file = _merge_by_name
+    CfgNode.merge_from_list = _merge_and_follow
+    for module in (fastreid.engine, defaults):
+        module.DefaultTrainer = CrossDomainTrainer
+        module.DefaultPredictor = UnitPredictor
+        module.default_setup = default_setup
+    # In fast-reid `launch` names both a module and the function in it.
+    sys.modules["fastreid.engine.launch"].launch = launch  # type: ignore[attr-defined]
+    fastreid.engine.launch = launch
+    for module in (fastreid.solver, fastreid.solver.build):
+        module.build_optimizer = build_pair
+    hooks.LRScheduler = schedule_hook
+    TrainerBase.__init__ = start_of_a_trainer
+    also_call(take_over)
+
+
+def default_setup(cfg: Any, args: Any) -> None:
+    """fast-reid's, with ``SEED`` where it makes up a seed.
+
+    It writes ``config.yaml`` at once: that of an earlier run is remembered for `set_aside`.
+    """
+    if cfg.OUTPUT_DIR and comm.is_main_process():
+        look_before(cfg.OUTPUT_DIR)
+    defaults.seed_all_rng = functools.partial(seed_all_rng, getattr(cfg, "SEED", None))
+    fastreid_setup(cfg, args)
+
+
+def _merge_by_name(self: CfgNode, cfg_filename: str, allow_unsafe: bool = False) -> None:
+    _merge_from_file(self, str(find_config(cfg_filename)), allow_unsafe)
+
+
+def _merge_and_follow(self: CfgNode, cfg_list: list[Any]) -> None:
+    follow = tests_follow(self, cfg_list)
+    _merge_from_list(self, cfg_list)
+    if follow:
+        self.DATASETS.TESTS = self.DATASETS.NAMES
+        # No handler is there yet: Python's own puts a warning on the screen.
+        logger.warning("DATASETS.NAMES is changed alone; DATASETS.TESTS is %s, too.", self.DATASETS.TESTS)
+
+
+def build_pair(cfg: Any, model: nn.Module, contiguous: bool = True) -> tuple[Any, None]:
+    """Our optimizer in place of fast-reid's, whose flat buffers (``contiguous``) move no weight on PyTorch >= 2."""
+    return build_optimizer(cfg, model), None
+
+
+def start_of_a_trainer(self: Any) -> None:
+    """``TrainerBase.__init__``, which a subclass of ours calls only to leave out our own.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if isinstance(self, CrossDomainTrainer):
+        raise ConfigError(
+            f"{type(self).__name__}.__init__ puts a trainer together by itself and leaves out DefaultTrainer's; call "
+            "super().__init__(cfg) and override the build_... methods."
+        )
+    fastreid_start(self)

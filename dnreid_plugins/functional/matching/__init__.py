@@ -1,0 +1,1 @@
+"""Which cluster of one domain goes with which of the other."""

@@ -1,0 +1,1 @@
+"""Neighbours and clusters of unit rows: exact k-NN search, k-reciprocal Jaccard distance, DBSCAN."""

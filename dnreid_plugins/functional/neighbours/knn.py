@@ -1,0 +1,151 @@
+"""Exact k nearest neighbours of every row among all rows, in memory that grows with N x k."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .._jit import map_rows
+from ._knn_kernels import feed_columns, feed_rows, nearest, rerank
+from ._product import multiplier
+
+Progress = Callable[[int, int], None]
+
+BLOCK = 1024
+"""Rows per product unless told otherwise: products near their best rate, little wasted on the diagonal."""
+
+SPARE = 8
+"""Candidates kept beyond k: a product rounds distances by about 1e-6, so the last places may be swapped."""
+
+_CHUNK = 256
+"""Rows or columns of a product block that one thread scans at a time."""
+
+
+class Neighbours(NamedTuple):
+    """The k-NN table. Each row counts itself as a neighbour.
+
+    Attributes:
+        indices: ``(N, k)`` int32, nearest first, equal distances in index order.
+        distances: ``(N, k)`` float32, squared Euclidean; ``None`` where only the order is known.
+    """
+
+    indices: NDArray[np.int32]
+    distances: NDArray[np.float32] | None = None
+
+
+def as_matrix(features: NDArray[np.floating] | Tensor, name: str = "features") -> Tensor:
+    """``(N, D)`` float32 contiguous tensor on the device of ``features``; refuses NaN and infinity."""
+    matrix = torch.as_tensor(features).detach()
+    if matrix.ndim != 2:
+        raise ValueError(
+            f"{name} must be a (N, D) matrix, got shape {tuple(matrix.shape)}; flatten each row."
+        )
+    matrix = matrix.to(torch.float32).contiguous()
+    broken = int((~torch.isfinite(torch.linalg.vector_norm(matrix, dim=1))).sum())
+    if broken:
+        raise ValueError(
+            f"{name} has {broken} rows with NaN, infinity or a squared norm beyond float32; fix the model."
+        )
+    return matrix
+
+
+def knn_table(
+    features: NDArray[np.floating] | Tensor,
+    k: int,
+    *,
+    block: int = BLOCK,
+    progress: Progress | None = None,
+) -> Neighbours:
+    """Exact k nearest neighbours by squared Euclidean distance, ties to the lower index.
+
+    A float32 matrix product proposes ``k + 8`` candidates per row, and their distances are then summed
+    again in float64. So the table does not depend on ``block``, threads, library or device, unless more than
+    eight rows tie with the last place within the rounding of a product (then any of them is as near).
+
+    Args:
+        features: ``(N, D)``, any float type, NumPy or torch; searched on the GPU where it is there.
+        k: neighbours per row, itself included; more than N is clamped to N.
+        block: rows per product; memory grows by a block squared.
+        progress: called as ``progress(done, total)`` after each product.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}; a row is its own first neighbour.")
+    matrix = as_matrix(features)
+    num = matrix.shape[0]
+    k, width = min(k, num), min(k + SPARE, num)
+    if num == 0:
+        return Neighbours(np.empty((0, 0), np.int32), np.empty((0, 0), np.float32))
+    if matrix.is_cuda:
+        return _search_cuda(matrix, k, width, block=block, progress=progress)
+    matrix = matrix.cpu()
+    candidates = _candidates(matrix, width, block=block, progress=progress)
+    indices, distances = np.empty((num, k), np.int32), np.empty((num, k), np.float32)
+    # rows with the same neighbours one after the other find them in the processor's cache
+    order = np.argsort(candidates.min(axis=1), kind="stable")
+    rows = matrix.numpy()
+    map_rows(partial(rerank, rows, candidates, order, indices, distances), num, chunk=512)
+    return Neighbours(indices, distances)
+
+
+def squared_norms(matrix: Tensor, *, block: int = 4096) -> Tensor:
+    """``(N,)`` squared lengths, without a second matrix."""
+    return torch.cat([part.square().sum(dim=1) for part in matrix.split(block)])
+
+
+def _candidates(matrix: Tensor, width: int, *, block: int, progress: Progress | None) -> NDArray[np.int32]:
+    """``(N, width)`` indices of the nearest rows as the product sees them, in no order.
+
+    The product of two different blocks serves both: half of the multiplications of a plain search.
+    """
+    num = matrix.shape[0]
+    norms = squared_norms(matrix).numpy()
+    limits, used = np.full(num, np.inf, dtype=np.float32), np.zeros(num, dtype=np.int64)
+    keys = np.empty((num, 2 * width), dtype=np.int64)
+    state = (norms, limits, keys, used)
+    blocks = range(0, num, block)
+    done, total = 0, len(blocks) * (len(blocks) + 1) // 2
+    for col0 in blocks:
+        multiply = multiplier(matrix[col0 : col0 + block])
+        for row0 in range(0, col0 + 1, block):
+            product = multiply(matrix[row0 : row0 + block]).numpy()
+            map_rows(partial(feed_rows, product, row0, col0, *state), product.shape[0], chunk=_CHUNK)
+            if row0 != col0:
+                map_rows(partial(feed_columns, product, row0, col0, *state), product.shape[1], chunk=_CHUNK)
+            done += 1
+            if progress is not None:
+                progress(done, total)
+    candidates = np.empty((num, width), dtype=np.int32)
+    map_rows(partial(nearest, keys, used, candidates), num, chunk=4096)
+    return candidates
+
+
+def _search_cuda(matrix: Tensor, k: int, width: int, *, block: int, progress: Progress | None) -> Neighbours:
+    """The same search on a GPU: products and sums stay there, the table comes back."""
+    num, dim = matrix.shape
+    norms = squared_norms(matrix)
+    multiply = multiplier(matrix)
+    rows_at_once = max(1, 2**28 // (8 * width * max(dim, 1)))  # a quarter of a gigabyte of differences
+    number = torch.arange(num, device=matrix.device)
+    indices, distances = [], []
+    starts = range(0, num, block)
+    for done, start in enumerate(starts, start=1):
+        part = matrix[start : start + block]
+        near = norms[start : start + block, None] + norms - 2 * multiply(part)
+        # one integer key per pair, distance first: equal distances go to the lower index
+        keys = (near.clamp_min_(0).view(torch.int32).to(torch.int64) << 32) + number
+        candidates = keys.topk(width, dim=1, largest=False).values.bitwise_and(2**32 - 1).sort(dim=1).values
+        del near, keys
+        for some, theirs in zip(part.split(rows_at_once), candidates.split(rows_at_once), strict=True):
+            true = (some[:, None] - matrix[theirs]).double().square().sum(dim=2).float()
+            true, order = true.sort(dim=1, stable=True)
+            indices.append(theirs.gather(1, order)[:, :k].to(torch.int32).cpu().numpy())
+            distances.append(true[:, :k].cpu().numpy())
+        if progress is not None:
+            progress(done, len(starts))
+    return Neighbours(np.concatenate(indices), np.concatenate(distances))

@@ -1,0 +1,128 @@
+"""What every retrieval measure needs: who matches whom, who is removed, and distances block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ..neighbours._product import multiplier
+from ..neighbours.knn import as_matrix, squared_norms
+
+Features = NDArray[np.floating] | Tensor
+Metric = Literal["cosine", "euclidean"]
+Removal = NDArray[np.bool_] | Callable[[NDArray[np.int64]], NDArray[np.bool_]]
+"""Which gallery images a query does not see: ``(Q, G)`` mask, or a function from query rows to their mask."""
+
+
+class Matches:
+    """Identities, cameras and removal rule of one evaluation.
+
+    Attributes:
+        query_codes: ``(Q,)`` int64, place of the identity among those of the gallery; -1 = not in it.
+        gallery_codes: ``(G,)`` int64, the same for the gallery.
+        members, ends: gallery images of identity ``c`` are ``members[ends[c] : ends[c + 1]]``, ascending.
+    """
+
+    def __init__(
+        self,
+        query_ids: ArrayLike | Tensor,
+        gallery_ids: ArrayLike | Tensor,
+        query_cams: ArrayLike | Tensor | None,
+        gallery_cams: ArrayLike | Tensor | None,
+        *,
+        remove: Removal | None,
+    ) -> None:
+        query, gallery = _vector(query_ids, "query_ids"), _vector(gallery_ids, "gallery_ids")
+        names, codes = np.unique(gallery, return_inverse=True)
+        self.gallery_codes = codes.astype(np.int64)
+        self.members = np.argsort(codes, kind="stable")
+        self.ends = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(names)))])
+        place = np.minimum(np.searchsorted(names, query), max(len(names) - 1, 0))
+        self.query_codes = (
+            np.where(names[place] == query, place, -1) if len(names) else np.full_like(query, -1)
+        )
+        self.cameras = _cameras(query_cams, gallery_cams, len(query), len(gallery))
+        self.remove = remove
+
+    def check_shape(self, queries: int, gallery: int) -> None:
+        if (queries, gallery) != (len(self.query_codes), len(self.gallery_codes)):
+            raise ValueError(
+                f"got {len(self.query_codes)} query ids and {len(self.gallery_codes)} gallery ids for "
+                f"{queries} queries and {gallery} gallery images; give one id per row."
+            )
+
+    def same_identity(self, query: int) -> NDArray[np.int64]:
+        """Gallery images of the identity of a query, ascending."""
+        code = self.query_codes[query]
+        return self.members[self.ends[code] : self.ends[code + 1]] if code >= 0 else self.members[:0]
+
+    def hide_removed(self, distances: NDArray[np.float32], start: int) -> None:
+        """Write infinity over the distances of removed images; row 0 is query ``start``."""
+        rows = np.arange(start, start + len(distances))
+        if self.remove is not None:
+            mask = np.asarray(self.remove(rows) if callable(self.remove) else self.remove[rows], dtype=bool)
+            if mask.shape != distances.shape:
+                raise ValueError(
+                    f"remove gave {mask.shape} for {distances.shape} distances; one entry per pair."
+                )
+            distances[mask] = np.inf
+        if self.cameras is not None:
+            ours, theirs = self.cameras
+            for query, row in enumerate(distances, start=start):
+                same = self.same_identity(query)
+                row[same[theirs[same] == ours[query]]] = np.inf
+
+
+def distance_blocks(
+    query_features: Features, gallery_features: Features, *, metric: Metric, block: int
+) -> Iterator[NDArray[np.float32]]:
+    """``(B, G)`` float32 distances of consecutive blocks of queries; each is the caller's to change."""
+    query, gallery = (
+        as_matrix(query_features, "query_features"),
+        as_matrix(gallery_features, "gallery_features"),
+    )
+    if metric not in ("cosine", "euclidean"):
+        raise ValueError(f"metric must be 'cosine' or 'euclidean', got {metric!r}.")
+    if query.shape[1] != gallery.shape[1]:
+        raise ValueError(f"query has {query.shape[1]} dimensions, gallery {gallery.shape[1]}; use one model.")
+    gallery = gallery.to(query.device)
+    norms = squared_norms(gallery) if metric == "euclidean" else None
+    multiply = multiplier(normalize(gallery, dim=1) if norms is None else gallery)
+    del gallery
+    for part in query.split(block):
+        if norms is None:
+            product = multiply(normalize(part, dim=1))
+            distances = torch.sub(1, product, out=product)
+        else:
+            distances = (squared_norms(part)[:, None] + norms).sub_(multiply(part), alpha=2)
+        yield distances.cpu().numpy()
+
+
+def _vector(values: ArrayLike | Tensor, name: str) -> NDArray[np.int64]:
+    vector = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
+    if vector.ndim != 1:
+        raise ValueError(f"{name} must be a vector, got shape {vector.shape}; give one integer per image.")
+    return vector.astype(np.int64)
+
+
+def _cameras(
+    query_cams: ArrayLike | Tensor | None, gallery_cams: ArrayLike | Tensor | None, queries: int, gallery: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Both camera vectors, or ``None`` where no gallery image has the camera of any query."""
+    if query_cams is None and gallery_cams is None:
+        return None
+    if query_cams is None or gallery_cams is None:
+        raise ValueError("query_cams and gallery_cams must be given together, got only one of them.")
+    ours, theirs = _vector(query_cams, "query_cams"), _vector(gallery_cams, "gallery_cams")
+    if (len(ours), len(theirs)) != (queries, gallery):
+        raise ValueError(
+            f"got {len(ours)} and {len(theirs)} cameras for {queries} queries and {gallery} gallery images; "
+            "give one camera per image."
+        )
+    return (ours, theirs) if np.intersect1d(ours, theirs).size else None

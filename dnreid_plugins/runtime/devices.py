@@ -1,0 +1,50 @@
+"""Which device a job runs on, before and after its config is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from fastreid.utils import comm
+
+from .config_files import read_config_file
+
+
+def device_type(args: tuple[Any, ...]) -> str:
+    """``"cuda"`` or ``"cpu"``: ``MODEL.DEVICE`` of the command line in ``args``, or else what there is.
+
+    A device that torch does not know counts as ``"cpu"``; the pre-flight check refuses it in the processes.
+
+    Raises:
+        ConfigError: the config file cannot be read.
+    """
+    for one in args:
+        device = _device_of(getattr(one, "config_file", ""), list(getattr(one, "opts", None) or ()))
+        if device:
+            try:
+                return torch.device(device).type
+            except RuntimeError:
+                return "cpu"
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _device_of(config_file: str, opts: list[str]) -> str:
+    """``MODEL.DEVICE`` of a command line, empty where it says nothing. Unknown keys are somebody else's matter."""
+    for key, value in reversed(list(zip(opts[::2], opts[1::2]))):
+        if key == "MODEL.DEVICE":
+            return str(value)
+    section = read_config_file(Path(config_file)).get("MODEL") if config_file else None
+    return str(section.get("DEVICE", "")) if isinstance(section, Mapping) else ""
+
+
+def use_device(name: str) -> None:
+    """Make the CUDA device ``name`` the current one if it has a number, as in ``"cuda:1"``.
+
+    Generators, loss scaling and whatever asks for ``"cuda"`` then mean the model's device. Each of several
+    processes has its own device already, see `joined`.
+    """
+    device = torch.device(name)
+    if device.type == "cuda" and ":" in name and comm.get_world_size() == 1:
+        torch.cuda.set_device(device)

@@ -1,0 +1,58 @@
+"""Where the configs lie that come with the plug-ins: beside the package in the source tree, in it in a wheel."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .config_files import ConfigError, nearest
+
+PACKAGE = Path(__file__).resolve().parents[1]
+#: Of these two the first that holds ``configs``; ``setup.py`` fills the folder of the wheel.
+HOMES = (PACKAGE / "_configs", PACKAGE.parent)
+
+
+def find_config(name: str | Path) -> Path:
+    """The config file ``name``: a path as it stands, else a shipped config by its name or its path in the source tree.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if os.path.isfile(name):  # never raises, whatever the name is
+        return Path(name)
+    return config_path(_short_name(Path(str(name).removesuffix(".yml"))), named_as=str(name))
+
+
+def config_path(name: str, *, named_as: str = "") -> Path:
+    """The file of a shipped config by its name, such as ``"CIA/dnmini"``; ``named_as``: what the user wrote.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    known = _configs()
+    if name in known:
+        return known[name]
+    guess = nearest(name, list(known))
+    hint = (
+        f"did you mean {guess}?"
+        if guess
+        else "correct --config-file, or name a shipped one such as CIA/dnmini."
+    )
+    raise ConfigError(f"There is no config file {named_as or name}; {hint}")
+
+
+def config_names() -> list[str]:
+    """The names of all configs that a run can be started with."""
+    return [name for name in _configs() if not name.rpartition("/")[2].startswith("Base-")]
+
+
+def _configs() -> dict[str, Path]:
+    """``{"CIA/dnmini": .../projects/CIA/configs/dnmini.yml, "DNMini/base": .../configs/DNMini/base.yml, ...}``"""
+    home = next((home for home in HOMES if (home / "configs").is_dir()), PACKAGE)
+    paths = [*(home / "configs").rglob("*.yml"), *(home / "projects").glob("*/configs/**/*.yml")]
+    named = {_short_name(path.relative_to(home).with_suffix("")): path for path in paths}
+    return {name: named[name] for name in sorted(named) if not name.endswith("/tables")}
+
+
+def _short_name(path: Path) -> str:
+    return "/".join(part for part in path.parts if part not in ("configs", "projects"))
