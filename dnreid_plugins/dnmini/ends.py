@@ -16,7 +16,7 @@ class Painter(Protocol):
     identity: Identity
     shape: Shape
     lower: Colour
-    lights_on: bool
+    lights_on: tuple[float, float]
 
     def fill(self, points: list[Point3], colour: Colour) -> None: ...
 

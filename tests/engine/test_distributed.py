@@ -18,15 +18,11 @@ import torch
 from gloo_jobs import OPTIONS, shortfalls
 from torch import nn
 
+from dnreid_plugins.engine.data_parallel import wrap_model
 from dnreid_plugins.modeling.sync_bn import SyncBatchNorm, convert_batch_norms
 from dnreid_plugins.runtime.agreement import DisagreementError, any_process, computed_once, fingerprint
-from dnreid_plugins.runtime.group import (
-    LostProcessError,
-    launch,
-    timeout_minutes,
-    torchrun_member,
-    wrap_model,
-)
+from dnreid_plugins.runtime.group import LostProcessError, timeout_minutes
+from dnreid_plugins.runtime.launch import launch, torchrun_member
 
 
 @pytest.fixture(scope="module")
