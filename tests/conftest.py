@@ -118,8 +118,8 @@ def as_fastreid(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a script finds under ``python -m dnreid_plugins``; everything is as before afterwards."""
     from fastreid.engine.train_loop import TrainerBase
 
-    from dnreid_plugins import old_names
     from dnreid_plugins.engine.script_door import take_over
+    from dnreid_plugins.patches import old_names
 
     names = ("DefaultTrainer", "DefaultPredictor", "default_setup", "seed_all_rng", "launch")
     names += ("build_optimizer", "LRScheduler")

@@ -19,8 +19,8 @@ from fastreid.data import CommDataset
 from fastreid.modeling.meta_arch import build_model
 from PIL import Image
 
-from dnreid_plugins import compat
 from dnreid_plugins.data.items import DomainItem
+from dnreid_plugins.patches import compat
 
 
 def fresh(code: str) -> subprocess.CompletedProcess[str]:

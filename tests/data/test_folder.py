@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from fastreid.config import CfgNode, get_cfg
 
-from dnreid_plugins.data.datasets import DN348, DayNightFolder, DNMini, RegDB, configure
+from dnreid_plugins.data.datasets import DN348, DayNightFolder, RegDB, configure
 from dnreid_plugins.data.errors import DataError
+from dnreid_plugins.dnmini import DNMini
 from dnreid_plugins.functional.types import Domain
 
 

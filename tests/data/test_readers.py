@@ -11,10 +11,11 @@ import pytest
 from fastreid.config import get_cfg
 from fastreid.data.datasets import DATASET_REGISTRY
 
-from dnreid_plugins.data.datasets import DN348, DayNightFolder, DNMini, DNWild, RegDB, configure
+from dnreid_plugins.data.datasets import DN348, DayNightFolder, DNWild, RegDB, configure
 from dnreid_plugins.data.datasets.settings import SETTINGS
 from dnreid_plugins.data.errors import DataError
 from dnreid_plugins.data.images import read_image
+from dnreid_plugins.dnmini import DNMini
 from dnreid_plugins.functional.types import Domain
 
 
@@ -228,7 +229,7 @@ def test_two_folders_of_crops_need_no_lists(tmp_path: Path, write_images) -> Non
 
 
 def test_dnmini_is_read_by_the_reader_of_dn348(dn_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dnreid_plugins.data import dnmini
+    from dnreid_plugins import dnmini
 
     asked = []
 

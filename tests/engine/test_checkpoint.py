@@ -16,7 +16,7 @@ import torch
 from run_helpers import resumed
 from torch import Tensor, nn
 
-from dnreid_plugins.engine import checkpoint as module
+from dnreid_plugins.engine import checkpoint_files as module
 from dnreid_plugins.engine.checkpoint_files import AtomicCheckpointer
 from dnreid_plugins.runtime.weight_files import WeightFileError, read_weight_file
 

@@ -12,7 +12,8 @@ from fastreid.config import CfgNode
 from test_scripts import ROOT
 
 from dnreid_plugins import __main__ as command
-from dnreid_plugins.engine import as_fastreid, cli
+from dnreid_plugins import cli
+from dnreid_plugins.engine import script_door as as_fastreid
 from dnreid_plugins.runtime.config_files import ConfigError
 from dnreid_plugins.runtime.shipped import config_names, config_path
 

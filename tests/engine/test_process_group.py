@@ -12,7 +12,7 @@ import pytest
 import torch
 from fastreid.utils import comm
 
-from dnreid_plugins.engine import distributed
+from dnreid_plugins.runtime import group as distributed
 from dnreid_plugins.runtime.config_files import ConfigError
 from dnreid_plugins.runtime.devices import device_type, use_device
 from dnreid_plugins.runtime.group import LostProcessError, Member, joined

@@ -12,7 +12,7 @@ import torch
 from fastreid.config import CfgNode
 from torch import nn
 
-from dnreid_plugins.engine import resources
+from dnreid_plugins.engine.preflight import resources
 from dnreid_plugins.engine.preflight.resources import (
     GIB,
     available_memory,

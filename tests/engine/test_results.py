@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from dnreid_plugins.engine import files
 from dnreid_plugins.engine.evaluate import by_set, numbers
 from dnreid_plugins.evaluation.results import log_results, read_results, update_results
+from dnreid_plugins.runtime import files
 from dnreid_plugins.runtime.files import remove_leftovers
 
 

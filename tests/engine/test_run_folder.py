@@ -6,7 +6,7 @@ from fastreid.config import CfgNode
 from fastreid.engine import default_argument_parser
 
 from dnreid_plugins.cli import main
-from dnreid_plugins.engine import as_fastreid
+from dnreid_plugins.engine import script_door as as_fastreid
 from dnreid_plugins.runtime.run_folder import set_aside
 
 TRACES = [

@@ -13,8 +13,8 @@ import pytest
 import torch
 from fastreid.config import CfgNode
 
+from dnreid_plugins import cli
 from dnreid_plugins.cli import main
-from dnreid_plugins.engine import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).with_name("fastreid_script.py")

@@ -13,7 +13,7 @@ import torch
 from fastreid.config import CfgNode
 from run_helpers import label_phase, weights
 
-from dnreid_plugins.engine import cli
+from dnreid_plugins import cli
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.runtime.json_lines import drop_rows
 from dnreid_plugins.runtime.signals import Stopped, StopSignals

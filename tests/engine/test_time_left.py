@@ -10,11 +10,11 @@ from fastreid.config import CfgNode
 from fastreid.utils.events import EventStorage
 from run_helpers import train
 
-from dnreid_plugins.data import progress
 from dnreid_plugins.dnmini.write import write_dnmini
 from dnreid_plugins.engine import time_left
 from dnreid_plugins.engine.hooks import evaluates_after
 from dnreid_plugins.engine.time_left import TimeLeft, TrainingLine
+from dnreid_plugins.runtime import progress
 from dnreid_plugins.runtime.progress import with_progress
 
 

@@ -19,7 +19,7 @@ from run_helpers import same, train
 
 from dnreid_plugins.engine.predictor import Predictor
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
-from dnreid_plugins.modeling import fastreid_parts
+from dnreid_plugins.patches import losses as fastreid_parts
 from dnreid_plugins.patches.distiller import Distiller
 from dnreid_plugins.runtime.config_files import merge_with_suggestions
 from dnreid_plugins.runtime.weight_files import read_weight_file

@@ -15,11 +15,11 @@ from fastreid.config import CfgNode
 from test_scripts import ROOT, run
 from torch.utils.data import Dataset
 
-from dnreid_plugins import workers
+from dnreid_plugins import cli
 from dnreid_plugins.data.errors import DataError
 from dnreid_plugins.data.loaders import SentenceLoader
-from dnreid_plugins.engine import cli
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
+from dnreid_plugins.runtime import workers
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dnreid_plugins.functional import clustering, jaccard
+from dnreid_plugins.functional.neighbours import clustering, jaccard
 
 
 @contextmanager

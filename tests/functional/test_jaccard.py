@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jaccard_reference import reference_arithmetic
 from numpy.typing import NDArray
 
-from dnreid_plugins.functional import jaccard
+from dnreid_plugins.functional.neighbours import jaccard
 from dnreid_plugins.functional.neighbours.jaccard import jaccard_graph, reciprocal_sets
 from dnreid_plugins.functional.neighbours.knn import Neighbours, knn_table
 

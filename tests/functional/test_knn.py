@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnreid_plugins.functional import _product
+from dnreid_plugins.functional.neighbours import _product
 from dnreid_plugins.functional.neighbours.knn import Neighbours, as_matrix, knn_table
 
 

@@ -23,11 +23,11 @@ from tiny_run import tiny_config  # noqa: E402
 import torch  # noqa: E402
 
 import dnreid_plugins.engine.checkpoint_files as checkpoint  # noqa: E402
-from dnreid_plugins.engine import files  # noqa: E402
 from dnreid_plugins.engine.hooks import Evaluate  # noqa: E402
 from dnreid_plugins.engine.stages import base as stage_base  # noqa: E402
 from dnreid_plugins.engine.stages.prompt_training import PromptStage  # noqa: E402
 from dnreid_plugins.engine.trainer import CrossDomainTrainer  # noqa: E402
+from dnreid_plugins.runtime import files  # noqa: E402
 
 
 def kill() -> None:
