@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.utils import comm
+from torch import Tensor
 
-from ..functional.types import Domain, TrainImages
+from ..functional.types import Domain, Epoch, TrainImages
 from .items import DomainItem, domain_of
 from .loaders import build_inference_loader, build_train_loader
 from .samplers import CrossDomainIdentitySampler
@@ -41,6 +42,19 @@ class TrainData:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def use(self, epoch: Epoch, *, batches_done: int, paired: bool) -> Tensor:
+        """Draw the batches of ``epoch`` from now on, the first ``batches_done`` left out; returns labels ``(N,)``.
+
+        ``paired``: matched day and night clusters come into the same batch.
+        """
+        labels = torch.full((len(self),), -1, dtype=torch.int64)
+        for domain in Domain:
+            labels[epoch[domain].indices] = epoch[domain].labels
+        self.sampler.set_epoch(epoch.number - 1)
+        self.sampler.set_labels(labels.numpy(), partners=epoch.matching if paired else None)
+        self.sampler.start = batches_done
+        return labels
 
 
 def build_train_data(cfg: Any) -> TrainData:

@@ -23,7 +23,7 @@ from ..data.loaders import build_test_loader
 from ..data.train_data import TrainData, build_train_data, read_dataset
 from ..evaluation.extraction import extract_features
 from ..evaluation.results import log_results, read_results, update_results, write_results
-from ..functional.types import Domain, Epoch
+from ..functional.types import Epoch
 from ..labels import build_labels
 from ..modeling.meta_arch import StudentFeatures
 from ..modeling.parts import Parts
@@ -101,8 +101,7 @@ class CrossDomainTrainer(DefaultTrainer):
             wrapped, loader, optimizer, amp_dtype=amp, observer=self
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer, self.iters_per_epoch)
-        self.start_epoch = 0
-        self.start_iter = self.iter = 0
+        self.start_epoch = self.start_iter = self.iter = 0
         self.max_epoch = cfg.SOLVER.MAX_EPOCH
         self.max_iter = self.max_epoch * self.iters_per_epoch
         self.cfg = cfg
@@ -184,7 +183,9 @@ class CrossDomainTrainer(DefaultTrainer):
         def extract() -> Tensor:
             return extract_features(model, data.inference_loader, flip=cfg.CLUSTER.FLIP, progress="extract")
 
-        return LabelPhase(extract=extract, labels=build_labels(cfg), images=data.images)
+        labels = build_labels(cfg)
+        labels.source.check(data.images)
+        return LabelPhase(extract=extract, labels=labels, images=data.images)
 
     def build_writers(self) -> list[Any]:
         line = TrainingLine(self.max_iter, self.time_left.seconds)
@@ -201,14 +202,10 @@ class CrossDomainTrainer(DefaultTrainer):
     def use_labels(self, epoch: Epoch) -> None:
         """Train on the pseudo labels of this epoch from the next batch on."""
         assert self.train_data is not None
-        sampler = self.train_data.sampler
-        labels = torch.full((len(self.train_data),), -1, dtype=torch.int64)
-        for domain in Domain:
-            labels[epoch[domain].indices] = epoch[domain].labels
-        sampler.set_epoch(self.epoch)
-        sampler.set_labels(labels.numpy(), partners=epoch.matching if self.cfg.DATALOADER.PAIRED else None)
-        sampler.start = self.iter - self.epoch * self.iters_per_epoch
-        self.step_trainer.pseudo_labels = labels
+        done = self.iter - self.epoch * self.iters_per_epoch
+        self.step_trainer.pseudo_labels = self.train_data.use(
+            epoch, batches_done=done, paired=self.cfg.DATALOADER.PAIRED
+        )
         self.step_trainer.start_iterator()
 
     def losses_ready(self, losses: dict[str, Tensor]) -> None:
@@ -229,10 +226,8 @@ class CrossDomainTrainer(DefaultTrainer):
             forget_before(folder)
             return
         if resume:
-            logger.warning(
-                "--resume: there is no checkpoint in %s, so the run starts from the beginning.",
-                folder or "''",
-            )
+            text = "--resume: there is no checkpoint in %s, so the run starts from the beginning."
+            logger.warning(text, folder or "''")
         self.checkpoints.load_weights(self.cfg.MODEL.WEIGHTS)
         if self.cfg.MODEL.WEIGHTS and self.train_data is not None:
             self.parts.forget()
