@@ -134,8 +134,9 @@ class Checkpoints(HookBase):
         }
 
     def _stateful(self) -> list[tuple[str, Any]]:
-        """The hooks that keep state, by their names."""
-        return [(h.name, h) for h in self.owner._hooks if hasattr(h, "state_dict")]
+        """The hooks that keep state, by their names; a script's own hook without one by its class."""
+        hooks = [hook for hook in self.owner._hooks if hasattr(hook, "state_dict")]
+        return [(getattr(hook, "name", type(hook).__name__), hook) for hook in hooks]
 
     # ------------------------------------------------------------------ reading
 

@@ -71,6 +71,8 @@ def only_optimizer(cls: type, built: Any) -> Optimizer:
 class FastreidSchedule(LRScheduler):
     """fast-reid's hook around the ``lr_sched`` and ``warmup_sched`` that a script built; a checkpoint keeps both."""
 
+    name = "schedule"
+
     def __init__(self, optimizer: Optimizer, scheduler: dict[str, Any]) -> None:
         super().__init__(optimizer, scheduler)
         self.schedulers = scheduler
