@@ -291,7 +291,7 @@ def test_torchrun_runs_a_job(tmp_path: Path) -> None:
     script = tmp_path / "job.py"
     script.write_text(
         "import sys\nimport dnreid_plugins, gloo_jobs\n"
-        "from dnreid_plugins.runtime.group import launch\n"
+        "from dnreid_plugins.runtime.launch import launch\n"
         "sys.stdout.write(f'ranks {launch(gloo_jobs.ranks)}\\n')\n"
     )
     here = Path(__file__).resolve()

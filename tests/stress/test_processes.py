@@ -94,7 +94,7 @@ def job(environment: dict[str, str], folder: Path, world: int, function: str, *a
     """Run ``lost_jobs.<function>`` in ``world`` processes as a user's script would; ``subprocess.run``'s answer."""
     script = folder / "job.py"
     script.write_text(
-        "import json, sys\nimport dnreid_plugins, lost_jobs\nfrom dnreid_plugins.runtime.group import launch\n"
+        "import json, sys\nimport dnreid_plugins, lost_jobs\nfrom dnreid_plugins.runtime.launch import launch\n"
         "if __name__ == '__main__':\n"
         "    world, function, args = json.loads(sys.argv[1])\n"
         "    launch(getattr(lost_jobs, function), world, args=tuple(args))\n"
@@ -199,7 +199,7 @@ def test_torchrun_ends_the_others_too(environment: dict[str, str], tmp_path: Pat
     arguments = [opts, "iteration", 3, 1, int(signal.SIGKILL), str(note)]
     script = tmp_path / "job.py"
     script.write_text(
-        "import json, sys\nimport dnreid_plugins, lost_jobs\nfrom dnreid_plugins.runtime.group import launch\n"
+        "import json, sys\nimport dnreid_plugins, lost_jobs\nfrom dnreid_plugins.runtime.launch import launch\n"
         "launch(lost_jobs.train_until_lost, args=tuple(json.loads(sys.argv[1])))\n"
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(script)]
