@@ -16,30 +16,27 @@ from fastreid.modeling.meta_arch import build_model
 from measure import Job, Report, Work, finish, interleaved, parser, seconds_of
 
 import dnreid_plugins  # noqa: F401
-from dnreid_plugins.engine.hooks import begin_epoch
-from dnreid_plugins.engine.prompt_options import PromptStageOptions
-from dnreid_plugins.engine.prompt_stage import PromptStage
-from dnreid_plugins.engine.solver.optimizer import build_optimizer
-from dnreid_plugins.functional.types import DomainClusters, EpochClusters
+from dnreid_plugins.engine.solver import build_optimizer
+from dnreid_plugins.engine.stages.prompt_options import PromptStageOptions
+from dnreid_plugins.engine.stages.prompt_training import PromptStage
+from dnreid_plugins.functional.types import Clusters, Epoch
 from dnreid_plugins.modeling.clip.prompts import build_prompt_learner
 from dnreid_plugins.modeling.clip.text_tower import build_text_tower
+from dnreid_plugins.runtime.sections import construct
 
 ROOT = Path(__file__).resolve().parents[1] / "projects" / "BridgingDayNight" / "configs"
 GIB = 2**30
 
 
-def clusters(num: int, images: int, dim: int) -> EpochClusters:
+def clusters(num: int, images: int, dim: int) -> Epoch:
     """``num`` random clusters per domain of ``images`` images each, in canonical order."""
     parts = []
     for domain in range(2):
         labels = torch.arange(num).repeat_interleave(images)
         centroids = F.normalize(torch.randn(num, dim), dim=1)
-        parts.append(
-            DomainClusters(
-                labels, centroids[labels], centroids, len(labels) * domain + torch.arange(len(labels))
-            )
-        )
-    return EpochClusters(parts[0], parts[1], 1, 40)
+        indices = len(labels) * domain + torch.arange(len(labels))
+        parts.append(Clusters(labels, centroids[labels], centroids, indices))
+    return Epoch.of(parts[0], parts[1], 1, 40)
 
 
 def both_stages(config: str, opts: list[Any], num: int) -> Work:
@@ -58,11 +55,11 @@ def both_stages(config: str, opts: list[Any], num: int) -> Work:
         text = build_text_tower(cfg)
         prompts = build_prompt_learner(cfg, text, domains)
         features = torch.cat([epoch[d].features for d in (0, 1)])
-        options = PromptStageOptions.from_config(cfg)
+        options = construct(PromptStageOptions, cfg, seed=cfg.SEED)
         stage = PromptStage(prompts=prompts, text=text, features=features, options=options)
         first = seconds_of(stage.train_step)
-        model.loss_heads["ImageText"].prepare(prompts, text)
-        begin_epoch(model, epoch)
+        model.parts.losses["ImageText"].prepare(prompts, text)
+        model.parts.begin_epoch(epoch)
         optimizer = build_optimizer(cfg, model)
         half = torch.arange(batch // 2)
         data = {

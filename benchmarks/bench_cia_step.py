@@ -16,8 +16,8 @@ from fastreid.modeling.meta_arch import build_model
 from measure import finish, parser, seconds_of
 
 import dnreid_plugins  # noqa: F401
-from dnreid_plugins.engine.solver.optimizer import build_optimizer
-from dnreid_plugins.functional.types import DomainClusters, EpochClusters
+from dnreid_plugins.engine.solver import build_optimizer
+from dnreid_plugins.functional.types import Clusters, Epoch
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE, CIA = ("ClusterNCE",), ("ClusterNCE", "MAA", "DGM")
@@ -35,28 +35,23 @@ def build(size: tuple[int, int]) -> tuple[Any, Any]:
     return model, build_optimizer(cfg, model)
 
 
-def clusters(num: int, dim: int) -> EpochClusters:
+def clusters(num: int, dim: int) -> Epoch:
     """``num`` random clusters of two images per domain."""
     centres = F.normalize(torch.randn(num, dim), dim=1)
     parts = []
     for domain in range(2):
         centroids = F.normalize(centres + 0.02 * torch.randn(num, dim), dim=1)
         labels = torch.arange(num).repeat_interleave(2)
-        parts.append(
-            DomainClusters(labels, centroids[labels], centroids, 2 * num * domain + torch.arange(2 * num))
-        )
-    return EpochClusters(parts[0], parts[1], 60, 100)
+        indices = 2 * num * domain + torch.arange(2 * num)
+        parts.append(Clusters(labels, centroids[labels], centroids, indices))
+    return Epoch.of(parts[0], parts[1], 60, 100)
 
 
 def measure(repeats: int, size: tuple[int, int], num_clusters: int) -> dict[str, float]:
     """Shortest seconds of both steps over ``repeats`` interleaved pairs and their ratio."""
     model, optimizer = build(size)
-    epoch = clusters(num_clusters, 2048)
-    model.epoch = epoch.epoch
-    model.memory.rebuild(epoch, "cpu")
-    heads = dict(model.loss_heads)
-    heads["DGM"].begin_epoch(epoch, model.memory)
-    heads["MAA"].matching = heads["DGM"].assignment
+    model.parts.begin_epoch(clusters(num_clusters, 2048))
+    heads = dict(model.parts.losses)
     batch = {
         "images": torch.rand(64, 3, *size) * 255,
         "targets": torch.arange(8).repeat_interleave(4).repeat(2),
@@ -65,13 +60,13 @@ def measure(repeats: int, size: tuple[int, int], num_clusters: int) -> dict[str,
     }
 
     def step(names: tuple[str, ...]) -> None:
-        model.loss_heads = torch.nn.ModuleDict({name: heads[name] for name in names})
+        model.parts.losses = torch.nn.ModuleDict({name: heads[name] for name in names})
         losses = model(batch)
         assert len(losses) == len(names)
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
-        model.memory.update(model.last_batch.unit, model.last_batch.targets, model.last_batch.domains)
+        model.parts.after_step(model.last_batch)
 
     step(CIA)
     pairs = [(seconds_of(lambda: step(BASE)), seconds_of(lambda: step(CIA))) for _ in range(repeats)]

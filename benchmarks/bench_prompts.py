@@ -18,8 +18,8 @@ from measure import Job, Report, Work, finish, interleaved, parser, seconds_of
 from torch import Tensor
 
 import dnreid_plugins  # noqa: F401
-from dnreid_plugins.engine.prompt_options import PromptStageOptions
-from dnreid_plugins.engine.prompt_stage import PromptStage
+from dnreid_plugins.engine.stages.prompt_options import PromptStageOptions
+from dnreid_plugins.engine.stages.prompt_training import PromptStage
 from dnreid_plugins.modeling.clip.prompts import PromptLearner
 from dnreid_plugins.modeling.clip.text_tower import ClipTextTower
 from dnreid_plugins.modeling.clip.weights import MINI_CLIP, build_open_clip, describe

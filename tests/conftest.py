@@ -11,12 +11,19 @@ import numpy as np
 import pytest
 import torch
 from fastreid.config import CfgNode, get_cfg
+from fastreid.config.defaults import _C
 from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from hypothesis import settings
 from PIL import Image
 from torch import nn
 
-import dnreid_plugins  # noqa: F401  (mends and registers before any test imports fast-reid's data room)
+import dnreid_plugins  # noqa: F401  (patches and registers before any test imports fast-reid's data room)
+from dnreid_plugins.labels import LABEL_SOURCE_REGISTRY, REFINER_REGISTRY
+from dnreid_plugins.modeling.loss_heads import LOSS_HEAD_REGISTRY
+from dnreid_plugins.runtime.sections import SECTIONS
+
+# isort: split
+from fastreid.data.datasets import DATASET_REGISTRY
 
 torch.set_num_threads(1)
 
@@ -132,3 +139,24 @@ def as_fastreid(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with old_names.in_place():
         take_over()
         yield
+
+
+@pytest.fixture
+def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test registers or configures, it does for itself."""
+    for registry in (LOSS_HEAD_REGISTRY, LABEL_SOURCE_REGISTRY, REFINER_REGISTRY, DATASET_REGISTRY):
+        monkeypatch.setattr(registry, "_obj_map", dict(registry._obj_map))
+    sections, defaults = dict(SECTIONS), _C.clone()
+    yield
+    SECTIONS.clear()
+    SECTIONS.update(sections)
+    restore(_C, defaults)
+
+
+def restore(node: CfgNode, before: CfgNode) -> None:
+    """Drop the keys that were added to ``node``."""
+    for key in list(node):
+        if key not in before:
+            dict.__delitem__(node, key)
+        elif isinstance(node[key], CfgNode):
+            restore(node[key], before[key])
