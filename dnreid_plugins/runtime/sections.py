@@ -42,6 +42,8 @@ class Range:
         )
 
     def __str__(self) -> str:
+        if self.low == -math.inf and self.high == math.inf:
+            return "a finite number"
         if self.high < math.inf:
             return (
                 f"above {self.low:g} and at most {self.high:g}"
@@ -52,6 +54,7 @@ class Range:
 
 
 Positive = Annotated[float, Range(0, above=True)]
+Finite = Annotated[float, Range()]
 NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
 Count = Annotated[int, Range(1)]

@@ -1,4 +1,4 @@
-"""Every string and number of every section that we add, replaced by a wrong one, is refused before an image is read."""
+"""Every string and number of our sections, replaced by a wrong one, is refused before an image is read."""
 
 from __future__ import annotations
 

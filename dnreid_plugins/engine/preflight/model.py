@@ -19,7 +19,8 @@ from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 
 from ...config import objections
 from ...labels import build_labels
-from ...modeling.backbone import weight_path
+from ...modeling.backbone import build_backbone, weight_path
+from ...modeling.dual_stream import DualStream
 from ...modeling.loss_heads import LOSS_HEAD_REGISTRY
 from ...modeling.meta_arch import build_parts
 from ...modeling.teachers import TeacherOptions
@@ -103,7 +104,10 @@ def _pretrained(cfg: CfgNode) -> str | None:
     backbone = cfg.MODEL.BACKBONE
     own = getattr(BACKBONE_REGISTRY._obj_map.get(backbone.NAME), "objection", None)
     if own is not None:
-        return own(cfg)
+        try:
+            return own(cfg)
+        except (ValueError, OSError) as error:
+            return str(error)
     if not backbone.PRETRAIN or not _is_fastreids(backbone.NAME):
         return None
     if not backbone.PRETRAIN_PATH:
@@ -212,6 +216,20 @@ def _pixels(cfg: CfgNode) -> str | None:
     return None
 
 
+def _dual_stream(cfg: CfgNode) -> str | None:
+    """The backbone alone, without weights, says which parts it has."""
+    if not needs_clusters(cfg) or not cfg.MODEL.DUAL_STREAM.MODULES:
+        return None
+    bare = cfg.clone()
+    bare.defrost()
+    bare.MODEL.BACKBONE.PRETRAIN = False
+    try:
+        DualStream(build_backbone(bare), cfg.MODEL.DUAL_STREAM.MODULES)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def _parts(cfg: CfgNode) -> str | None:
     """Parts, label source and refiners check their own sections when they are built, and building them is cheap."""
     if not needs_clusters(cfg):
@@ -253,4 +271,4 @@ MODEL_CHECKS: tuple[Check, ...] = (
     _image_size,
     _pixels,
 )
-MODEL_TRAINING_CHECKS: tuple[Check, ...] = (_losses, _pretrained, *ARCHITECTURE_CHECKS, _parts)
+MODEL_TRAINING_CHECKS: tuple[Check, ...] = (_losses, _pretrained, *ARCHITECTURE_CHECKS, _parts, _dual_stream)

@@ -42,7 +42,7 @@ def check(cfg: CfgNode, *, eval_only: bool = False) -> None:
     for one in checks:
         try:
             text = one(cfg)
-        except (TypeError, IndexError):
+        except (TypeError, IndexError, OverflowError):
             if not objections:
                 raise
             continue  # it stumbled over what an earlier check has refused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,14 @@ class LearnPrompts(Stage):
     def check(cls, cfg: Any) -> None:
         options = construct(PromptStageOptions, cfg)
         check_keys(PromptLearner, cfg)
+        if options.weights and not os.path.isfile(options.weights):
+            raise ValueError(f"PROMPT_STAGE.WEIGHTS {options.weights!r} does not exist; correct the path.")
+        templates = cfg.MODEL.PROMPT.TEMPLATES
+        if not isinstance(templates, (list, tuple)) or [str(one).count("{}") for one in templates] != [1, 1]:
+            raise ValueError(
+                f"MODEL.PROMPT.TEMPLATES is {templates!r}; it holds a sentence for day and one for night, each with "
+                "one {} where the learned tokens stand."
+            )
         if options.first_moment != "float32" and not cfg.MODEL.PROMPT.SPARSE:
             raise ValueError(
                 f"PROMPT_STAGE.FIRST_MOMENT is {options.first_moment!r}, which the dense token table of "

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...runtime.sections import CountOrNone, configured, construct
-from .weights import build_open_clip, describe
+from .weights import build_open_clip, describe, find_weights
 
 logger = logging.getLogger(__name__)
 
@@ -228,9 +228,14 @@ def build_clip_vit_backbone(cfg: CfgNode) -> ClipVitBackbone:
 
 
 def clip_objection(cfg: CfgNode) -> str | None:
-    """What is wrong with the keys of this backbone, asked before anything is built; None if nothing is."""
+    """What is wrong with the keys of this backbone, asked before anything is built; None if nothing is.
+
+    Raises:
+        ValueError, OSError: so is what looking for model and weights finds.
+    """
     backbone = cfg.MODEL.BACKBONE
     clip = construct(ClipOptions, cfg)
+    name = describe(clip.model).name
     if not backbone.PRETRAIN:
         return None
     if backbone.PRETRAIN_PATH:
@@ -243,6 +248,7 @@ def clip_objection(cfg: CfgNode) -> str | None:
             "MODEL.BACKBONE.PRETRAIN is True and CLIP.PRETRAINED is empty; name an open_clip tag or a weight file "
             "there or set PRETRAIN False."
         )
+    find_weights(name, clip.pretrained)
     return None
 
 

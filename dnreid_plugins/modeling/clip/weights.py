@@ -70,7 +70,8 @@ def describe(model: str) -> ClipDescription:
         if model_cfg is None:
             close = [name for name in open_clip.list_models() if name.startswith(model[:5])]
             raise ValueError(
-                f"open_clip has no model {model!r}; names that start alike: {', '.join(close) or 'none'}."
+                f"MODEL.BACKBONE.CLIP.MODEL is {model!r}, which open_clip does not have; names that start alike: "
+                f"{', '.join(close) or 'none'}."
             )
         description = ClipDescription(model, model_cfg)
     _check_towers(description)
@@ -151,7 +152,7 @@ def find_weights(model: str, pretrained: str) -> tuple[Path | None, dict[str, An
         else f"neither a file nor a tag of {model} ({', '.join(tags) or 'none'})"
     )
     raise FileNotFoundError(
-        f"CLIP weights {pretrained!r} are {problem}; fetch them once with: "
+        f"MODEL.BACKBONE.CLIP.PRETRAINED is {pretrained!r}, which is {problem}; fetch the weights once with: "
         f"python -c \"import open_clip; open_clip.create_model('{model}', pretrained='{tag}')\""
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from ...functional.losses.adaptive_alignment import maa_loss
-from ...runtime.sections import Count, NotNegative
+from ...runtime.sections import Count, Finite, NotNegative
 from ..batch import BatchFeatures
 from ..parts import Parts
 from .base import LOSS_HEAD_REGISTRY, LossHead, Schedule
@@ -33,7 +33,7 @@ class MAA(LossHead):
         *,
         weight: Schedule = ((1, 0.5), (51, 0.3)),
         alpha_0: NotNegative = 1.0,
-        s_0: float = 0.1,
+        s_0: Finite = 0.1,
         intra_day: NotNegative = 0.30,
         intra_night: NotNegative = 0.35,
         class_factor: NotNegative = 1.1,

@@ -11,7 +11,7 @@ from ...functional.matching.carry import carried_assignment
 from ...functional.matching.dictionary import Scoring
 from ...functional.matching.graphs import EmptyGraphPolicy, dictionary_graph_matching
 from ...functional.types import Assignment, Epoch
-from ...runtime.sections import NotNegative, Positive, configured
+from ...runtime.sections import Finite, NotNegative, Positive, configured
 from .base import MATCHER_REGISTRY, Matcher
 
 KEPT = ("day_to_night", "night_to_day", "day_score", "night_score")
@@ -45,9 +45,9 @@ class DictionaryMatcher(Matcher):
         *,
         scoring: Scoring = "continuous",
         alpha: NotNegative = 0.2,
-        similarity_threshold: float = 0.5,
-        threshold_start: float = 0.7,
-        threshold_final: float = 1.15,
+        similarity_threshold: Finite = 0.5,
+        threshold_start: Finite = 0.7,
+        threshold_final: Finite = 1.15,
         progress: Literal["global", "stage"] = "global",
         penalty: Positive = 1.0,
         on_empty: EmptyGraphPolicy = "skip",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...functional.matching.pair_count import pair_count_matching
 from ...functional.types import Assignment, Epoch
-from ...runtime.sections import configured
+from ...runtime.sections import Finite, configured
 from .base import MATCHER_REGISTRY, Matcher
 
 
@@ -17,7 +17,7 @@ class PairCountMatcher(Matcher):
         similarity_threshold: Image pairs whose cosine is at or above it count for their clusters.
     """
 
-    def __init__(self, *, similarity_threshold: float = 0.5) -> None:
+    def __init__(self, *, similarity_threshold: Finite = 0.5) -> None:
         super().__init__()
         self.similarity_threshold = similarity_threshold
 
