@@ -84,9 +84,7 @@ def renumbered(clusters: Clusters, names: list[int]) -> Clusters:
 
 def unclustered(clusters: Clusters) -> Clusters:
     """The same images, all of them outliers."""
-    return replace(
-        clusters, labels=torch.full_like(clusters.labels, -1), centroids=clusters.centroids[:0]
-    )
+    return replace(clusters, labels=torch.full_like(clusters.labels, -1), centroids=clusters.centroids[:0])
 
 
 def world_of(day: Clusters, night: Clusters, number: int = 1, last: int = 10) -> World:

@@ -98,7 +98,9 @@ def test_every_batch_knows_its_cameras(cfg: CfgNode) -> None:
         expected = [camera(item.path, item.domain) for item in items]
         pairs = set(zip(expected, batch.cams.tolist(), strict=True))
         assert len(pairs) == len(set(expected)) == len(set(batch.cams.tolist())), "a camera has two numbers"
-        assert batch.cams.tolist() == images.cams[batch.indices].tolist(), "label sources number them otherwise"
+        assert batch.cams.tolist() == images.cams[batch.indices].tolist(), (
+            "label sources number them otherwise"
+        )
     assert sorted(set(images.cams.tolist())) == list(range(CAMERAS))
 
 

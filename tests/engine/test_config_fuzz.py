@@ -1,4 +1,4 @@
-"""Every string and number of every section that we add, replaced by a wrong one, is refused before an image is read."""
+"""Every string and number that we add to the config, replaced by a wrong one, is refused before an image is read."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ SWITCHES += ["INPUT.CHANNEL_AUG.ENABLED", True, "INPUT.REA.ENABLED", True, "PROF
 
 def base(path: str) -> CfgNode:
     """A sound config in which the section ``path`` is in force."""
-    bridging = path.startswith(("MODEL.BACKBONE.CLIP", "MODEL.PROMPT", "PROMPT_STAGE", "MODEL.LOSSES.IMAGETEXT"))
+    bridging = path.startswith(
+        ("MODEL.BACKBONE.CLIP", "MODEL.PROMPT", "PROMPT_STAGE", "MODEL.LOSSES.IMAGETEXT")
+    )
     cfg = get_cfg()
     cfg.merge_from_file(str(TESTS / ("tiny_bridging.yml" if bridging else "tiny.yml")))
     cfg.merge_from_list(SWITCHES)
@@ -80,7 +82,9 @@ def wrong(value: Any, *, any_number: bool) -> Iterator[Any]:
 
 #: A bank may have any name.
 FREE = [("MODEL.MEMORY.EXTRA_BANKS", (("nonsense", "hardest"),))]
-CASES = [(key, bad) for key, value in every_key().items() for bad in wrong(value, any_number=key in ANY_NUMBER)]
+CASES = [
+    (key, bad) for key, value in every_key().items() for bad in wrong(value, any_number=key in ANY_NUMBER)
+]
 CASES = [case for case in CASES if case not in FREE]
 
 

@@ -71,13 +71,25 @@ def test_a_supervised_run_with_a_teacher_and_a_second_bank_gives_the_same_result
 ) -> None:
     """What parts keep is not exchanged, and every process has the same: joint rows, extra bank, average."""
     monkeypatch.setenv("FASTREID_DATASETS", str(tiny_root))
-    options = [*OPTIONS, "LABELS.SOURCE", "Identities", "MODEL.TEACHER.ENABLED", True, "MODEL.TEACHER.DECAY", 0.9]
+    options = [
+        *OPTIONS,
+        "LABELS.SOURCE",
+        "Identities",
+        "MODEL.TEACHER.ENABLED",
+        True,
+        "MODEL.TEACHER.DECAY",
+        0.9,
+    ]
     options += ["MODEL.LOSSES.NAME", ["ClusterNCE", "TripletLoss"], "MODEL.LOSSES.TRI.MARGIN", 9.0]
     options += ["MODEL.MEMORY.EXTRA_BANKS", [["hard", "hardest"]], "DATALOADER.ITERS_PER_EPOCH", 4]
     alone = gloo_jobs.train([*options, "OUTPUT_DIR", str(tmp_path / "alone")])
     every = pool.run(2, "train", [*options, "OUTPUT_DIR", str(tmp_path / "two")])
     assert shortfalls(alone, every) == []
-    kept = ["parts.memory.own_joint", "parts.memory.hard_night", "parts.teacher.encoder.heads.bottleneck.0.weight"]
+    kept = [
+        "parts.memory.own_joint",
+        "parts.memory.hard_night",
+        "parts.teacher.encoder.heads.bottleneck.0.weight",
+    ]
     for name in kept:
         torch.testing.assert_close(every[0]["weights"][name], alone["weights"][name], atol=1e-4, rtol=1e-4)
 

@@ -79,7 +79,10 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
             ),
             "MODEL.LOSSES.NAME for MGN has 'Cosface'",
         ),
-        ((*BASE, "MODEL.LOSSES.NAME", "('CrossEntropyLoss',)"), "for CrossDomainBaseline has 'CrossEntropyLoss'"),
+        (
+            (*BASE, "MODEL.LOSSES.NAME", "('CrossEntropyLoss',)"),
+            "for CrossDomainBaseline has 'CrossEntropyLoss'",
+        ),
         (("MODEL.BACKBONE.PRETRAIN", "True"), "PRETRAIN is True and PRETRAIN_PATH is empty"),
         (
             ("MODEL.BACKBONE.PRETRAIN", "True", "MODEL.BACKBONE.PRETRAIN_PATH", "/nowhere.pth"),

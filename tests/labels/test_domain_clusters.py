@@ -68,7 +68,9 @@ def test_a_domain_of_hardly_any_image_is_no_error(count: int) -> None:
 
 
 def test_an_unknown_policy_is_refused() -> None:
-    with pytest.raises(ValueError, match="CLUSTER.ON_EMPTY is 'shrug'; it must be one of 'widen', 'skip', 'stop'"):
+    with pytest.raises(
+        ValueError, match="CLUSTER.ON_EMPTY is 'shrug'; it must be one of 'widen', 'skip', 'stop'"
+    ):
         DomainClusters(on_empty="shrug")  # type: ignore[arg-type]
 
 

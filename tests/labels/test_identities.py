@@ -43,7 +43,9 @@ def test_clusters_are_the_identities_of_each_domain_and_of_both() -> None:
 
 
 def test_images_without_identities_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"LABELS\.SOURCE is 'Identities', but a training image has no identity"):
+    with pytest.raises(
+        ValueError, match=r"LABELS\.SOURCE is 'Identities', but a training image has no identity"
+    ):
         Labels(Identities())(grouped(4, 0), images(torch.tensor([0, 0, 1, 1])), number=1, last=2)
 
 
@@ -57,7 +59,9 @@ def test_a_data_set_without_identities_is_refused_before_an_image_is_read(
                 tmp_path / "crops" / name / f"{number}.png"
             )
     monkeypatch.setenv("FASTREID_DATASETS", str(tmp_path / "crops"))
-    monkeypatch.setattr("dnreid_plugins.data.dataset.read_image", lambda path: pytest.fail("an image was read"))
+    monkeypatch.setattr(
+        "dnreid_plugins.data.dataset.read_image", lambda path: pytest.fail("an image was read")
+    )
     cfg.DATASETS.NAMES, cfg.DATASETS.TESTS = ("DayNightFolder",), ()
     with pytest.raises(ValueError, match=r"LABELS\.SOURCE is 'Identities'"):
         CrossDomainTrainer(cfg).train()

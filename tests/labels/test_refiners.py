@@ -84,7 +84,9 @@ def health(cfg: CfgNode) -> list[dict[str, float]]:
     return [json.loads(line) for line in (Path(cfg.OUTPUT_DIR) / "health.jsonl").read_text().splitlines()]
 
 
-def test_refiners_work_in_their_order_from_their_epochs_on(cfg: CfgNode, calls: list[tuple[str, int]]) -> None:
+def test_refiners_work_in_their_order_from_their_epochs_on(
+    cfg: CfgNode, calls: list[tuple[str, int]]
+) -> None:
     trainer = train(cfg)
     assert calls == called_in(1, 2, 3)
     refined = health(cfg)
@@ -147,8 +149,16 @@ def test_soft_targets_of_a_running_epoch_are_in_its_checkpoint(cfg: CfgNode) -> 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("LABELS.REFINERS", ("DropLast",), r"LABELS\.REFINERS has 'DropLast'; it is one of \['DropFirst', 'Soft"),
-        ("LABELS.SOURCE", "Clusters", r"LABELS\.SOURCE has 'Clusters'; it is one of \['DomainClusters', 'Ident"),
+        (
+            "LABELS.REFINERS",
+            ("DropLast",),
+            r"LABELS\.REFINERS has 'DropLast'; it is one of \['DropFirst', 'Soft",
+        ),
+        (
+            "LABELS.SOURCE",
+            "Clusters",
+            r"LABELS\.SOURCE has 'Clusters'; it is one of \['DomainClusters', 'Ident",
+        ),
         ("LABELS.DROPFIRST.START", 0, r"LABELS\.DROPFIRST\.START is 0; it must be at least 1"),
         ("LABELS.SOFTLABELS.SHARE", 1.5, r"LABELS\.SOFTLABELS\.SHARE is 1\.5; it must be from 0 to 1"),
     ],

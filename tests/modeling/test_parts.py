@@ -29,7 +29,9 @@ class Diary(Part):
 
     def begin_epoch(self, epoch: Epoch, parts: Parts) -> dict[str, float]:
         matching = epoch.matching
-        self.told.append(f"teacher: epoch {epoch.number}, {len(matching.pairs()) if matching else 'no'} pairs")
+        self.told.append(
+            f"teacher: epoch {epoch.number}, {len(matching.pairs()) if matching else 'no'} pairs"
+        )
         assert parts.epoch is epoch and parts.memory.rows("day").shape == epoch.day.centroids.shape
         self.rows = torch.ones(epoch.day.num_clusters, 3)
         return {"clusters": float(epoch.day.num_clusters)}
@@ -118,7 +120,9 @@ def test_state_takes_over_the_sizes_of_a_checkpoint_and_is_forgotten_on_demand(t
     assert other.state_dict()["parts.teacher.table"].numel() == 20  # a parameter is no leftover of an epoch
     names = names_of_parts(model)
     assert {"parts.memory.own_day", "parts.teacher.table", "parts.teacher.own"} <= names
-    assert "parts.losses.DGM.matcher.day_labels" in names and not any(name.startswith("body") for name in names)
+    assert "parts.losses.DGM.matcher.day_labels" in names and not any(
+        name.startswith("body") for name in names
+    )
 
 
 def test_a_state_of_another_size_is_refused_outside_of_the_parts() -> None:
@@ -137,7 +141,7 @@ def test_stages_are_asked_for_once() -> None:
     assert parts_of(Asking(), More(), build("DGM")).stages() == ["LearnPrompts", "Other"]
 
 
-def test_a_registered_part_has_a_section_of_its_name_and_is_built_from_it() -> None:
+def test_a_registered_part_has_a_section_of_its_name_and_is_built_from_it(scratch: None) -> None:
     from fastreid.config import get_cfg
 
     registry = PartRegistry("THINGS", "TEST_THINGS")

@@ -42,7 +42,9 @@ class Lamp:
         colour: Of its light.
     """
 
-    def __init__(self, *, watts: Annotated[float, Range(5, 60)] = 40, colour: Literal["warm", "cold"] = "warm"):
+    def __init__(
+        self, *, watts: Annotated[float, Range(5, 60)] = 40, colour: Literal["warm", "cold"] = "warm"
+    ):
         self.watts, self.colour = watts, colour
 
 
@@ -118,7 +120,10 @@ def test_sentences_come_from_the_docstring_and_what_may_be_from_the_type() -> No
 
 def test_every_section_of_the_package_says_what_each_key_is() -> None:
     without = [
-        f"{path}.{key.name}" for path, cls in SECTIONS.items() for key in keys_of(cls) if len(key.sentence) < 5
+        f"{path}.{key.name}"
+        for path, cls in SECTIONS.items()
+        for key in keys_of(cls)
+        if len(key.sentence) < 5
     ]
     assert len(SECTIONS) >= 18 and without == []
 
@@ -139,7 +144,9 @@ def test_the_defaults_of_the_package_are_allowed() -> None:
 def test_an_object_has_the_values_of_the_config() -> None:
     thing = make()
     cfg = get_cfg()
-    merge_with_suggestions(cfg, "", ["ROOM.THING.WATTS", "25", "ROOM.THING.DEPTH", "7", "ROOM.THING.NAMES", "['x']"])
+    merge_with_suggestions(
+        cfg, "", ["ROOM.THING.WATTS", "25", "ROOM.THING.DEPTH", "7", "ROOM.THING.NAMES", "['x']"]
+    )
     one = construct(thing, cfg, owner="me", seed=5)
     assert (one.size, one.depth, one.names, one.owner, one.seed) == (1.5, 7, ("x",), "me", 5)
     assert type(one.lamp) is Lamp and (one.lamp.watts, one.lamp.colour) == (25.0, "warm")

@@ -264,7 +264,16 @@ def test_many_overrides() -> None:
 #: Keys that shape a run of the tiny config; the rest is checked by name, type and pre-flight only.
 RUN_SECTIONS = ("CLUSTER", "SOLVER", "DATALOADER", "TEST", "AUDIT", "SEED", "INPUT")
 RUN_SECTIONS += ("MODEL.LOSSES.CLUSTERNCE", "MODEL.LOSSES.DGM", "MODEL.LOSSES.MAA", "MODEL.LOSSES.PGM")
-RUN_SECTIONS += ("MODEL.LOSSES.TRI", "MODEL.TEACHER", "LABELS", "MODEL.DUAL_STREAM", "MODEL.MEMORY", "MODEL.HEADS", "MODEL.PIXEL", "MODEL.FREEZE")
+RUN_SECTIONS += (
+    "MODEL.LOSSES.TRI",
+    "MODEL.TEACHER",
+    "LABELS",
+    "MODEL.DUAL_STREAM",
+    "MODEL.MEMORY",
+    "MODEL.HEADS",
+    "MODEL.PIXEL",
+    "MODEL.FREEZE",
+)
 RUN_KEYS = [key for key in KEYS if key.startswith(RUN_SECTIONS)]
 #: These make a run long, not wrong.
 SLOW_KEYS = (
@@ -277,7 +286,9 @@ SLOW_KEYS = (
 
 
 def _run_or_say(pairs: list[tuple[str, Any]], folder: Path) -> str:
-    base: list[tuple[str, Any]] = [("MODEL.LOSSES.NAME", "['ClusterNCE', 'DGM', 'MAA', 'PGM', 'TripletLoss']")]
+    base: list[tuple[str, Any]] = [
+        ("MODEL.LOSSES.NAME", "['ClusterNCE', 'DGM', 'MAA', 'PGM', 'TripletLoss']")
+    ]
     base += [("SOLVER.MAX_EPOCH", 2), ("DATALOADER.ITERS_PER_EPOCH", 2), ("OUTPUT_DIR", str(folder))]
     try:
         CrossDomainTrainer(merged(base + pairs)).train()

@@ -72,7 +72,9 @@ def test_stage_1_sees_the_features_before_the_necks(cfg: CfgNode, monkeypatch: p
         train(cfg)
     fresh = CrossDomainTrainer(cfg)
     assert fresh.train_data is not None
-    expected = extract_features(StudentFeatures(fresh.bare_model, feature="before"), fresh.train_data.inference_loader)
+    expected = extract_features(
+        StudentFeatures(fresh.bare_model, feature="before"), fresh.train_data.inference_loader
+    )
     assert torch.equal(seen[0], expected) and torch.allclose(expected.norm(dim=1), torch.ones(len(expected)))
 
 
@@ -209,7 +211,9 @@ def test_clustering_before_the_necks(cfg: CfgNode) -> None:
     cfg.MODEL.LOSSES.NAME, cfg.CLUSTER.FEATURE, cfg.CLUSTER.FLIP = FULL[:2], "before", False
     trainer = CrossDomainTrainer(cfg)
     assert trainer.train_data is not None
-    expected = extract_features(StudentFeatures(trainer.bare_model, feature="before"), trainer.train_data.inference_loader)
+    expected = extract_features(
+        StudentFeatures(trainer.bare_model, feature="before"), trainer.train_data.inference_loader
+    )
     assert torch.equal(label_phase(trainer).extract(), expected)
 
 

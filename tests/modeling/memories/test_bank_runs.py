@@ -76,7 +76,9 @@ def test_a_head_of_a_test_trains_on_a_bank_of_the_config(cfg: CfgNode) -> None:
 def test_an_extra_bank_resumes(cfg: CfgNode, iteration: int) -> None:
     """Inside an epoch, where the bank has moved since the epoch began, and at a border."""
     whole = weights(train(cfg))
-    assert {f"parts.memory.{bank}_{domain.word}" for bank in ("own", "hard") for domain in Domain} <= set(whole)
+    assert {f"parts.memory.{bank}_{domain.word}" for bank in ("own", "hard") for domain in Domain} <= set(
+        whole
+    )
     cfg.OUTPUT_DIR += "-cut"
     assert same(weights(cut_and_resumed(cfg, iteration)), whole)
     if iteration % 4:
