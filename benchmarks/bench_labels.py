@@ -17,7 +17,7 @@ from measure import GIB, Job, Report, Work, finish, interleaved, parser, product
 from numpy.typing import NDArray
 from synthetic import clustered
 
-import dnreid_plugins  # noqa: F401  (mends fast-reid)
+import dnreid_plugins  # noqa: F401  (patches fast-reid)
 from dnreid_plugins.functional.neighbours.clustering import (
     TIE_TOLERANCE,
     estimate_label_phase,

@@ -24,7 +24,7 @@ import torch
 from measure import GIB, Job, Report, Work, finish, interleaved, parser, product_job, say
 from synthetic import query_and_gallery
 
-import dnreid_plugins  # noqa: F401  (mends fast-reid)
+import dnreid_plugins  # noqa: F401  (patches fast-reid)
 from dnreid_plugins.functional.ranking.metrics import rank_distances, rank_metrics, summarize
 
 # isort: split

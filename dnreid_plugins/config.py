@@ -126,7 +126,7 @@ _keys(
     (
         "FOLDER_IDS",
         "auto",
-        Literal["auto", "none", "folders"],
+        str,
         'What the sub-folders of DayNightFolder are: "folders" = identities, "none" = nothing, "auto" = identities if '
         "every image lies in one and both domains share some.",
     ),
@@ -241,7 +241,7 @@ _keys(
     (
         "MODE",
         "constant",
-        Literal["constant", "noise"],
+        str,
         'What random erasing fills in: "constant" (INPUT.REA.VALUE, as fast-reid) or "noise" (normal, per pixel).',
     ),
 )

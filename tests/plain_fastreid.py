@@ -1,6 +1,6 @@
 """What fast-reid 1.4.0 does by itself on a CPU. Run as a script it prints one JSON object, row -> what was seen.
 
-It runs in a process of its own, because `import dnreid_plugins` mends fast-reid in memory. Only the two names that
+It runs in a process of its own, because `import dnreid_plugins` patches fast-reid in memory. Only the two names that
 fast-reid cannot be imported without are put in place, and nothing is compiled or written into site-packages.
 A row that ends in an exception gives its text, "TypeError: ...".
 """

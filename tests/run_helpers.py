@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+
+import dnreid_plugins  # noqa: F401  (patches fast-reid before anything of it is imported)
+
+# isort: split
 from fastreid.config import CfgNode
 from fastreid.engine.train_loop import HookBase
 

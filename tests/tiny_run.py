@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-import dnreid_plugins  # noqa: F401  (mends fast-reid before anything of it is imported)
+import dnreid_plugins  # noqa: F401  (patches fast-reid before anything of it is imported)
 
 # isort: split
 from fastreid.config import CfgNode, get_cfg

@@ -14,6 +14,7 @@ from fastreid.utils import comm
 from torch import Tensor
 
 from ..functional.types import Domain, Epoch, TrainImages
+from .dataset import DomainDataset
 from .items import DomainItem, domain_of
 from .loaders import build_inference_loader, build_train_loader
 from .samplers import CrossDomainIdentitySampler
@@ -90,12 +91,14 @@ def build_train_data(cfg: Any) -> TrainData:
         world_size=comm.get_world_size(),
         views=(len(view_steps(cfg, Domain.DAY)), len(view_steps(cfg, Domain.NIGHT))),
     )
-    cams = np.unique([str(item.camid) for item in items], return_inverse=True)[1]
+    loader = build_train_loader(cfg, items, sampler)
+    images = loader.dataset
+    assert isinstance(images, DomainDataset)
     return TrainData(
         items,
-        TrainImages(domains, torch.from_numpy(cams.astype(np.int64)), _true_ids(items)),
+        TrainImages(domains, torch.from_numpy(images.camids), _true_ids(items)),
         sampler,
-        build_train_loader(cfg, items, sampler),
+        loader,
         build_inference_loader(cfg, items, rank=comm.get_rank(), world_size=comm.get_world_size()),
     )
 

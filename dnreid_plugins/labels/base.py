@@ -64,7 +64,7 @@ def refiner(cls: type) -> type:
 
 
 def make_clusters(labels: Tensor, features: Tensor, indices: Tensor) -> Clusters:
-    """Centroids for given labels: the normalised mean of each cluster's features ."""
+    """Centroids for given labels: the normalised mean of each cluster's features."""
     count = int(labels.max()) + 1 if len(labels) else 0
     sums = torch.zeros(count, features.shape[1])
     kept = labels >= 0

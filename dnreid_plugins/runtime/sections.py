@@ -146,7 +146,7 @@ def check_keys(cls: type, cfg: CfgNode) -> None:
     section = cfg
     for name in cls.section.split("."):  # type: ignore[attr-defined]
         section = section[name]
-    check_arguments(cls, {key.lower(): value for key, value in section.items()})
+    _refuse(cls.section, keys_of(cls), {key.lower(): value for key, value in section.items()})  # type: ignore[attr-defined]
 
 
 def _construct(cls: type, section: Mapping[str, Any], path: str, others: Mapping[str, Any]) -> Any:
@@ -154,7 +154,7 @@ def _construct(cls: type, section: Mapping[str, Any], path: str, others: Mapping
     for key in own_keys(cls):
         if key.name in section:
             arguments[key.name.lower()] = section[key.name]
-    _refuse(path, cls, arguments)
+    _refuse(path, own_keys(cls), arguments)
     for name, group in _groups(cls).items():
         arguments[name] = _construct(group, section, path, {})
     return cls(**arguments, **others)
@@ -187,11 +187,11 @@ def check_arguments(cls: type, arguments: Mapping[str, Any]) -> None:
     Raises:
         ValueError: key, value and what it may be.
     """
-    _refuse(cls.section, cls, arguments)  # type: ignore[attr-defined]
+    _refuse(cls.section, own_keys(cls), arguments)  # type: ignore[attr-defined]
 
 
-def _refuse(path: str, cls: type, arguments: Mapping[str, Any]) -> None:
-    for key in own_keys(cls):
+def _refuse(path: str, keys: Sequence[Key], arguments: Mapping[str, Any]) -> None:
+    for key in keys:
         name = key.name.lower()
         text = key.objection(arguments[name]) if name in arguments else None
         if text:
@@ -241,18 +241,30 @@ def _sentences(doc: str) -> dict[str, str]:
 
 
 def _objection(value: Any, kind: Any) -> str | None:
-    choice = _choices(kind)
+    """What ``value`` must be, None if it is that."""
+    choice, numbers = _choices(kind), _range(kind)
     if choice:
-        return (
-            None
-            if value in choice and type(value) in map(type, choice)
-            else f"one of {', '.join(map(repr, choice))}"
-        )
-    numbers = _range(kind)
+        fits = any(value == one and type(value) is type(one) for one in choice)
+        return None if fits else f"one of {', '.join(map(repr, choice))}"
     if numbers is not None:
-        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and value in numbers
-        return None if fits else str(numbers)
+        whole = get_args(kind)[0] is int
+        if whole and not _is_number(value, whole=True):
+            return f"a whole number {numbers}"
+        return None if _is_number(value, whole=False) and value in numbers else str(numbers)
+    if kind in (bool, str):
+        return None if isinstance(value, kind) else {bool: "True or False", str: "a text"}[kind]
+    if kind in (int, float):
+        text = "a whole number" if kind is int else "a finite number"
+        return None if _is_number(value, whole=kind is int) else text
+    if get_origin(kind) is Sequence and get_args(kind) == (str,):
+        texts = isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
+        return None if texts else "a list of texts"
     return None
+
+
+def _is_number(value: Any, *, whole: bool) -> bool:
+    kinds = (int,) if whole else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _choices(kind: Any) -> tuple[Any, ...]:

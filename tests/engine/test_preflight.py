@@ -10,7 +10,7 @@ import torch
 from fastreid.config import CfgNode, get_cfg
 
 import dnreid_plugins  # noqa: F401
-from dnreid_plugins.engine import preflight
+from dnreid_plugins.engine.preflight import training as preflight
 from dnreid_plugins.engine.preflight.training import check, check_supervised_data, merge_with_suggestions
 from dnreid_plugins.runtime.config_files import ConfigError
 
@@ -115,7 +115,7 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
         (("MODEL.WEIGHTS", "/nowhere.pth"), "MODEL.WEIGHTS /nowhere.pth does not exist"),
         (
             (*BASE, "MODEL.LOSSES.CLUSTERNCE.WEIGHT", "((0, 1.0),)"),
-            "A loss weight is .* rising whole epochs from 1",
+            "MODEL.LOSSES.CLUSTERNCE.WEIGHT is .* rising whole epochs from 1",
         ),
         (
             ("MODEL.BACKBONE.NAME", "build_osnet_backbone", "MODEL.BACKBONE.LAST_STRIDE", "2"),
@@ -186,6 +186,7 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
         ((*BASE, "TEST.PRECISE_BN.ENABLED", "True"), "TEST.PRECISE_BN.ENABLED"),
         ((*BASE, "DATASETS.COMBINEALL", "True"), "DATASETS.COMBINEALL would train on the test images"),
         ((*BASE, "CLUSTER.FEATURE", "middle"), "CLUSTER.FEATURE is 'middle'"),
+        ((*BASE, "MODEL.DUAL_STREAM.MODULES", "('layer9',)"), "MODEL.DUAL_STREAM.MODULES names 'layer9'"),
         (
             (*BASE, "CLUSTER.FEATURE", "before", "MODEL.HEADS.EMBEDDING_DIM", "8"),
             "CLUSTER.FEATURE is 'before' with MODEL.HEADS.EMBEDDING_DIM 8",

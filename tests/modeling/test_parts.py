@@ -141,7 +141,7 @@ def test_stages_are_asked_for_once() -> None:
     assert parts_of(Asking(), More(), build("DGM")).stages() == ["LearnPrompts", "Other"]
 
 
-def test_a_registered_part_has_a_section_of_its_name_and_is_built_from_it() -> None:
+def test_a_registered_part_has_a_section_of_its_name_and_is_built_from_it(scratch: None) -> None:
     from fastreid.config import get_cfg
 
     registry = PartRegistry("THINGS", "TEST_THINGS")

@@ -232,7 +232,7 @@ def _dual_stream(cfg: CfgNode) -> str | None:
 
 def _parts(cfg: CfgNode) -> str | None:
     """Parts, label source and refiners check their own sections when they are built, and building them is cheap."""
-    if not needs_clusters(cfg):
+    if not needs_clusters(cfg) or _losses(cfg) is not None:
         return None
     try:
         parts = build_parts(cfg)
