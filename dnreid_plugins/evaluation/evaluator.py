@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..data.items import domain_of
 from ..data.loaders import build_inference_loader
-from ..data.protocols import Direction, Protocol
+from ..data.protocols import Direction, Protocol, Removal, same_identity_and_camera
 from ..functional.types import Domain
 from ..runtime.agreement import computed_once
 from .extraction import extract_features
@@ -69,30 +69,28 @@ def score_protocol(
     options = options or ScoreOptions()
     ids = np.array([item[1] for item in items], dtype=np.int64)
     cams = np.array([item[2] for item in items], dtype=np.int64)
-    rule = cams if protocol.removal == "same_id_same_camera" else None
     logger.info("%s", protocol)
 
     def run(
-        direction: Direction, removal: npt.NDArray[np.int64] | None, options: ScoreOptions
+        direction: Direction, cams: npt.NDArray[np.int64], removal: Removal, options: ScoreOptions
     ) -> dict[str, float]:
         def side(index: npt.NDArray[np.int64]) -> Side:
-            return Side(features[index], ids[index], None if removal is None else removal[index])
+            return Side(features[index], ids[index], cams[index])
 
-        query = side(direction.query)
+        query, rules = side(direction.query), {"removal": removal, "topk": protocol.topk, "cmc": protocol.cmc}
         return averaged(
-            [
-                score(query, side(gallery), options=options, topk=protocol.topk, cmc=protocol.cmc)
-                for gallery in direction.galleries
-            ]
+            [score(query, side(gallery), options=options, **rules) for gallery in direction.galleries]
         )
 
-    results: Results = OrderedDict((one.name, run(one, rule, options)) for one in protocol.directions)
+    results: Results = OrderedDict(
+        (one.name, run(one, cams, protocol.removal, options)) for one in protocol.directions
+    )
     if within_domain:
         # "same identity and camera" with the place as the camera removes exactly the image itself; re-ranking
         # and query expansion would see it twice, so they stay off here
         place, plain = np.arange(len(items)), ScoreOptions(metric=options.metric)
         for direction in within_domain_directions(items, protocol):
-            results[direction.name] = run(direction, place, plain)
+            results[direction.name] = run(direction, place, same_identity_and_camera, plain)
     return results
 
 
@@ -132,4 +130,4 @@ def evaluation_set(dataset: Any) -> tuple[list[tuple[Any, ...]], Protocol]:
         return list(dataset.test), dataset.protocol
     query, gallery = list(dataset.query), list(dataset.gallery)
     direction = Direction("Q2G", np.arange(len(query)), len(query) + np.arange(len(gallery)))
-    return query + gallery, Protocol(name, (direction,), removal="same_id_same_camera")
+    return query + gallery, Protocol(name, (direction,), removal=same_identity_and_camera)
