@@ -142,6 +142,14 @@ class ClusterMemory(Part):
                 judge=own if hybrid else None,
             )
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Take over banks of other names than day and night, too: those of a checkpoint's own epoch."""
+        for key in state_dict:
+            name = key.removeprefix(prefix)
+            if key.startswith(prefix) and name not in self._buffers:
+                self.register_buffer(name, torch.empty(0, 0, device=self.rows(Domain.DAY).device))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def _store(self, name: str, rows: Tensor) -> None:
         device = self.rows(Domain.DAY).device
         self.register_buffer(name, rows.detach().to(device=device, dtype=torch.float32).clone())

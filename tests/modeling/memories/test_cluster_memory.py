@@ -192,6 +192,9 @@ def test_clusters_of_another_name_have_a_bank_of_that_name() -> None:
     twin.update("joint", batch.unit[order], epoch.clusters["joint"].labels[order])
     assert torch.equal(parts.memory.rows("joint"), twin.rows("joint"))
     assert not torch.equal(parts.memory.rows("joint"), rows)
+    other = ClusterMemory()
+    other.load_state_dict(parts.memory.state_dict())
+    assert torch.equal(other.rows("joint"), parts.memory.rows("joint"))
 
 
 def test_other_views_move_no_row_if_so_asked() -> None:
