@@ -105,14 +105,18 @@ def averaged(scores: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def within_domain_directions(items: Sequence[tuple[Any, ...]], protocol: Protocol) -> list[Direction]:
-    """D2D and N2N: the queries of each domain among the gallery images of the same domain."""
+    """D2D and N2N: the queries of each domain among the gallery images of the same domain, where there are both."""
     domains = np.array([domain_of(item) for item in items])
     queries = np.unique(np.concatenate([one.query for one in protocol.directions]))
     gallery = np.unique(np.concatenate([part for one in protocol.directions for part in one.galleries]))
-    return [
-        Direction(name, queries[domains[queries] == domain], gallery[domains[gallery] == domain])
-        for name, domain in (("D2D", Domain.DAY), ("N2N", Domain.NIGHT))
-    ]
+    found = []
+    for name, domain in (("D2D", Domain.DAY), ("N2N", Domain.NIGHT)):
+        own = [part[domains[part] == domain] for part in (queries, gallery)]
+        if all(part.size for part in own):
+            found.append(Direction(name, *own))
+        else:
+            logger.info("%s has no %s: %d queries, %d in the gallery.", protocol.name, name, *map(len, own))
+    return found
 
 
 def evaluation_set(dataset: Any) -> tuple[list[tuple[Any, ...]], Protocol]:
