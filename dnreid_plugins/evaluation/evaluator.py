@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -77,10 +78,9 @@ def score_protocol(
         def side(index: npt.NDArray[np.int64]) -> Side:
             return Side(features[index], ids[index], cams[index])
 
-        query, rules = side(direction.query), {"removal": removal, "topk": protocol.topk, "cmc": protocol.cmc}
-        return averaged(
-            [score(query, side(gallery), options=options, **rules) for gallery in direction.galleries]
-        )
+        rank = partial(score, options=options, removal=removal, topk=protocol.topk, cmc=protocol.cmc)
+        query = side(direction.query)
+        return averaged([rank(query, side(gallery)) for gallery in direction.galleries])
 
     results: Results = OrderedDict(
         (one.name, run(one, cams, protocol.removal, options)) for one in protocol.directions

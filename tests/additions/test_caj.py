@@ -13,6 +13,7 @@ from fastreid.config import CfgNode
 from run_helpers import SeenLosses, cut_and_resumed, same, weights
 
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
+from dnreid_plugins.runtime.config_files import ConfigError
 
 ADDITIONS = ("caj",)
 
@@ -36,9 +37,7 @@ def test_one_identity_alone_trains_nothing(addition: dict[str, ModuleType]) -> N
     assert loss.item() == 0 and not gradient.any()
 
 
-def test_a_run_resumes_inside_an_epoch_bit_exactly(
-    cfg: CfgNode, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_run_resumes_inside_an_epoch_bit_exactly(cfg: CfgNode, caplog: pytest.LogCaptureFixture) -> None:
     cfg.INPUT.REA.ENABLED = False  # so that an exchanged view can be told by its colours
     caplog.set_level(logging.INFO)
     seen, whole = SeenLosses(), CrossDomainTrainer(cfg)
@@ -91,3 +90,14 @@ def test_labels_are_the_identities_in_every_domain_and_in_both(cfg: CfgNode) -> 
 @pytest.mark.parametrize("name", ["IdentityClassifier", "WeightedTriplet"])
 def test_a_bad_batch_replays(replays: Callable[[str, int], None], name: str) -> None:
     replays(name, 6)
+
+
+@pytest.mark.parametrize("name", ["IdentityClassifier", "WeightedTriplet"])
+def test_without_joint_clusters_it_is_refused_before_any_image_is_read(
+    cfg: CfgNode, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("FASTREID_DATASETS", "nowhere")
+    cfg.MODEL.LOSSES.NAME, cfg.LABELS.SOURCE = (name,), "DomainClusters"
+    reader = "JointMatcher" if name == "WeightedTriplet" else name
+    with pytest.raises(ConfigError, match=f"{reader} reads the clusters 'joint', but the labels have"):
+        CrossDomainTrainer(cfg)

@@ -36,7 +36,7 @@ def test_the_loss_of_two_logits(
     for bank, logits in (("own", mean), ("hard", (1.0, 0.0))):
         parts.memory.set_rows(Domain.DAY, torch.tensor(logits)[:, None] * image.unit, bank)
     loss = head(image, parts)
-    assert float(loss) == pytest.approx(expected, abs=1e-5)
+    assert loss.item() == pytest.approx(expected, abs=1e-5)
     assert float(torch.autograd.grad(loss, here.batch.features)[0].norm()) > 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import math
 import os
 import re
@@ -18,17 +17,10 @@ from fastreid.modeling.heads import REID_HEADS_REGISTRY
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 
 from ...config import objections
-from ...labels import build_labels
 from ...modeling.backbone import weight_path
 from ...modeling.loss_heads import LOSS_HEAD_REGISTRY
-from ...modeling.meta_arch import build_parts
-from ...modeling.teachers import TeacherOptions
 from ...patches.distiller import Distiller
 from ...runtime.config_files import nearest
-from ...runtime.sections import construct
-from ..stages import STAGE_REGISTRY
-
-logger = logging.getLogger(__name__)
 
 NORMS = ("BN", "syncBN", "GhostBN", "FrozenBN", "GN")
 
@@ -258,33 +250,6 @@ def _distiller(cfg: CfgNode) -> str | None:
     return f"KD names {missing[0]}, which does not exist; correct the path." if missing else None
 
 
-def _parts(cfg: CfgNode) -> str | None:
-    """Parts, label source and refiners check their own sections when they are built, and building them is cheap."""
-    if not needs_clusters(cfg):
-        return None
-    try:
-        parts = build_parts(cfg)
-        build_labels(cfg)
-        construct(TeacherOptions, cfg)
-        for stage in parts.stages():
-            STAGE_REGISTRY.get(stage).check(cfg)
-    except ValueError as error:
-        return str(error)
-    for name, head in parts.heads():
-        # A run that was shortened for a try is no mistake, but nobody should take it for the whole method.
-        if head.first_epoch > cfg.SOLVER.MAX_EPOCH:
-            text = (
-                "The loss %s begins at epoch %d, after the last one: with SOLVER.MAX_EPOCH %d it never acts."
-            )
-            logger.warning(text, name, head.first_epoch, cfg.SOLVER.MAX_EPOCH)
-    if cfg.CLUSTER.FEATURE == "before" and cfg.MODEL.HEADS.EMBEDDING_DIM > 0:
-        return (
-            f"CLUSTER.FEATURE is 'before' with MODEL.HEADS.EMBEDDING_DIM {cfg.MODEL.HEADS.EMBEDDING_DIM}: prototypes "
-            "and neck features would differ in length; set it 'after'."
-        )
-    return None
-
-
 def _own_keys(cfg: CfgNode) -> str | None:
     return "\n".join(objections(cfg)) or None
 
@@ -299,4 +264,4 @@ MODEL_CHECKS: tuple[Check, ...] = (
     _image_size,
     _pixels,
 )
-MODEL_TRAINING_CHECKS: tuple[Check, ...] = (_losses, _pretrained, _mgn, _moco, _distiller, _parts)
+MODEL_TRAINING_CHECKS: tuple[Check, ...] = (_losses, _pretrained, _mgn, _moco, _distiller)

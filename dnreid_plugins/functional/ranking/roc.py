@@ -58,4 +58,3 @@ def true_positive_rates(
         f"TPR@FPR={rate:.0e}": 100.0 * float((genuine < false[int(rate * total_false)]).mean())
         for rate in rates
     }
-

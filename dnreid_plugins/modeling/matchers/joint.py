@@ -19,12 +19,9 @@ class JointMatcher(Matcher):
     It needs a label source that makes the clusters "joint", such as ``Identities``.
     """
 
+    reads = ("joint",)
+
     def match(self, epoch: Epoch, *, first: int = 1) -> tuple[Assignment, dict[str, float]]:
-        if "joint" not in epoch.clusters:
-            raise ValueError(
-                f"JointMatcher got the clusters {', '.join(epoch.clusters)}; choose a LABELS.SOURCE that makes joint "
-                "ones, such as Identities."
-            )
         joint = epoch.clusters["joint"].num_clusters
         day, night = (_shared(part, epoch, joint) for part in (epoch.day, epoch.night))
         (most_day, of_day), (most_night, of_night) = (

@@ -23,6 +23,8 @@ class IdentityClassifier(LossHead):
         layer: ``(C, D)``; empty before the first epoch.
     """
 
+    reads = ("joint",)
+
     def __init__(self, *, weight: Schedule = ((1, 1.0),)) -> None:
         super().__init__(weight=weight)
         self.layer = nn.Parameter(torch.empty(0, 0))

@@ -23,6 +23,7 @@ class IdentityText(LossHead):
     """
 
     stages = ("LearnIdentityPrompts",)
+    reads = ("joint",)
     texts: Tensor
 
     def __init__(self, *, weight: Schedule = ((1, 1.0),), smoothing: Share = 0.1) -> None:

@@ -39,7 +39,8 @@ class HybridContrast(LossHead):
     def from_config(cls, cfg: Any) -> Any:
         if "hard" not in [bank for bank, _ in cfg.MODEL.MEMORY.EXTRA_BANKS]:
             raise ValueError(
-                "HybridContrast needs a bank called 'hard'; set MODEL.MEMORY.EXTRA_BANKS (('hard', 'hardest_of_own'),)."
+                "HybridContrast needs a bank called 'hard'; set MODEL.MEMORY.EXTRA_BANKS "
+                "(('hard', 'hardest_of_own'),)."
             )
         return super().from_config(cfg)
 

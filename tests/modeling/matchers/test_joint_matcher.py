@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from head_world import part, world
+from head_world import world
 
 from dnreid_plugins.functional.types import Epoch
 from dnreid_plugins.labels.base import make_clusters
@@ -38,9 +38,3 @@ def test_most_shared_images_win_one_to_one() -> None:
 def test_an_empty_side_has_no_pair(day: list[int], night: list[int], joint: list[int]) -> None:
     found, _ = JointMatcher().match(epoch_of(day, night, joint))
     assert len(found.pairs()) == 0
-
-
-def test_without_joint_clusters_it_is_refused() -> None:
-    epoch = Epoch.of(part([0, 0], 0), part([0, 0], 2), number=1, last=1)
-    with pytest.raises(ValueError, match=r"got the clusters day, night; choose a LABELS\.SOURCE"):
-        JointMatcher().match(epoch)
