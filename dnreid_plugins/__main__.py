@@ -14,12 +14,11 @@ import sys
 USAGE = """\
 usage: python -m dnreid_plugins SCRIPT [ARGS...]       run a fast-reid script with the plug-ins in
        python -m dnreid_plugins -m MODULE [ARGS...]    the same for a module, as `python -m` does
-       python -m dnreid_plugins demo [KEY VALUE...]    train CIA on the embedded data, evaluate before and after
+       python -m dnreid_plugins demo [KEY VALUE...]    train on the embedded data, evaluate before and after
        python -m dnreid_plugins train [ARGS...]        train or evaluate, with fast-reid's command line
        python -m dnreid_plugins list KIND              what there is of methods, datasets, configs or backbones
        python -m dnreid_plugins doctor                 what is installed here and whether it fits\
 """
-DEMO = ["OUTPUT_DIR", "logs/demo", "DATALOADER.NUM_WORKERS", "1"]
 
 
 def main() -> None:
@@ -47,7 +46,7 @@ def main() -> None:
         from .cli import main as train
         from .runtime.shipped import config_path
 
-        train(["--config-file", str(config_path("CIA/dnmini")), *DEMO, *words[1:]])
+        train(["--config-file", str(config_path("DNMini/demo")), *words[1:]])
     elif words[0] == "list":
         load()
         from .engine.lists import text_of

@@ -29,7 +29,7 @@ from .runtime.devices import use_device
 from .runtime.files import write_atomically
 from .runtime.launch import launch
 from .runtime.logs import quiet_screen, setup_logs
-from .runtime.shipped import config_path, find_config
+from .runtime.shipped import EXAMPLE, config_path, find_config
 from .runtime.signals import Stopped
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> Any:
     if not words:
         sys.exit(
             "error: no config was named; give one and KEY VALUE pairs after it, such as --config-file "
-            f"{config_path('CIA/dnmini')} OUTPUT_DIR logs/first (`python -m dnreid_plugins list configs` names all)."
+            f"{config_path(EXAMPLE)} OUTPUT_DIR logs/first (`python -m dnreid_plugins list configs` names all)."
         )
     args = default_argument_parser().parse_args(words)
     with sentences():

@@ -11,19 +11,18 @@ import pytest
 from fastreid.config import CfgNode, get_cfg
 from fastreid.modeling.meta_arch import build_model
 
+from dnreid_plugins.engine import preflight
 from dnreid_plugins.engine.preflight.model import needs_clusters
 from dnreid_plugins.engine.solver.schedule import plan_from_config
-from dnreid_plugins.engine.stages.prompt_options import PromptStageOptions
 from dnreid_plugins.modeling.loss_heads import build_loss_heads
 from dnreid_plugins.runtime.config_files import merge_with_suggestions
-from dnreid_plugins.runtime.sections import construct
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(
     path
     for home in ("configs", "projects")
     for path in (ROOT / home).rglob("*.yml")
-    if path.name != "tables.yml" and not path.name.startswith("Base-")
+    if path.name != "tables.yml" and not path.name.startswith("Base-")  # what others are based on
 )
 
 
@@ -42,10 +41,12 @@ def test_there_are_configs() -> None:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_config_merges_and_its_parts_build(path: Path) -> None:
+def test_config_merges_passes_the_preflight_and_its_parts_build(path: Path) -> None:
     cfg = read(path)
     plan_from_config(cfg, iters_per_epoch=cfg.DATALOADER.ITERS_PER_EPOCH or 100)
-    construct(PromptStageOptions, cfg)
+    if cfg.MODEL.BACKBONE.NAME == "build_resnet_backbone" and not cfg.MODEL.BACKBONE.PRETRAIN_PATH:
+        cfg.MODEL.BACKBONE.PRETRAIN_PATH = __file__  # the user's weights: the one thing that they must name
+    preflight.check(cfg)
     if needs_clusters(cfg):
         heads = build_loss_heads(cfg)
         last = cfg.SOLVER.MAX_EPOCH

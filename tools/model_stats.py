@@ -8,7 +8,14 @@ from __future__ import annotations
 import argparse
 
 import dnreid_plugins  # noqa: F401
-from dnreid_plugins.report.model_stats import PAPER_BRIDGING, bridging_stats, table
+from dnreid_plugins.report.model_stats import prompted_clip_stats, table
+
+# Table 7 of "Bridging Day and Night", of the kind `layer_macs`: multiply-adds and parameters.
+PAPER_BRIDGING = {
+    "image encoder": (14.70e9, 85.65e6),
+    "text encoder": (1.94e9, 38.13e6),
+    "dynamic-bias net": (143.36e3, 0.139e6),
+}
 
 
 def main() -> None:
@@ -19,7 +26,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(256, 256), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--bias-hidden", type=int, default=80)
     args = parser.parse_args()
-    rows = bridging_stats(args.model, input_size=tuple(args.size), bias_hidden=args.bias_hidden)
+    rows = prompted_clip_stats(args.model, input_size=tuple(args.size), bias_hidden=args.bias_hidden)
     print(table(rows, PAPER_BRIDGING if args.model == "ViT-B-16" else None))
 
 

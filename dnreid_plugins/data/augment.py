@@ -54,8 +54,8 @@ class ChannelAugmentation:
 class ChannelExchange:
     """Replace an RGB image by one of its three channels, at equal odds, in all three channels.
 
-    The second day view of the field's unsupervised baselines and of CAJ (Ye et al., ICCV 2021). It works on the raw
-    image, before any normalisation, so that each channel keeps its own statistics.
+    The second day view of the field's baselines (Ye et al., ICCV 2021). It works on the raw image, before any
+    normalisation, so that each channel keeps its own statistics.
     """
 
     def __call__(self, image: Image.Image) -> Image.Image:
@@ -80,7 +80,7 @@ class NoiseErasing(T.RandomErasing):
     """Random erasing whose rectangle is filled with normal noise per pixel and channel.
 
     The noise has the mean and spread of the normalised image, so ``mean + std * normal`` in 0..255 (timm's
-    "pixel" mode, used by CLIP-ReID and the methods built on it).
+    "pixel" mode).
     """
 
     def __init__(self, p: float, mean: Sequence[float], std: Sequence[float]) -> None:

@@ -5,16 +5,39 @@ Sources: datasets-and-protocols of the field; DN-348 and DN-Wild (DN-ReID), RegD
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 IndexArray = npt.NDArray[np.int64]
-Removal = Literal["none", "same_id_same_camera"]
+Mask = npt.NDArray[np.bool_]
 Cmc = Literal["image", "identity"]
+
+
+class ImageLabels(NamedTuple):
+    """What a rule of removal sees of some images: identities ``(N,)`` int64 and cameras ``(N,)`` int64."""
+
+    ids: IndexArray
+    cams: IndexArray
+
+
+#: ``rule(query, gallery)`` -> ``(Q, G)``, True for the gallery images that a query does not see. A protocol prints
+#: the name of its rule.
+Removal = Callable[[ImageLabels, ImageLabels], Mask]
+
+
+def nothing(query: ImageLabels, gallery: ImageLabels) -> Mask:
+    """Every query sees the whole gallery."""
+    return np.zeros((len(query.ids), len(gallery.ids)), dtype=bool)
+
+
+def same_identity_and_camera(query: ImageLabels, gallery: ImageLabels) -> Mask:
+    """The rule of LLCM and of fast-reid's person data sets."""
+    same: Mask = (query.ids[:, None] == gallery.ids) & (query.cams[:, None] == gallery.cams)
+    return same
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +83,7 @@ class Protocol:
     Attributes:
         name: data set, and trial where there are several.
         directions: one or two search directions over the same ``test`` list.
-        removal: gallery entries that a query does not see: ``"none"``, or those of its own identity and
-            camera (LLCM, and fast-reid's person data sets).
+        removal: which gallery images a query does not see, see `Removal`.
         cmc: rank of the first correct image, or of the first correct *identity* (SYSU-MM01, LLCM).
         topk: ranks that are reported.
         repetitions: number of splits or galleries whose mean the field reports.
@@ -69,14 +91,14 @@ class Protocol:
 
     name: str
     directions: tuple[Direction, ...]
-    removal: Removal = "none"
+    removal: Removal = nothing
     cmc: Cmc = "image"
     topk: tuple[int, ...] = (1, 5, 10)
     repetitions: int = 1
 
     def __post_init__(self) -> None:
-        if self.removal not in ("none", "same_id_same_camera"):
-            raise ValueError(f"removal is {self.removal!r}; choose 'none' or 'same_id_same_camera'")
+        if not callable(self.removal):
+            raise ValueError(f"removal is {self.removal!r}; give a rule such as `nothing`, see `Removal`")
         if self.cmc not in ("image", "identity"):
             raise ValueError(f"cmc is {self.cmc!r}; choose 'image' or 'identity'")
         if not self.directions:
@@ -85,9 +107,10 @@ class Protocol:
     def __str__(self) -> str:
         sizes = ", ".join(
             f"{one.name} {one.query.size} queries, {one.gallery.size} in the gallery"
+            + (f" (mean of {len(one.galleries)} galleries)" if one.more_galleries else "")
             for one in self.directions
         )
-        removed = "nothing removed" if self.removal == "none" else "same identity and camera removed"
+        removed = f"{self.removal.__name__.replace('_', ' ')} removed"
         text = f"{self.name}: {sizes}; {removed}; {self.cmc}-level CMC at {', '.join(map(str, self.topk))}"
         return text + (f"; one of {self.repetitions} repetitions" if self.repetitions > 1 else "")
 

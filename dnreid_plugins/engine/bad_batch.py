@@ -137,13 +137,13 @@ def replay(content: dict[str, Any], device: str = "") -> list[HeadReport]:
     batch = on_device(content["batch"], next(model.parameters()).device)
     set_generator_state(content["generators"])
     losses = model(batch)
-    features = getattr(model, "last_features", None)
+    outputs = getattr(model, "last_outputs", None)
     parameters = [p for p in model.parameters() if p.requires_grad]
     reports = []
     for name, loss in losses.items():
         gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
         found: list[Tensor | None] = list(gradients)
         norms = torch.stack([g.float().norm() for g in found if g is not None] or [torch.zeros(())])
-        at_features = float("nan") if features is None else gradient_norm(loss, features)
+        at_features = float("nan") if outputs is None else gradient_norm(loss, outputs)
         reports.append(HeadReport(name, float(loss.detach()), at_features, float(norms.norm())))
     return reports

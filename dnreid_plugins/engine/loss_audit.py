@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,8 +29,8 @@ class LossAudit(HookBase):
         """Called by the trainer with the losses of each step while their graph is there."""
         if self.trainer.iter % self.period != 0:
             return
-        features = self.trainer.bare_model.last_features
-        norms = {name: gradient_norm(loss, features) for name, loss in losses.items()}
+        outputs = self.trainer.bare_model.last_outputs
+        norms = {name: gradient_norm(loss, outputs) for name, loss in losses.items()}
         total = sum(norms.values())
         scalars = {f"audit/{name}": norm for name, norm in norms.items()}
         scalars.update(
@@ -59,11 +60,12 @@ def batch_statistics(model: Any) -> dict[str, float]:
     return {key: value for key, value in figures.items() if math.isfinite(value)}
 
 
-def gradient_norm(loss: Tensor, features: Tensor) -> float:
-    """Norm of d loss / d features; 0 where the loss does not reach them."""
+def gradient_norm(loss: Tensor, outputs: Sequence[Tensor]) -> float:
+    """Norm of the gradient of ``loss`` at what the encoder gives, all together; 0 where it reaches none of them."""
     if not loss.requires_grad:
         return 0.0
-    (gradient,) = torch.autograd.grad(loss, features, retain_graph=True, allow_unused=True)
+    gradients = torch.autograd.grad(loss, list(outputs), retain_graph=True, allow_unused=True)
     # torch's types do not know that `allow_unused` gives None.
-    found: Tensor | None = gradient
-    return 0.0 if found is None else float(found.float().norm())
+    found: list[Tensor | None] = list(gradients)
+    norms = [float(gradient.float().norm()) for gradient in found if gradient is not None]
+    return math.hypot(*norms)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from ..data.items import domain_of
 from ..data.loaders import build_inference_loader
-from ..data.protocols import Direction, Protocol
+from ..data.protocols import Direction, Protocol, Removal, same_identity_and_camera
 from ..functional.types import Domain
 from ..runtime.agreement import computed_once
 from .extraction import extract_features
@@ -69,30 +70,27 @@ def score_protocol(
     options = options or ScoreOptions()
     ids = np.array([item[1] for item in items], dtype=np.int64)
     cams = np.array([item[2] for item in items], dtype=np.int64)
-    rule = cams if protocol.removal == "same_id_same_camera" else None
     logger.info("%s", protocol)
 
     def run(
-        direction: Direction, removal: npt.NDArray[np.int64] | None, options: ScoreOptions
+        direction: Direction, cams: npt.NDArray[np.int64], removal: Removal, options: ScoreOptions
     ) -> dict[str, float]:
         def side(index: npt.NDArray[np.int64]) -> Side:
-            return Side(features[index], ids[index], None if removal is None else removal[index])
+            return Side(features[index], ids[index], cams[index])
 
+        rank = partial(score, options=options, removal=removal, topk=protocol.topk, cmc=protocol.cmc)
         query = side(direction.query)
-        return averaged(
-            [
-                score(query, side(gallery), options=options, topk=protocol.topk, cmc=protocol.cmc)
-                for gallery in direction.galleries
-            ]
-        )
+        return averaged([rank(query, side(gallery)) for gallery in direction.galleries])
 
-    results: Results = OrderedDict((one.name, run(one, rule, options)) for one in protocol.directions)
+    results: Results = OrderedDict(
+        (one.name, run(one, cams, protocol.removal, options)) for one in protocol.directions
+    )
     if within_domain:
         # "same identity and camera" with the place as the camera removes exactly the image itself; re-ranking
         # and query expansion would see it twice, so they stay off here
         place, plain = np.arange(len(items)), ScoreOptions(metric=options.metric)
         for direction in within_domain_directions(items, protocol):
-            results[direction.name] = run(direction, place, plain)
+            results[direction.name] = run(direction, place, same_identity_and_camera, plain)
     return results
 
 
@@ -107,14 +105,18 @@ def averaged(scores: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def within_domain_directions(items: Sequence[tuple[Any, ...]], protocol: Protocol) -> list[Direction]:
-    """D2D and N2N: the queries of each domain among the gallery images of the same domain."""
+    """D2D and N2N: the queries of each domain among the gallery images of the same domain, where there are both."""
     domains = np.array([domain_of(item) for item in items])
     queries = np.unique(np.concatenate([one.query for one in protocol.directions]))
     gallery = np.unique(np.concatenate([part for one in protocol.directions for part in one.galleries]))
-    return [
-        Direction(name, queries[domains[queries] == domain], gallery[domains[gallery] == domain])
-        for name, domain in (("D2D", Domain.DAY), ("N2N", Domain.NIGHT))
-    ]
+    found = []
+    for name, domain in (("D2D", Domain.DAY), ("N2N", Domain.NIGHT)):
+        own = [part[domains[part] == domain] for part in (queries, gallery)]
+        if all(part.size for part in own):
+            found.append(Direction(name, *own))
+        else:
+            logger.info("%s has no %s: %d queries, %d in the gallery.", protocol.name, name, *map(len, own))
+    return found
 
 
 def evaluation_set(dataset: Any) -> tuple[list[tuple[Any, ...]], Protocol]:
@@ -132,4 +134,4 @@ def evaluation_set(dataset: Any) -> tuple[list[tuple[Any, ...]], Protocol]:
         return list(dataset.test), dataset.protocol
     query, gallery = list(dataset.query), list(dataset.gallery)
     direction = Direction("Q2G", np.arange(len(query)), len(query) + np.arange(len(gallery)))
-    return query + gallery, Protocol(name, (direction,), removal="same_id_same_camera")
+    return query + gallery, Protocol(name, (direction,), removal=same_identity_and_camera)

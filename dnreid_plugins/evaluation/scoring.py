@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data.protocols import ImageLabels, Mask, Removal, nothing, same_identity_and_camera
 from ..functional.ranking.metrics import rank_distances, rank_metrics, summarize
 from ..functional.ranking.rerank import jaccard_distances
 from ..functional.ranking.roc import true_positive_rates
@@ -50,7 +51,7 @@ class ScoreOptions:
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """Queries or gallery: features ``(N, D)``, identities ``(N,)``, cameras ``(N,)`` or None = no camera rule."""
+    """Queries or gallery: features ``(N, D)``, identities ``(N,)``, cameras ``(N,)`` or None = nothing is removed."""
 
     features: Tensor
     ids: Ids
@@ -62,6 +63,7 @@ def score(
     gallery: Side,
     *,
     options: ScoreOptions,
+    removal: Removal = same_identity_and_camera,
     topk: Sequence[int] = (1, 5, 10),
     cmc: Literal["image", "identity"] = "image",
 ) -> dict[str, float]:
@@ -76,27 +78,27 @@ def score(
     """
     check_features(torch.cat([query.features[:_BLOCK], gallery.features[:_BLOCK]]))
     left, right = _prepared(query.features, gallery.features, options)
+    remove = _removed(query, gallery, removal)
     if options.rerank is None:
-        result = rank_metrics(
-            left,
-            right,
-            query.ids,
-            gallery.ids,
-            query.cams,
-            gallery.cams,
-            topk=topk,
-            metric=options.metric,
-            cmc=cmc,
-        )
+        ids = query.ids, gallery.ids
+        result = rank_metrics(left, right, *ids, topk=topk, metric=options.metric, remove=remove, cmc=cmc)
         blocks = _distance_blocks(left, right, options.metric)
     else:
         distances = _reranked(left, right, options)
-        ranks = rank_distances(distances, query.ids, gallery.ids, query.cams, gallery.cams, cmc=cmc)
+        ranks = rank_distances(distances, query.ids, gallery.ids, remove=remove, cmc=cmc)
         result = summarize(ranks, topk=topk)
         blocks = iter([distances])
     if options.roc:
-        result.update(true_positive_rates(blocks, query.ids, gallery.ids, query.cams, gallery.cams))
+        result.update(true_positive_rates(blocks, query.ids, gallery.ids, remove=remove))
     return _reported(result)
+
+
+def _removed(query: Side, gallery: Side, removal: Removal) -> Callable[[Ids], Mask] | None:
+    """From query rows to the gallery images that they do not see; None where every query sees all."""
+    if removal is nothing or query.cams is None or gallery.cams is None:
+        return None
+    ids, cams, seen = query.ids, query.cams, ImageLabels(gallery.ids, gallery.cams)
+    return lambda rows: removal(ImageLabels(ids[rows], cams[rows]), seen)
 
 
 def check_features(features: Tensor) -> None:

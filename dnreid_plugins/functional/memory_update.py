@@ -14,7 +14,13 @@ UpdatePolicy = Literal["sequential", "mean", "hardest"]
 
 @torch.no_grad()
 def updated_rows(
-    rows: Tensor, features: Tensor, targets: Tensor, *, momentum: float, policy: UpdatePolicy = "sequential"
+    rows: Tensor,
+    features: Tensor,
+    targets: Tensor,
+    *,
+    momentum: float,
+    policy: UpdatePolicy = "sequential",
+    judge: Tensor | None = None,
 ) -> Tensor:
     """Memory rows after one batch: ``row <- norm(momentum * row + (1 - momentum) * instance)``.
 
@@ -32,6 +38,7 @@ def updated_rows(
         targets: ``(B,)`` int64 in ``-1 .. C-1``; -1 is ignored; repeats are the normal case.
         momentum: share of the old row, in ``[0, 1]``; 1 changes nothing, 0 forgets the old row.
         policy: see above.
+        judge: ``(C, D)`` rows by which ``hardest`` chooses; None = ``rows``.
 
     Returns:
         New ``(C, D)`` unit rows in the dtype of ``rows``, whose storage is not shared. Rows of clusters
@@ -54,7 +61,8 @@ def updated_rows(
         clusters, means = cluster_means(features, targets)
         return _blend(result, clusters, means, momentum)
     if policy == "hardest":
-        similarity = (features * rows[targets].to(features.dtype)).sum(dim=1)
+        chosen_by = rows if judge is None else judge
+        similarity = (features * chosen_by[targets].to(features.dtype)).sum(dim=1)
         hardest = _first_of_each_cluster(targets, similarity)
         return _blend(result, targets[hardest], features[hardest], momentum)
     turn = _turn_within_cluster(targets)

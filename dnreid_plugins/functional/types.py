@@ -65,7 +65,7 @@ class Clusters:
 class Assignment:
     """Which day cluster goes with which night cluster. Partial coverage is normal; either side may be empty.
 
-    The two maps are inverses of each other for a one-to-one matcher; a many-to-one matcher (PGM) covers
+    The two maps are inverses of each other for a one-to-one matcher; a many-to-one matcher covers
     the larger side by repetition, so ``day_to_night`` and ``night_to_day`` may then name different pairs.
 
     Attributes:

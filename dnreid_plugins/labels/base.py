@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,9 @@ class NothingClusteredError(RuntimeError):
 
 class LabelSource(ABC):
     """Features of all training images -> clusters by name, ``"day"`` and ``"night"`` among them."""
+
+    #: Names of the clusters that it makes beside these two.
+    makes: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def __call__(self, features: Tensor, images: TrainImages, *, epoch: int) -> dict[str, Clusters]:
@@ -51,6 +55,8 @@ class Refiner(ABC):
 
     #: First epoch in which it works, from 1; a key of every refiner's section.
     start: int = 1
+    #: Names of the clusters that it adds.
+    makes: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def __call__(self, epoch: Epoch, features: Tensor, images: TrainImages) -> Epoch:

@@ -42,6 +42,11 @@ class Labels:
         self.source = source
         self.refiners = tuple(refiners)
 
+    def makes(self) -> set[str]:
+        """Names of all clusters of the first epoch on."""
+        added = [name for one in self.refiners if one.start == 1 for name in one.makes]
+        return {"day", "night", *self.source.makes, *added}
+
     def __call__(self, features: Tensor, images: TrainImages, *, number: int, last: int) -> Epoch:
         """The epoch ``number`` (from 1) of ``last``; ``features`` ``(N, D)`` unit rows in canonical order."""
         epoch = Epoch(number, last, self.source(features, images, epoch=number))

@@ -15,6 +15,8 @@ from .base import LABEL_SOURCE_REGISTRY, LabelSource, TrainImages, make_clusters
 class Identities(LabelSource):
     """Each domain's clusters are its identities, and the clusters called "joint" those of both domains together."""
 
+    makes = ("joint",)
+
     def __call__(self, features: Tensor, images: TrainImages, *, epoch: int) -> dict[str, Clusters]:
         self.check(images)
         ids = torch.as_tensor(images.true_ids)

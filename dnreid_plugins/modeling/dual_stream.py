@@ -56,7 +56,7 @@ class DualStream(nn.Module):
     Args:
         backbone: any module that maps images ``(B, 3, H, W)`` to a feature map.
         modules: names of sub-modules as in ``backbone.named_modules()``, e.g. ``("conv1", "layer1")``.
-            Children of a named ``nn.Sequential`` or ``nn.ModuleList`` (AGW's non-local blocks, ``NL_2``) are
+            Children of a named ``nn.Sequential`` or ``nn.ModuleList`` (the non-local blocks of a ResNet, ``NL_2``) are
             copied one by one, since some backbones index it.
         freeze_shared_statistics: shared batch-norm layers keep using the running statistics they have
             (their scale and shift still train).

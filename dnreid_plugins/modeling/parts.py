@@ -56,6 +56,8 @@ class Part(nn.Module):
 
     #: Stages (`engine.stages`) that must be over before the first epoch.
     stages: ClassVar[tuple[str, ...]] = ()
+    #: Names of clusters beside ``"day"`` and ``"night"`` that it reads; a label source or a refiner must make them.
+    reads: ClassVar[tuple[str, ...]] = ()
     #: `begin_epoch` sets the parameters anew, so the optimizer forgets what it knew of them.
     fresh_each_epoch: ClassVar[bool] = False
 

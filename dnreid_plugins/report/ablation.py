@@ -33,8 +33,8 @@ METRICS = ("Rank-1", "mAP")
 class Row:
     """One row: its printed name, config below the project folder, overrides and the paper's figures.
 
-    ``reuse``: another row of the table, given as its config, whose finished stage 1 of the same seed is taken where
-    it is there already. Stage 1 being the same computation, the row's result does not depend on that.
+    ``reuse``: another row of the table, given as its config, whose finished stages of the same seed are taken where
+    they are there already. A stage being the same computation, the row's result does not depend on that.
     """
 
     name: str

@@ -2,8 +2,7 @@
 
 Two counts of the arithmetic stand side by side, because published tables mix them: `macs` is everything
 (matrix products, convolutions, attention), `layer_macs` only what a per-layer counter sees, the plain linear
-and convolution layers: attention's own projections and products are missing there. The table of "Bridging Day
-and Night" is of the second kind.
+and convolution layers: attention's own projections and products are missing there.
 """
 
 from __future__ import annotations
@@ -16,13 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-
-# Table 7 of the paper: multiply-adds and parameters.
-PAPER_BRIDGING = {
-    "image encoder": (14.70e9, 85.65e6),
-    "text encoder": (1.94e9, 38.13e6),
-    "dynamic-bias net": (143.36e3, 0.139e6),
-}
 
 
 @dataclass(frozen=True)
@@ -81,10 +73,10 @@ def count(
     return ModuleStats(name, sum(sizes.values()), counted, counter.get_total_flops() // 2, layer_macs)
 
 
-def bridging_stats(
+def prompted_clip_stats(
     model: str = "ViT-B-16", *, input_size: tuple[int, int] = (256, 256), bias_hidden: int = 80
 ) -> list[ModuleStats]:
-    """Image tower, text tower (77 tokens and cut), bias net of "Bridging Day and Night", random weights."""
+    """Image tower, text tower (77 tokens and cut) and bias net of a CLIP with learned prompts, random weights."""
     from ..modeling.clip.image_tower import ClipVitBackbone
     from ..modeling.clip.prompts import PromptLearner
     from ..modeling.clip.text_tower import ClipTextTower

@@ -8,6 +8,8 @@ from pathlib import Path
 from .config_files import ConfigError, nearest
 
 PACKAGE = Path(__file__).resolve().parents[1]
+#: A config that runs as it stands.
+EXAMPLE = "DNMini/base"
 #: Of these two the first that holds ``configs``; ``setup.py`` fills the folder of the wheel.
 HOMES = (PACKAGE / "_configs", PACKAGE.parent)
 
@@ -24,7 +26,7 @@ def find_config(name: str | Path) -> Path:
 
 
 def config_path(name: str, *, named_as: str = "") -> Path:
-    """The file of a shipped config by its name, such as ``"CIA/dnmini"``; ``named_as``: what the user wrote.
+    """The file of a shipped config by its name, such as `EXAMPLE`; ``named_as``: what the user wrote.
 
     Raises:
         ConfigError: there is none of that name.
@@ -36,7 +38,7 @@ def config_path(name: str, *, named_as: str = "") -> Path:
     hint = (
         f"did you mean {guess}?"
         if guess
-        else "correct --config-file, or name a shipped one such as CIA/dnmini."
+        else f"correct --config-file, or name a shipped one such as {EXAMPLE}."
     )
     raise ConfigError(f"There is no config file {named_as or name}; {hint}")
 
@@ -47,7 +49,7 @@ def config_names() -> list[str]:
 
 
 def _configs() -> dict[str, Path]:
-    """``{"CIA/dnmini": .../projects/CIA/configs/dnmini.yml, "DNMini/base": .../configs/DNMini/base.yml, ...}``"""
+    """By name: ``"<system>/dnmini"`` is ``projects/<system>/configs/dnmini.yml``, `EXAMPLE` stands in ``configs``."""
     home = next((home for home in HOMES if (home / "configs").is_dir()), PACKAGE)
     paths = [*(home / "configs").rglob("*.yml"), *(home / "projects").glob("*/configs/**/*.yml")]
     named = {_short_name(path.relative_to(home).with_suffix("")): path for path in paths}

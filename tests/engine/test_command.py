@@ -93,9 +93,13 @@ def test_the_demo_is_the_command_line_on_the_shipped_config(monkeypatch: pytest.
     seen: list[list[str]] = []
     monkeypatch.setattr(cli, "main", seen.append)
     start(monkeypatch, "demo", "SEED", "3")
-    assert seen == [
-        ["--config-file", str(ROOT / "projects/CIA/configs/dnmini.yml"), *command.DEMO, "SEED", "3"]
-    ]
+    assert seen == [["--config-file", str(ROOT / "configs/DNMini/demo.yml"), "SEED", "3"]]
+    demo, cia = (
+        CfgNode.load_yaml_with_base(str(path))
+        for path in (seen[0][1], ROOT / "projects/CIA/configs/dnmini.yml")
+    )
+    workers = {**cia["DATALOADER"], "NUM_WORKERS": 1}
+    assert demo == {**cia, "OUTPUT_DIR": "logs/demo", "DATALOADER": workers}
     assert "-m dnreid_plugins demo" in (ROOT / "Makefile").read_text()
 
 

@@ -40,7 +40,7 @@ def test_a_path_as_given_comes_before_a_shipped_config(
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("CIA/dnmimi", "did you mean CIA/dnmini?"), ("/", "such as CIA/dnmini"), ("a\0b", "--config-file")],
+    [("CIA/dnmimi", "did you mean CIA/dnmini?"), ("/", "such as DNMini/base"), ("a\0b", "--config-file")],
 )
 def test_a_config_that_is_not_there_is_one_sentence(name: str, hint: str) -> None:
     with pytest.raises(ConfigError, match="There is no config file") as caught:

@@ -11,7 +11,14 @@ from fastreid.evaluation.rank import evaluate_rank
 from fastreid.utils.compute_dist import build_dist
 
 from dnreid_plugins.data.loaders import build_inference_loader
-from dnreid_plugins.data.protocols import Direction, Protocol, dn348_protocol, dnwild_protocol
+from dnreid_plugins.data.protocols import (
+    Direction,
+    Protocol,
+    dn348_protocol,
+    dnwild_protocol,
+    nothing,
+    same_identity_and_camera,
+)
 from dnreid_plugins.evaluation.evaluator import evaluate, score_protocol, within_domain_directions
 from dnreid_plugins.evaluation.extraction import extract_features
 
@@ -80,7 +87,7 @@ def test_a_camera_rule_removes_and_none_does_not(items) -> None:
     direction = Direction("ALL", everything, everything)
     free, ruled = (
         score_protocol(features, items, Protocol("x", (direction,), removal=removal))["ALL"]
-        for removal in ("none", "same_id_same_camera")
+        for removal in (nothing, same_identity_and_camera)
     )
     assert free["Rank-1"] == 100.0 and ruled["Rank-1"] < 100.0
 

@@ -45,8 +45,8 @@ def test_empty_parts_and_unknown_rules_are_refused() -> None:
     with pytest.raises(ValueError, match="query of direction N2D"):
         both_directions("x", DOMAINS, is_query=[True, False, True, False, False])
     direction = Direction("D2N", np.array([0]), np.array([1]))
-    with pytest.raises(ValueError, match="removal is 'camera'"):
-        Protocol("x", (direction,), removal="camera")
+    with pytest.raises(ValueError, match="removal is 'camera'; give a rule such as `nothing`"):
+        Protocol("x", (direction,), removal="camera")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="cmc is 'id'"):
         Protocol("x", (direction,), cmc="id")
     with pytest.raises(ValueError, match="no direction; give"):

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from dnreid_plugins.functional.ranking.roc import true_positive_rates
 
 
-def naive(distances, query_ids, gallery_ids, query_cams, gallery_cams, rate: float) -> float:
+def naive(distances, query_ids, gallery_ids, removed, rate: float) -> float:
     same = query_ids[:, None] == gallery_ids[None, :]
-    true = np.sort(distances[same & (query_cams[:, None] != gallery_cams[None, :])])
-    false = np.sort(distances[~same])
+    true = np.sort(distances[same & ~removed])
+    false = np.sort(distances[~same & ~removed])
     best = 0.0
     for threshold in np.unique(distances):  # accepted: distance < threshold
         if (false < threshold).sum() <= rate * false.size:
@@ -31,14 +31,14 @@ def test_equal_to_trying_every_threshold(seed: int, queries: int, gallery: int, 
         np.concatenate([[0, 1], rng.integers(0, 3, queries - 2)]),
         np.concatenate([[0, 1], rng.integers(0, 3, gallery - 2)]),
     )
-    cams = np.zeros(queries, dtype=int), rng.integers(0, 2, gallery)
-    cams[1][0] = 1
+    removed = rng.random((queries, gallery)) < 0.3
+    removed[0, :2] = False
     rates = (0.05, 0.3, 0.5)
     for block in (1, 4, queries):
         blocks = (distances[start : start + block] for start in range(0, queries, block))
-        result = true_positive_rates(blocks, *ids, *cams, rates=rates)
+        result = true_positive_rates(blocks, *ids, remove=removed.__getitem__, rates=rates)
         for rate in rates:
-            expected = naive(distances, *ids, *cams, rate)
+            expected = naive(distances, *ids, removed, rate)
             assert result[f"TPR@FPR={rate:.0e}"] == pytest.approx(expected)
 
 

@@ -75,7 +75,7 @@ def test_every_loss_head_trains_in_half_precision(
     for name, value in got[0].items():
         assert float(value) == pytest.approx(float(expected[0][name]), rel=0.05, abs=0.02), name
     assert all(p.dtype == torch.float32 for p in half.bare_model.parameters())
-    assert half.bare_model.last_features.dtype == getattr(torch, dtype)
+    assert half.bare_model.last_outputs[0].dtype == getattr(torch, dtype)
     for domain in (0, 1):
         assert half.bare_model.parts.memory.rows(domain).dtype == torch.float32
 

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 import dnreid_plugins  # noqa: F401
-from dnreid_plugins.report.model_stats import PAPER_BRIDGING, bridging_stats, count, table
+from dnreid_plugins.report.model_stats import count, prompted_clip_stats, table
+from tools.model_stats import PAPER_BRIDGING
 
 
 def test_linear_and_convolution_are_exact() -> None:
@@ -28,7 +29,7 @@ def test_attention_is_counted_in_full_but_not_layer_by_layer() -> None:
 
 def test_vit_b_16_matches_the_papers_table() -> None:
     """The paper's numbers are those of a per-layer counter: attention is not in them."""
-    rows = {row.name: row for row in bridging_stats()}
+    rows = {row.name: row for row in prompted_clip_stats()}
     for name, (macs, parameters) in PAPER_BRIDGING.items():
         assert abs(rows[name].layer_macs / macs - 1) < 0.002
         assert abs(rows[name].layer_parameters / parameters - 1) < (0.04 if "bias" in name else 0.001)

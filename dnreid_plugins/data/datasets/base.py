@@ -115,11 +115,12 @@ class CrossDomainDataset(ImageDataset):
         ]
         self._train = canonical([*(self._train or []), *extra])
 
-    def train_item(self, path: str, identity: int | str, domain: Domain) -> DomainItem:
-        """A training item: identity and camera carry the data set's name, as in fast-reid."""
-        return DomainItem(
-            path, f"{self.dataset_name}_{identity}", f"{self.dataset_name}_{int(domain)}", domain
-        )
+    def train_item(
+        self, path: str, identity: int | str, domain: Domain, camera: int | None = None
+    ) -> DomainItem:
+        """A training item: identity and camera (None: one per domain) carry the data set's name, as in fast-reid."""
+        camera = int(domain) if camera is None else camera
+        return DomainItem(path, f"{self.dataset_name}_{identity}", f"{self.dataset_name}_{camera}", domain)
 
     def _half(self, part: str) -> list[DomainItem]:
         test, protocol = self._load_test()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import math
 import os
 import re
@@ -18,18 +17,11 @@ from fastreid.modeling.heads import REID_HEADS_REGISTRY
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 
 from ...config import objections
-from ...labels import build_labels
 from ...modeling.backbone import build_backbone, weight_path
 from ...modeling.dual_stream import DualStream
 from ...modeling.loss_heads import LOSS_HEAD_REGISTRY
-from ...modeling.meta_arch import build_parts
-from ...modeling.teachers import TeacherOptions
 from ...runtime.config_files import nearest
-from ...runtime.sections import construct
-from ..stages import STAGE_REGISTRY
-from .architectures import ARCHITECTURE_CHECKS, Check
-
-logger = logging.getLogger(__name__)
+from .architectures import Check
 
 NORMS = ("BN", "syncBN", "GhostBN", "FrozenBN", "GN")
 
@@ -82,7 +74,7 @@ def unknown_name(key: str, name: str, known: Sequence[str]) -> str:
     return f"{key} has {name!r}, which is not known; {hint}known are {', '.join(known)}."
 
 
-def _losses(cfg: CfgNode) -> str | None:
+def losses_objection(cfg: CfgNode) -> str | None:
     """fast-reid trains on without a loss whose name it does not know."""
     arch = cfg.MODEL.META_ARCHITECTURE
     names = tuple(cfg.MODEL.LOSSES.NAME)
@@ -230,33 +222,6 @@ def _dual_stream(cfg: CfgNode) -> str | None:
     return None
 
 
-def _parts(cfg: CfgNode) -> str | None:
-    """Parts, label source and refiners check their own sections when they are built, and building them is cheap."""
-    if not needs_clusters(cfg) or _losses(cfg) is not None:
-        return None
-    try:
-        parts = build_parts(cfg)
-        build_labels(cfg)
-        construct(TeacherOptions, cfg)
-        for stage in parts.stages():
-            STAGE_REGISTRY.get(stage).check(cfg)
-    except ValueError as error:
-        return str(error)
-    for name, head in parts.heads():
-        # A run that was shortened for a try is no mistake, but nobody should take it for the whole method.
-        if head.first_epoch > cfg.SOLVER.MAX_EPOCH:
-            text = (
-                "The loss %s begins at epoch %d, after the last one: with SOLVER.MAX_EPOCH %d it never acts."
-            )
-            logger.warning(text, name, head.first_epoch, cfg.SOLVER.MAX_EPOCH)
-    if cfg.CLUSTER.FEATURE == "before" and cfg.MODEL.HEADS.EMBEDDING_DIM > 0:
-        return (
-            f"CLUSTER.FEATURE is 'before' with MODEL.HEADS.EMBEDDING_DIM {cfg.MODEL.HEADS.EMBEDDING_DIM}: prototypes "
-            "and neck features would differ in length; set it 'after'."
-        )
-    return None
-
-
 def _own_keys(cfg: CfgNode) -> str | None:
     return "\n".join(objections(cfg)) or None
 
@@ -271,4 +236,3 @@ MODEL_CHECKS: tuple[Check, ...] = (
     _image_size,
     _pixels,
 )
-MODEL_TRAINING_CHECKS: tuple[Check, ...] = (_losses, _pretrained, *ARCHITECTURE_CHECKS, _parts, _dual_stream)

@@ -22,6 +22,7 @@ from ...runtime.config_files import ConfigError, merge_with_suggestions
 from ..solver.optimizer import optimizer_class
 from ..solver.schedule import plan_from_config
 from .model import MODEL_CHECKS, MODEL_TRAINING_CHECKS, Check, needs_clusters, unknown_name
+from .parts import parts_objection
 
 __all__ = ["check", "check_supervised_data", "merge_with_suggestions"]
 
@@ -142,6 +143,7 @@ EVALUATION_CHECKS: tuple[Check, ...] = (
 )
 TRAINING_CHECKS: tuple[Check, ...] = (
     *MODEL_TRAINING_CHECKS,
+    parts_objection,
     _batch,
     _periods,
     _freezing,

@@ -40,8 +40,8 @@ def jaccard_graph(
         k2: rows averaged by the local query expansion, itself included; 1 = none; at most k1 are there.
         radius: in [0, 1); a pair without a common neighbour is exactly 1 apart and never kept.
         domains: ``(N,)`` integers. The query expansion then averages the neighbours of each domain apart and
-            takes the mean of these averages, over the domains that are among the k2 (joint clustering of
-            PCA and PCLHD); otherwise the larger domain would outvote the smaller one.
+            takes the mean of these averages, over the domains that are among the k2 (the field's joint
+            clustering); otherwise the larger domain would outvote the smaller one.
         knn: a k-NN table to use instead of searching, at least ``min(k1, N)`` wide.
         progress: see :func:`knn_table`.
 

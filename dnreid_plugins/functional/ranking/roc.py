@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,8 @@ def true_positive_rates(
     blocks: Iterable[npt.NDArray[np.float32]],
     query_ids: npt.NDArray[np.int64],
     gallery_ids: npt.NDArray[np.int64],
-    query_cams: npt.NDArray[np.int64] | None = None,
-    gallery_cams: npt.NDArray[np.int64] | None = None,
     *,
+    remove: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]] | None = None,
     rates: Sequence[float] = FALSE_POSITIVE_RATES,
 ) -> dict[str, float]:
     """``TPR@FPR=<rate>`` in percent: true pairs closer than all but ``rate`` of the false pairs.
@@ -27,26 +26,25 @@ def true_positive_rates(
     Args:
         blocks: distances of consecutive queries, ``(b, G)`` each, ``Q`` rows in all.
         query_ids, gallery_ids: ``(Q,)`` and ``(G,)``.
-        query_cams, gallery_cams: with cameras, pairs of the same identity and camera do not count.
+        remove: from query rows ``(b,)`` to the pairs ``(b, G)`` that do not count.
         rates: false positive rates in (0, 1).
 
     Raises:
         ValueError: there is no true or no false pair.
     """
-    total_false = len(query_ids) * len(gallery_ids) - _same_pairs(query_ids, gallery_ids)
-    keep = int(max(rates) * total_false) + 1
+    keep = int(max(rates) * len(query_ids) * len(gallery_ids)) + 1
     true_parts: list[npt.NDArray[np.float32]] = []
     false = np.empty(0, dtype=np.float32)
-    start = 0
+    start = total_false = 0
     for distances in blocks:
-        rows = slice(start, start + len(distances))
-        start = rows.stop
+        rows = np.arange(start, start + len(distances))
+        start += len(distances)
         same = query_ids[rows, None] == gallery_ids[None, :]
-        true = same
-        if query_cams is not None and gallery_cams is not None:
-            true = same & (query_cams[rows, None] != gallery_cams[None, :])
-        true_parts.append(distances[true])
-        false = np.concatenate([false, distances[~same]])
+        counts = np.ones_like(same) if remove is None else ~remove(rows)
+        true_parts.append(distances[same & counts])
+        wrong = distances[~same & counts]
+        total_false += len(wrong)
+        false = np.concatenate([false, wrong])
         if len(false) > keep:
             false = np.partition(false, keep - 1)[:keep]
     genuine = np.concatenate(true_parts) if true_parts else np.empty(0, dtype=np.float32)
@@ -60,9 +58,3 @@ def true_positive_rates(
         f"TPR@FPR={rate:.0e}": 100.0 * float((genuine < false[int(rate * total_false)]).mean())
         for rate in rates
     }
-
-
-def _same_pairs(query_ids: npt.NDArray[np.int64], gallery_ids: npt.NDArray[np.int64]) -> int:
-    names, counts = np.unique(gallery_ids, return_counts=True)
-    place = np.searchsorted(names, query_ids).clip(max=len(names) - 1)
-    return int(counts[place][names[place] == query_ids].sum())

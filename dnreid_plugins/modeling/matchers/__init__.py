@@ -2,6 +2,7 @@
 
 from .base import MATCHER_REGISTRY, Matcher
 from .dictionary import DictionaryMatcher
+from .joint import JointMatcher
 from .mutual import MutualNeighbours
 from .pair_count import PairCountMatcher
 from .progressive import ProgressiveMatcher
@@ -9,6 +10,7 @@ from .progressive import ProgressiveMatcher
 __all__ = [
     "MATCHER_REGISTRY",
     "DictionaryMatcher",
+    "JointMatcher",
     "Matcher",
     "MutualNeighbours",
     "PairCountMatcher",

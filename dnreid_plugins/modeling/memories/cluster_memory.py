@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,8 @@ from ..batch import BatchFeatures
 from ..parts import Part, Parts
 
 OWN = "own"
+#: An extra bank's rule: the image that is least similar to the row of the bank "own" moves the row.
+HARDEST_OF_OWN = "hardest_of_own"
 
 
 @configured("MODEL.MEMORY")
@@ -31,7 +33,7 @@ class ClusterMemory(Part):
         outlier_rows: Features of outliers become rows of their own that are never updated (T-list of the projects'
             README); `num_clusters` does not count them.
         extra_banks: Further banks beside "own", as (name, update) pairs: the same rows at an epoch's start, moved by
-            another rule.
+            another rule; "hardest_of_own" takes the image that is hardest for the bank "own" (hybrid memories).
         plain_views_only: Only the plain view of an image (view 0) moves rows.
 
     Raises:
@@ -51,16 +53,17 @@ class ClusterMemory(Part):
         self.momentum = momentum
         self.outlier_rows = outlier_rows
         self.plain_views_only = plain_views_only
-        self.policies: dict[str, UpdatePolicy] = {OWN: update}
+        self.policies: dict[str, str] = {OWN: update}
+        rules = (*get_args(UpdatePolicy), HARDEST_OF_OWN)
         for pair in extra_banks:
             name, policy = pair if isinstance(pair, (list, tuple)) and len(pair) == 2 else ("", "")
             fresh = isinstance(name, str) and name.isidentifier() and name not in self.policies
-            if not fresh or policy not in get_args(UpdatePolicy):
+            if not fresh or policy not in rules:
                 raise ValueError(
                     f"MODEL.MEMORY.EXTRA_BANKS is {tuple(extra_banks)!r}; it holds (name, update) pairs, each name "
-                    f"once and not {OWN!r}, each update one of {get_args(UpdatePolicy)}."
+                    f"once and not {OWN!r}, each update one of {rules}."
                 )
-            self.policies[name] = policy  # type: ignore[assignment]
+            self.policies[name] = policy
         self._counts: dict[str, int] = {}
         for bank in self.policies:
             for domain in Domain:
@@ -126,11 +129,26 @@ class ClusterMemory(Part):
         count = self._counts.get(_word(name), 0)
         if count == 0 or not bool(known.any()):
             return
-        for bank, policy in self.policies.items():
-            rows = self.rows(name, bank)
+        own = self.rows(name)[:count].clone()
+        for bank, rule in self.policies.items():
+            rows, hybrid = self.rows(name, bank), rule == HARDEST_OF_OWN
+            policy: Any = "hardest" if hybrid else rule
             rows[:count] = updated_rows(
-                rows[:count], features[known].to(rows), targets[known], momentum=self.momentum, policy=policy
+                rows[:count],
+                features[known].to(rows),
+                targets[known],
+                momentum=self.momentum,
+                policy=policy,
+                judge=own if hybrid else None,
             )
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Take over banks of other names than day and night, too: those of a checkpoint's own epoch."""
+        for key in state_dict:
+            name = key.removeprefix(prefix)
+            if key.startswith(prefix) and name not in self._buffers:
+                self.register_buffer(name, torch.empty(0, 0, device=self.rows(Domain.DAY).device))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _store(self, name: str, rows: Tensor) -> None:
         device = self.rows(Domain.DAY).device

@@ -32,8 +32,9 @@ class CrossDomainBaseline(nn.Module):
     In eval mode ``model(batch)`` returns features ``(B, D)`` as fast-reid's own architectures do; a model with
     two streams refuses a batch without ``domains`` unless ``assume_domain`` says what it is. In train mode it
     returns ``{"loss_<head>": scalar}``, each already weighted, and keeps the batch's detached features in
-    `last_batch` for the memory update and the features themselves in `last_features` for the loss audit. With
-    several processes all of these, losses included, are those of the global batch, and equal in every process.
+    `last_batch` for the memory update and what the losses are made of (features after and before the neck, extras)
+    in `last_outputs` for the loss audit. With several processes all of these, losses included, are those of the
+    global batch, and equal in every process.
 
     Args:
         backbone, heads: as fast-reid builds them.
@@ -77,7 +78,7 @@ class CrossDomainBaseline(nn.Module):
         self.shared_bn = shared_bn
         self.assume_domain = Domain.named(assume_domain) if assume_domain else None
         self.last_batch: BatchFeatures | None = None
-        self.last_features: Tensor | None = None
+        self.last_outputs: tuple[Tensor, ...] = ()
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(1, -1, 1, 1), persistent=False)
         self.parts = parts
@@ -129,7 +130,8 @@ class CrossDomainBaseline(nn.Module):
             extra={name: outputs[name] for name in getattr(self.heads, "extras", ())},
         )
         features = gather_batch(own)
-        self.last_features = features.features
+        known = (features.features, features.pooled, *features.extra.values())
+        self.last_outputs = tuple(output for output in known if output.requires_grad)
         self.last_batch = features.detach()
         return self.losses(features)
 

@@ -133,6 +133,21 @@ def test_an_extra_bank_starts_as_the_first_one_and_follows_its_own_rule() -> Non
     assert torch.equal(memory.cluster_rows("day", "hard"), torch.eye(3)[:2])
 
 
+def test_a_bank_may_follow_the_image_that_is_hardest_for_the_first_one() -> None:
+    """Two images of cluster 0: the second is hardest for "own", the first for the row of "hard", which was turned."""
+    memory = begun(clusters(), ClusterMemory(update="mean", extra_banks=(("hard", "hardest_of_own"),)))
+    x, y = torch.eye(3)[:2]
+    memory.set_rows(Domain.DAY, torch.stack([x, y]))
+    memory.set_rows(Domain.DAY, torch.stack([y, x]), "hard")
+    features = F.normalize(torch.tensor([[2.0, 1, 0], [1, 2, 0]]), dim=1)
+    memory.update(Domain.DAY, features, torch.tensor([0, 0]))
+    expected = F.normalize(0.1 * y + 0.9 * features[1], dim=0)
+    torch.testing.assert_close(memory.rows(Domain.DAY, "hard")[0], expected)
+    torch.testing.assert_close(
+        memory.rows(Domain.DAY)[0], F.normalize(0.1 * x + 0.9 * features.mean(0), dim=0)
+    )
+
+
 @pytest.mark.parametrize(
     "banks",
     [
@@ -177,6 +192,9 @@ def test_clusters_of_another_name_have_a_bank_of_that_name() -> None:
     twin.update("joint", batch.unit[order], epoch.clusters["joint"].labels[order])
     assert torch.equal(parts.memory.rows("joint"), twin.rows("joint"))
     assert not torch.equal(parts.memory.rows("joint"), rows)
+    other = ClusterMemory()
+    other.load_state_dict(parts.memory.state_dict())
+    assert torch.equal(other.rows("joint"), parts.memory.rows("joint"))
 
 
 def test_other_views_move_no_row_if_so_asked() -> None:

@@ -1,0 +1,105 @@
+"""What a new system needs beyond the package: a config and at most two files, loaded for the tests of it alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from fastreid.config import CfgNode, get_cfg
+from fastreid.config.defaults import _C
+from fastreid.data.datasets import DATASET_REGISTRY
+from run_helpers import SeenLosses
+
+from dnreid_plugins.engine.bad_batch import load_bad_batch, replay
+from dnreid_plugins.engine.stages import STAGE_REGISTRY
+from dnreid_plugins.engine.step import NonFiniteLossError
+from dnreid_plugins.engine.trainer import CrossDomainTrainer
+from dnreid_plugins.labels import LABEL_SOURCE_REGISTRY, REFINER_REGISTRY
+from dnreid_plugins.modeling.loss_heads import LOSS_HEAD_REGISTRY
+from dnreid_plugins.runtime.sections import SECTIONS
+
+HERE = Path(__file__).resolve().parent
+REGISTRIES = (
+    DATASET_REGISTRY,
+    LABEL_SOURCE_REGISTRY,
+    LOSS_HEAD_REGISTRY,
+    REFINER_REGISTRY,
+    STAGE_REGISTRY,
+)
+
+
+@pytest.fixture(scope="module")
+def addition(request: pytest.FixtureRequest) -> Iterator[dict[str, ModuleType]]:
+    """The files of the additions that the test file names in ``ADDITIONS``, imported and registered while it runs."""
+    known = [dict(registry._obj_map) for registry in REGISTRIES]
+    sections = dict(SECTIONS)
+    loaded = {path.stem: _imported(path) for name in request.module.ADDITIONS for path in files(name)}
+    yield loaded
+    for registry, before in zip(REGISTRIES, known):
+        registry._obj_map = before
+    for path in SECTIONS.keys() - sections.keys():
+        *above, own = path.split(".")
+        node = _C
+        for name in above:
+            node = node[name]
+        dict.__delitem__(node, own)
+        del SECTIONS[path]
+    for name in loaded:
+        del sys.modules[name]
+
+
+def files(name: str) -> list[Path]:
+    """The Python files of an addition."""
+    return sorted((HERE / name).glob("*.py"))
+
+
+def _imported(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    sys.modules[path.stem] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def cfg(
+    request: pytest.FixtureRequest,
+    addition: dict[str, ModuleType],
+    tiny_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> CfgNode:
+    """The config of the first of ``ADDITIONS`` on the tiny data."""
+    name = request.module.ADDITIONS[0]
+    monkeypatch.setenv("FASTREID_DATASETS", str(tiny_root))
+    cfg = get_cfg()
+    cfg.merge_from_file(str(HERE / name / f"{name}.yml"))
+    cfg.OUTPUT_DIR = str(tmp_path / "out")
+    return cfg
+
+
+@pytest.fixture
+def replays(cfg: CfgNode) -> Callable[[str, int], None]:
+    """Breaks a loss head in a step inside an epoch; the kept batch must give the losses of that step again."""
+
+    def run(name: str, iteration: int) -> None:
+        cfg.OUTPUT_DIR += "-broken"
+        trainer, seen = CrossDomainTrainer(cfg), SeenLosses()
+        trainer.register_hooks([seen])
+        head = trainer.parts.losses[name]
+        forward = head.forward
+        head.forward = lambda *args: forward(*args) * (float("nan") if trainer.iter == iteration else 1.0)
+        with pytest.raises(NonFiniteLossError, match=f"loss_{name.lower()} is nan at iteration {iteration}"):
+            trainer.train()
+        reports = replay(load_bad_batch([Path(cfg.OUTPUT_DIR) / "bad_batch.pt"]))
+        assert [report.name for report in reports] == list(seen.losses[-1])
+        for report in reports:
+            assert report.gradient_at_features > 0
+            if report.name != f"loss_{name.lower()}":
+                assert report.loss == seen.losses[-1][report.name].item()
+
+    return run
