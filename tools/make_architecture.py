@@ -25,7 +25,7 @@ FLOW = (
     ("at the end", ("after_train",)),
 )
 #: Wide boxes close together: the picture is read from top to bottom.
-STYLE = '%%{init: {"flowchart": {"wrappingWidth": 520, "rankSpacing": 18}}}%%'
+STYLE = '%%{init: {"flowchart": {"wrappingWidth": 520, "rankSpacing": 36, "subGraphTitleMargin": {"top": 4, "bottom": 14}}}}%%'
 #: ``(room, room that it imports)``
 Imports = set[tuple[str, str]]
 
