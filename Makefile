@@ -15,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
 export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
 
-.PHONY: help demo test check format bench stress clean
+.PHONY: help demo test check format docs bench stress clean
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -52,6 +52,12 @@ check: $(VENV)/.installed-dev  ## style, types, import directions, sizes
 format: $(VENV)/.installed-dev  ## let ruff rewrite what it can
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
+
+docs: $(VENV)/.installed-dev  ## write the pages that are made from code; `make test` compares them
+	$(BIN)/python tools/make_architecture.py
+	$(BIN)/python tools/make_configuration.py
+	$(BIN)/python tools/make_hardened_table.py
+	$(BIN)/python tools/make_project_table.py
 
 bench: $(VENV)/.installed-dev  ## every benchmark side by side with fast-reid's own function
 	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done

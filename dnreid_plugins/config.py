@@ -28,6 +28,13 @@ def _keys(path: str, *keys: tuple[str, Any, Any, str]) -> None:
 _keys(
     "",
     (
+        "PLUGINS",
+        (),
+        Sequence[str],
+        "Modules of your own, as `import` names them: beside the config, in the current folder or installed. They are "
+        "imported before any other key is read, in workers too, so that a config names what they register like ours.",
+    ),
+    (
         "SEED",
         0,
         Annotated[int, Range(0)],

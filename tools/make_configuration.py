@@ -1,19 +1,19 @@
-"""Write docs/configuration.md: every key that we add to fast-reid's config, from where it is declared.
-
-python tools/make_configuration.py
-"""
+"""Write docs/configuration.md: every key that we add to fast-reid's config, from where it is declared."""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections import defaultdict
-from pathlib import Path
+from collections.abc import Sequence
+
+from made_page import ROOT, cell, write_or_check
 
 import dnreid_plugins  # noqa: F401  (fills the registries)
 from dnreid_plugins.config import KEYS
 from dnreid_plugins.runtime.sections import SECTIONS, Key, keys_of
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
+PAGE = ROOT / "docs" / "configuration.md"
 HEAD = """# Configuration
 
 Every key that this package adds to fast-reid's config; fast-reid's own keys keep their meaning. A value that is none
@@ -51,10 +51,13 @@ def table(keys: list[Key]) -> str:
     rows = ["| key | default | may be | |", "|---|---|---|---|"]
     for key in keys:
         cells = (f"`{key.name}`", f"`{key.default!r}`", key.choices, key.sentence)
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        rows.append("| " + " | ".join(map(cell, cells)) + " |")
     return "\n".join(rows) + "\n"
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    return write_or_check(PAGE, page, __doc__, argv)
+
+
 if __name__ == "__main__":
-    PAGE.write_text(page())
-    print(f"{PAGE} written")
+    sys.exit(main())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import re
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
-ROOT = Path(__file__).resolve().parent.parent
+from made_page import ROOT, cell, write_or_check
+
 TESTS = ROOT / "tests" / "test_fastreid_traps.py"
 DOCUMENT = ROOT / "docs" / "fast-reid-hardened.md"
 
@@ -57,24 +57,16 @@ def document(source: str) -> str:
     parts = [HEAD]
     for letter, title in SECTIONS.items():
         parts.append(f"\n## {title}\n\n| row | fast-reid 1.4.0 | here |\n|---|---|---|\n")
-        parts += [f"| {n} | {_cell(a)} | {_cell(b)} |\n" for n, a, b in items if n.startswith(letter)]
+        parts += [f"| {n} | {cell(_capital(a))} | {cell(_capital(b))} |\n" for n, a, b in items if n.startswith(letter)]
     return "".join(parts)
 
 
-def _cell(text: str) -> str:
-    return text[0].upper() + text[1:].replace("|", "\\|")
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="fail when the file is not up to date")
-    text = document(TESTS.read_text(encoding="utf-8"))
-    if parser.parse_args().check:
-        return 0 if DOCUMENT.is_file() and DOCUMENT.read_text(encoding="utf-8") == text else 1
-    DOCUMENT.parent.mkdir(exist_ok=True)
-    DOCUMENT.write_text(text, encoding="utf-8")
-    print(f"{DOCUMENT.relative_to(ROOT)}: {len(rows(TESTS.read_text(encoding='utf-8')))} rows")
-    return 0
+def main(argv: Sequence[str] | None = None) -> int:
+    return write_or_check(DOCUMENT, lambda: document(TESTS.read_text(encoding="utf-8")), __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import re
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
-ROOT = Path(__file__).resolve().parent.parent
+from made_page import ROOT, write_or_check
+
 TESTS = ROOT / "tests" / "fastreid_projects"
 DOCUMENT = ROOT / "docs" / "fast-reid-projects.md"
 
@@ -72,15 +72,8 @@ def sources() -> list[str]:
     return [path.read_text(encoding="utf-8") for path in sorted(TESTS.glob("test_*.py"))]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="fail when the file is not up to date")
-    text = document(sources())
-    if parser.parse_args().check:
-        return 0 if DOCUMENT.is_file() and DOCUMENT.read_text(encoding="utf-8") == text else 1
-    DOCUMENT.write_text(text, encoding="utf-8")
-    print(f"{DOCUMENT.relative_to(ROOT)}: {len(sources())} projects")
-    return 0
+def main(argv: Sequence[str] | None = None) -> int:
+    return write_or_check(DOCUMENT, lambda: document(sources()), __doc__, argv)
 
 
 if __name__ == "__main__":

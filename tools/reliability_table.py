@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from made_page import ROOT, cell, replace_part
+
 DOCUMENT = ROOT / "docs" / "reliability.md"
-BEGIN, END = "<!-- reliability begin -->", "<!-- reliability end -->"
 HEAD = "| area | fault | tried | survived | lost |\n|---|---|---:|---:|---|\n"
 FIELDS = {"area", "fault", "tried", "survived", "lost"}
 
@@ -39,8 +39,8 @@ def read_ledger(text: str) -> list[dict[str, Any]]:
 def table(rows: list[dict[str, Any]]) -> str:
     """The markdown between the markers: one line per fault, a line of totals, when and with what it was tried."""
     lines = [
-        f"| {_cell(row['area'])} | {_cell(row['fault'])} | {row['tried']:,} | {row['survived']:,} | "
-        f"{_cell(row['lost'] or 'nothing')} |\n"
+        f"| {cell(row['area'])} | {cell(row['fault'])} | {row['tried']:,} | {row['survived']:,} | "
+        f"{cell(row['lost'] or 'nothing')} |\n"
         for row in rows
     ]
     tried, survived = (sum(row[key] for row in rows) for key in ("tried", "survived"))
@@ -54,23 +54,6 @@ def table(rows: list[dict[str, Any]]) -> str:
     return HEAD + "".join(lines) + total + when
 
 
-def with_table(document: str, content: str) -> str:
-    """``document`` with ``content`` between the two markers.
-
-    Raises:
-        ValueError: they are not there once each, in order.
-    """
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in after or END in after:
-        raise ValueError(f"The document needs one {BEGIN} and after it one {END}; put them back.")
-    return f"{before}{BEGIN}\n{content}{END}{after}"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("ledger", type=Path, help="file of JSON lines, DNREID_STRESS_LEDGER of the runs")
@@ -78,7 +61,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         rows = read_ledger(args.ledger.read_text(encoding="utf-8"))
-        document = with_table(args.document.read_text(encoding="utf-8"), table(rows))
+        document = replace_part(args.document.read_text(encoding="utf-8"), "reliability", table(rows))
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,1 +1,1 @@
-"""See the submodules."""
+"""The run: trainer, step, label phase, stages, checkpoints, pre-flight checks and hooks."""

@@ -18,7 +18,7 @@ from fastreid.utils.env import seed_all_rng
 from torch import nn
 
 from ..patches import old_names
-from ..runtime.config_files import ConfigError, tests_follow
+from ..runtime.config_files import ConfigError, tests_follow, use_plugins
 from ..runtime.launch import launch
 from ..runtime.run_folder import look_before
 from ..runtime.shipped import find_config
@@ -70,11 +70,14 @@ def default_setup(cfg: Any, args: Any) -> None:
 
 
 def _merge_by_name(self: CfgNode, cfg_filename: str, allow_unsafe: bool = False) -> None:
-    _merge_from_file(self, str(find_config(cfg_filename)), allow_unsafe)
+    path = find_config(cfg_filename)
+    use_plugins(self, CfgNode.load_yaml_with_base(str(path), allow_unsafe), path)
+    _merge_from_file(self, str(path), allow_unsafe)
 
 
 def _merge_and_follow(self: CfgNode, cfg_list: list[Any]) -> None:
     follow = tests_follow(self, cfg_list)
+    use_plugins(self, dict(zip(cfg_list[::2], cfg_list[1::2])))
     _merge_from_list(self, cfg_list)
     if follow:
         self.DATASETS.TESTS = self.DATASETS.NAMES

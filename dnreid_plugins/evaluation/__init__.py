@@ -1,1 +1,1 @@
-"""See the submodules."""
+"""Features of all images, ranking, scores and what is written of them."""

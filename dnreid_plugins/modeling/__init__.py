@@ -1,4 +1,4 @@
-"""Encoders, memories and loss heads; importing this registers them with fast-reid."""
+"""Encoders and the parts of a method; importing this registers them with fast-reid."""
 
 from . import heads, loss_heads, meta_arch
 from .clip import head as clip_head

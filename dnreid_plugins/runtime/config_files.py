@@ -12,6 +12,9 @@ from typing import Any
 import yaml
 from fastreid.config import CfgNode
 
+from .plugins import KEY, import_plugins
+from .sections import add_missing_sections
+
 SIMILAR_ENOUGH = 0.5
 FLAG = re.compile(r"--[a-z][a-z-]*")
 #: How a value of a type is called, and how one looks.
@@ -29,16 +32,17 @@ def merge_with_suggestions(
 
     Whole numbers are taken where a float is wanted and floats without a fraction where a whole number is;
     lists and tuples stand for each other. Nothing is merged unless everything can be. ``DATASETS.TESTS`` follows a
-    ``DATASETS.NAMES`` of ``opts``, see `tests_follow`.
+    ``DATASETS.NAMES`` of ``opts``, see `tests_follow`. ``PLUGINS`` are imported first: their sections are known.
 
     Raises:
         ConfigError: no such file, not a yaml mapping, an unknown key (the nearest known one is named), a
             value of another type, or an odd number of ``opts``.
     """
-    trial = cfg.clone()
-    if config_file:
-        _merge(trial, read_config_file(Path(config_file)), str(config_file))
+    content = read_config_file(Path(config_file)) if config_file else {}
     pairs = [item for item in opts or () if item != "--"]
+    use_plugins(cfg, {**content, **dict(zip(pairs[::2], pairs[1::2]))}, config_file)
+    trial = cfg.clone()
+    _merge(trial, content, str(config_file))
     late = next((item for item in pairs if FLAG.fullmatch(item)), None)
     if late is not None:
         raise ConfigError(
@@ -57,6 +61,23 @@ def merge_with_suggestions(
     if follow:
         dict.__setitem__(trial.DATASETS, "TESTS", trial.DATASETS.NAMES)
     _copy(trial, cfg)
+
+
+def use_plugins(cfg: CfgNode, values: Mapping[str, Any], config_file: str | Path = "") -> None:
+    """Import what ``PLUGINS`` of ``values`` names and add the sections that come with it to ``cfg``.
+
+    Raises:
+        ConfigError: it cannot be imported.
+    """
+    if KEY not in cfg or KEY not in values:
+        return
+    try:
+        import_plugins(
+            _fit(values[KEY], cfg[KEY], KEY, str(config_file) or "the command line"), Path(config_file).parent
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    add_missing_sections(cfg)
 
 
 def tests_follow(cfg: CfgNode, opts: Sequence[str]) -> bool:

@@ -125,6 +125,12 @@ def add_sections(cfg: CfgNode) -> None:
         _add_section(cfg, path, cls)
 
 
+def add_missing_sections(cfg: CfgNode) -> None:
+    """Add the sections that were configured after ``cfg`` was made, with their defaults; what it holds stays."""
+    for path, cls in SECTIONS.items():
+        _add_section(cfg, path, cls, replace=False)
+
+
 def construct(cls: type, cfg: CfgNode, **others: Any) -> Any:
     """An object of a configured class from its section of ``cfg``; ``others`` are arguments that are no keys.
 
@@ -219,13 +225,14 @@ def _hints(cls: type) -> dict[str, Any]:
     return get_type_hints(init, include_extras=True)
 
 
-def _add_section(cfg: CfgNode, path: str, cls: type) -> None:
+def _add_section(cfg: CfgNode, path: str, cls: type, *, replace: bool = True) -> None:
     for name in path.split("."):
         if name not in cfg:
             dict.__setitem__(cfg, name, CfgNode())
         cfg = cfg[name]
     for key in keys_of(cls):
-        dict.__setitem__(cfg, key.name, key.default)
+        if replace or key.name not in cfg:
+            dict.__setitem__(cfg, key.name, key.default)
 
 
 def _sentences(doc: str) -> dict[str, str]:

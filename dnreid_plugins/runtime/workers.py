@@ -32,10 +32,10 @@ class _Call:
 _FIRST = [_Call(importlib.import_module, "dnreid_plugins")]
 
 
-def also_call(function: Callable[[], Any]) -> None:
-    """New processes call ``function`` too, right after they have loaded the plug-ins."""
-    if all(one.call != (function, ()) for one in _FIRST):
-        _FIRST.append(_Call(function))
+def also_call(function: Callable[..., Any], *args: Any) -> None:
+    """New processes call ``function(*args)`` too, after they have loaded the plug-ins."""
+    if all(one.call != (function, args) for one in _FIRST):
+        _FIRST.append(_Call(function, *args))
 
 
 def install() -> None:

@@ -1,24 +1,9 @@
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 
+import make_hardened_table as table
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location(
-    "make_hardened_table", ROOT / "tools" / "make_hardened_table.py"
-)
-assert spec
-assert spec.loader
-table = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(table)
-
-
-def test_the_document_is_up_to_date() -> None:
-    assert table.DOCUMENT.read_text() == table.document(table.TESTS.read_text()), (
-        "python tools/make_hardened_table.py"
-    )
 
 
 def test_every_row_of_the_audit_has_its_test() -> None:

@@ -1,15 +1,10 @@
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
+import longest
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location("longest", ROOT / "tools" / "longest.py")
-assert spec and spec.loader
-longest = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(longest)
 
 
 @pytest.fixture

