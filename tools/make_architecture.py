@@ -116,13 +116,17 @@ def flow(calls: Sequence[Call]) -> list[str]:
     ]
 
 
-def _frame(title: str, moments: Sequence[Any], calls: Sequence[Call], names: list[str], indent: str) -> list[str]:
+def _frame(
+    title: str, moments: Sequence[Any], calls: Sequence[Call], names: list[str], indent: str
+) -> list[str]:
     lines = [f'{indent}subgraph s{len(names)}["{title}"]']
     for moment in moments:
         if not isinstance(moment, str):
             lines += _frame(*moment, calls, names, f"{indent}    ")
             continue
-        for hook, group in itertools.groupby((one for one in calls if one.moment == moment), lambda one: one.hook):
+        for hook, group in itertools.groupby(
+            (one for one in calls if one.moment == moment), lambda one: one.hook
+        ):
             for title, sentence in _texts(hook, list(group)):
                 names.append(f"n{len(names)}")
                 lines.append(f"{indent}    {box(names[-1], title, sentence)}{':::hook' * hook}")

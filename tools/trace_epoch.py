@@ -18,7 +18,7 @@ from made_page import ROOT
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import tiny_run
-from fastreid.engine.train_loop import HookBase, TrainerBase
+from fastreid.engine.train_loop import HookBase
 
 from dnreid_plugins.engine.label_phase import LabelPhase
 from dnreid_plugins.engine.stages import Stage
@@ -32,7 +32,15 @@ from dnreid_plugins.modeling.meta_arch import CrossDomainBaseline
 from dnreid_plugins.modeling.teachers import Teacher
 
 #: The trainer's methods that are the moments of a run.
-MOMENTS = ("before_train", "before_epoch", "before_step", "run_step", "after_step", "after_epoch", "after_train")
+MOMENTS = (
+    "before_train",
+    "before_epoch",
+    "before_step",
+    "run_step",
+    "after_step",
+    "after_epoch",
+    "after_train",
+)
 PARTS = (Matcher, ClusterMemory, LossHead, Teacher)
 #: Per kind the methods of its contract.
 CONTRACTS: dict[type, tuple[str, ...]] = {
@@ -40,7 +48,7 @@ CONTRACTS: dict[type, tuple[str, ...]] = {
     LabelSource: ("__call__",),
     Refiner: ("__call__",),
     Matcher: ("match",),
-    **{kind: ("begin_epoch", "forward", "after_step") for kind in (LossHead, ClusterMemory, Teacher)},
+    **dict.fromkeys((LossHead, ClusterMemory, Teacher), ("begin_epoch", "forward", "after_step")),
     CrossDomainBaseline: ("forward",),
 }
 

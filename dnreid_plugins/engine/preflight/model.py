@@ -236,3 +236,4 @@ MODEL_CHECKS: tuple[Check, ...] = (
     _image_size,
     _pixels,
 )
+MODEL_TRAINING_CHECKS: tuple[Check, ...] = (losses_objection, _pretrained, *ARCHITECTURE_CHECKS, _dual_stream)
