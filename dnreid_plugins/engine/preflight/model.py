@@ -21,7 +21,7 @@ from ...modeling.backbone import build_backbone, weight_path
 from ...modeling.dual_stream import DualStream
 from ...modeling.loss_heads import LOSS_HEAD_REGISTRY
 from ...runtime.config_files import nearest
-from .architectures import Check
+from .architectures import ARCHITECTURE_CHECKS, Check
 
 NORMS = ("BN", "syncBN", "GhostBN", "FrozenBN", "GN")
 
