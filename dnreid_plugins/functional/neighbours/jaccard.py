@@ -39,15 +39,16 @@ def jaccard_graph(
         k1: neighbours per row, itself included; more than N is clamped to N.
         k2: rows averaged by the local query expansion, itself included; 1 = none; at most k1 are there.
         radius: in [0, 1); a pair without a common neighbour is exactly 1 apart and never kept.
-        domains: ``(N,)`` integers. The query expansion then averages the neighbours of each domain apart and
-            takes the mean of these averages, over the domains that are among the k2 (joint clustering of
-            PCA and PCLHD); otherwise the larger domain would outvote the smaller one.
+        domains: ``(N,)`` integers. The query expansion then averages the neighbours of each domain separately and
+            takes the mean of these averages, over the domains that occur among the k2 (joint clustering of PCA and
+            PCLHD); otherwise the larger domain would dominate the smaller one.
         knn: a k-NN table to use instead of searching, at least ``min(k1, N)`` wide.
         progress: see :func:`knn_table`.
 
     Returns:
-        ``(N, N)`` float32 upper triangle, columns ascending; a stored 0 is a distance. The diagonal is 0 but for
-        rows that more than k1 copies keep out of their own neighbours: those are up to 1 from themselves.
+        ``(N, N)`` float32 upper triangle, columns ascending; a stored 0 is a distance. The diagonal is 0, except for
+        rows with more than k1 copies that push the row out of its own neighbours: those are up to 1 away from
+        themselves.
     """
     if not 0 <= radius < 1:
         raise ValueError(
