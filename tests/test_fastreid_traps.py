@@ -900,7 +900,7 @@ def test_D03_endless_sampler(plain: Plain) -> None:
     """
     assert plain["d02"] == "TooLongError: endless"
     items = [("a", i // 4, 0) for i in range(8)]
-    with pytest.raises(ValueError, match="a batch wants 3 identities, the training set has 2"):
+    with pytest.raises(ValueError, match="a batch needs 3 identities, the training set has 2"):
         check_identity_batch(items, 12, 4)
 
 

@@ -39,8 +39,7 @@ _BEFORE: dict[Path, _Before] = {}
 
 
 def look_before(folder: str | Path) -> None:
-    """Call this before ``config.yaml`` or ``log.txt`` of ``folder`` are changed; only the first call per folder
-    counts."""
+    """Call this before ``config.yaml`` or ``log.txt`` of ``folder`` change; only the first call counts."""
     folder = Path(folder).absolute()
     if folder not in _BEFORE:
         config, log = folder / CONFIG, folder / LOG

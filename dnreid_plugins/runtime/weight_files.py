@@ -59,8 +59,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _check_beginning(path: Path) -> None:
-    """A file that is not an archive may be an old pickle; for anything else torch's message advises to run its
-    code."""
+    """A file that is not an archive may be an old pickle; otherwise torch would advise to run its code."""
     with path.open("rb") as file:
         beginning = file.read(8)
     if beginning.startswith(ARCHIVE):

@@ -63,8 +63,7 @@ def _with_plugins(get_preparation_data: Callable[[str], dict[str, Any]]) -> Call
 
 
 class _Descriptors(list[int]):
-    """The file descriptors that a new process inherits. `Popen._launch` adds its pipe ends; the reading end is kept
-    here."""
+    """File descriptors that a new process inherits. `Popen._launch` adds its pipe ends; the reading end is kept."""
 
     reading_end: int | None = None
 

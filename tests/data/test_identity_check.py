@@ -19,7 +19,7 @@ def items_of(num_ids: int, each: int = 3) -> list[tuple[str, str, str]]:
 @pytest.mark.parametrize(
     ("num_ids", "batch", "instances", "sentence"),
     [
-        (4, 8, 3, "no multiple of DATALOADER.NUM_INSTANCE 3"),
+        (4, 8, 3, "not a multiple of DATALOADER.NUM_INSTANCE 3"),
         (3, 8, 2, "wants 4 identities, the training set has 3; lower SOLVER.IMS_PER_BATCH to 6"),
         (4, 2, 4, "NUM_INSTANCE 4 exceeds the batch of 2"),
         (4, 0, 1, "must be at least 1"),

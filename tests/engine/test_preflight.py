@@ -272,7 +272,7 @@ def dataset(identities: int, images: int) -> Any:
 def test_a_training_set_that_fits_and_ones_that_do_not() -> None:
     naive = ("DATALOADER.SAMPLER_TRAIN", "NaiveIdentitySampler", "SOLVER.IMS_PER_BATCH", "16")
     check_supervised_data(config(*naive), dataset(4, 16))
-    with pytest.raises(ValueError, match="a batch wants 4 identities, the training set has 3"):
+    with pytest.raises(ValueError, match="a batch needs 4 identities, the training set has 3"):
         check_supervised_data(config(*naive), dataset(3, 30))
     with pytest.raises(ValueError, match="has 15 images, SOLVER.IMS_PER_BATCH is 16"):
         check_supervised_data(config(*naive), dataset(5, 15))
