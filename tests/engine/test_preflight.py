@@ -115,7 +115,7 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
         (("MODEL.WEIGHTS", "/nowhere.pth"), "MODEL.WEIGHTS /nowhere.pth does not exist"),
         (
             (*BASE, "MODEL.LOSSES.CLUSTERNCE.WEIGHT", "((0, 1.0),)"),
-            "A loss weight is .* rising whole epochs from 1",
+            "A loss weight is .* ascending whole epochs from 1",
         ),
         (
             ("MODEL.BACKBONE.NAME", "build_osnet_backbone", "MODEL.BACKBONE.LAST_STRIDE", "2"),
