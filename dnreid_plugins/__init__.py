@@ -32,7 +32,7 @@ def load() -> None:
     from .engine import stages  # noqa: F401
     from .runtime import workers
 
-    compat.mend()
+    compat.patch_fastreid()
     config.extend_defaults()
     workers.install()
 

@@ -74,11 +74,11 @@ def sentences(*, ours_only: bool = False) -> Iterator[None]:
         )
         raise Stopped(128 + signal.SIGINT) from None
     except (*USER_ERRORS, RuntimeError) as error:
-        mendable = error if isinstance(error, USER_ERRORS) else lost_worker(error)
-        if mendable is None or (ours_only and mendable is error and not _is_ours(error)):
+        expected = error if isinstance(error, USER_ERRORS) else lost_worker(error)
+        if expected is None or (ours_only and expected is error and not _is_ours(error)):
             raise
         logger.debug("the error's place", exc_info=True)
-        sys.exit(f"error: {sentence_of(mendable)}")
+        sys.exit(f"error: {sentence_of(expected)}")
 
 
 def _is_ours(error: BaseException) -> bool:

@@ -815,7 +815,7 @@ def test_M11_mgn_backbone_and_height(plain: Plain, cfg: CfgNode) -> None:
     """
     assert "Missing key(s) in state_dict" in plain["m11"]
     cfg.MODEL.META_ARCHITECTURE = "MGN"
-    with pytest.raises(ValueError, match="MGN is made of ResNet 50x or 101x"):
+    with pytest.raises(ValueError, match="MGN needs ResNet 50x or 101x"):
         preflight.check(cfg)
 
 
@@ -826,7 +826,7 @@ def test_M12_moco_queue_size(plain: Plain, cfg: CfgNode) -> None:
     """
     assert plain["m12"].startswith("AssertionError")
     cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.QUEUE_SIZE = "MoCo", 100
-    with pytest.raises(ValueError, match="QUEUE_SIZE 100 is no multiple"):
+    with pytest.raises(ValueError, match="QUEUE_SIZE 100 is not a multiple"):
         preflight.check(cfg)
 
 

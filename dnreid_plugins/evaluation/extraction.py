@@ -145,15 +145,15 @@ def _stop_together(error: Exception | None) -> None:
     words: list[tuple[bool, str] | None] = [None] * dist.get_world_size()
     own = None
     if error is not None:
-        mendable = isinstance(error, DataError)
-        own = (mendable, str(error) if mendable else f"{type(error).__name__}: {error}")
+        expected = isinstance(error, DataError)
+        own = (expected, str(error) if expected else f"{type(error).__name__}: {error}")
     dist.all_gather_object(words, own)
     if error is not None:
         raise error
     for rank, word in enumerate(words):
         if word is not None:
-            mendable, text = word
-            if mendable:
+            expected, text = word
+            if expected:
                 raise DataError(text)
             raise RuntimeError(f"process {rank} could not extract its features ({text})")
 

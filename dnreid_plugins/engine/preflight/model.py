@@ -46,18 +46,18 @@ def _device(cfg: CfgNode) -> str | None:
     try:
         device = torch.device(cfg.MODEL.DEVICE)
     except RuntimeError:
-        return f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; it is 'cpu', 'cuda' or 'cuda:<number>'."
+        return f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; it must be 'cpu', 'cuda' or 'cuda:<number>'."
     if device.type not in ("cpu", "cuda"):
         return f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but only CPU and CUDA are supported; set MODEL.DEVICE cpu."
     if device.type == "cuda" and not torch.cuda.is_available():
-        return f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r} but PyTorch sees no CUDA device; set MODEL.DEVICE cpu."
+        return f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r} but PyTorch finds no CUDA device; set MODEL.DEVICE cpu."
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         return f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r} but there are {torch.cuda.device_count()} CUDA devices."
     return None
 
 
 def _names(cfg: CfgNode) -> str | None:
-    """Registered names; fast-reid answers an unknown one with a KeyError from the depth."""
+    """Check registered names; for an unknown one fast-reid raises a KeyError deep in its code."""
     wanted = [
         ("MODEL.META_ARCHITECTURE", [cfg.MODEL.META_ARCHITECTURE], META_ARCH_REGISTRY._obj_map),
         ("MODEL.BACKBONE.NAME", [cfg.MODEL.BACKBONE.NAME], BACKBONE_REGISTRY._obj_map),
@@ -83,7 +83,7 @@ def unknown_name(key: str, name: str, known: Sequence[str]) -> str:
 
 
 def _losses(cfg: CfgNode) -> str | None:
-    """fast-reid trains on without a loss whose name it does not know."""
+    """fast-reid silently trains without a loss whose name it does not know."""
     arch = cfg.MODEL.META_ARCHITECTURE
     names = tuple(cfg.MODEL.LOSSES.NAME)
     known = sorted(LOSS_HEAD_REGISTRY._obj_map) if needs_clusters(cfg) else FASTREID_LOSSES.get(arch)
@@ -109,7 +109,7 @@ def _pretrained(cfg: CfgNode) -> str | None:
         return None
     if not backbone.PRETRAIN_PATH:
         return (
-            "MODEL.BACKBONE.PRETRAIN is True and PRETRAIN_PATH is empty; nothing is downloaded by itself, so give "
+            "MODEL.BACKBONE.PRETRAIN is True and PRETRAIN_PATH is empty; nothing is downloaded automatically, so give "
             "the path of a weight file or set PRETRAIN False."
         )
     try:
@@ -138,7 +138,7 @@ def _weights(cfg: CfgNode) -> str | None:
 
 
 def _backbone_switches(cfg: CfgNode) -> str | None:
-    """A switch that the builder's module never reads would change nothing."""
+    """A switch that the builder's module never reads would have no effect."""
     backbone = cfg.MODEL.BACKBONE
     if not _is_fastreids(backbone.NAME):
         return None
@@ -174,7 +174,7 @@ def _heads(cfg: CfgNode) -> str | None:
             f"used; choose GlobalAvgPool or GeneralizedMeanPooling."
         )
     if heads.NECK_FEAT not in ("before", "after"):
-        return f"MODEL.HEADS.NECK_FEAT is {heads.NECK_FEAT!r}; it is 'before' or 'after'."
+        return f"MODEL.HEADS.NECK_FEAT is {heads.NECK_FEAT!r}; it must be 'before' or 'after'."
     if heads.WITH_BNNECK and heads.NORM == "FrozenBN":
         return "MODEL.HEADS.NORM FrozenBN cannot be used with WITH_BNNECK True; choose BN."
     return None
@@ -184,7 +184,9 @@ def _image_size(cfg: CfgNode) -> str | None:
     for key in ("SIZE_TRAIN", "SIZE_TEST"):
         size = list(cfg.INPUT[key])
         if size != [0] and (len(size) not in (1, 2) or any(type(n) is not int or n < 1 for n in size)):
-            return f"INPUT.{key} is {size}; it is [height, width] in pixels, or [0] for images as they are."
+            return (
+                f"INPUT.{key} is {size}; it must be [height, width] in pixels, or [0] for the original size."
+            )
     train, test = list(cfg.INPUT.SIZE_TRAIN), list(cfg.INPUT.SIZE_TEST)
     if train == [0]:
         if cfg.INPUT.PADDING.ENABLED:
@@ -193,7 +195,7 @@ def _image_size(cfg: CfgNode) -> str | None:
             )
         if needs_clusters(cfg) or cfg.MODEL.BACKBONE.NAME == "build_clip_vit_backbone":
             return (
-                f"INPUT.SIZE_TRAIN is [0] (images as they are), but {cfg.MODEL.META_ARCHITECTURE} with "
+                f"INPUT.SIZE_TRAIN is [0] (original size), but {cfg.MODEL.META_ARCHITECTURE} with "
                 f"{cfg.MODEL.BACKBONE.NAME} is built for one size; give [height, width]."
             )
     if cfg.MODEL.BACKBONE.NAME == "build_vit_backbone" and (train != test or len(train) != 2):
@@ -209,7 +211,7 @@ def _pixels(cfg: CfgNode) -> str | None:
         values = cfg.MODEL[key]
         if len(values) != 3 or not all(isinstance(v, (int, float)) and lowest < v < math.inf for v in values):
             kind = "numbers above 0" if lowest == 0 else "numbers"
-            return f"MODEL.{key} is {list(values)}; it is three {kind}, one per channel, for values 0 to 255."
+            return f"MODEL.{key} is {list(values)}; it must be three {kind}, one per channel, for values 0 to 255."
     return None
 
 
@@ -218,7 +220,7 @@ def _mgn(cfg: CfgNode) -> str | None:
         return None
     backbone = cfg.MODEL.BACKBONE
     if backbone.NAME != "build_resnet_backbone" or backbone.DEPTH not in ("50x", "101x"):
-        return f"MGN is made of ResNet 50x or 101x, not of {backbone.NAME} {backbone.DEPTH}; change MODEL.BACKBONE."
+        return f"MGN needs ResNet 50x or 101x, not {backbone.NAME} {backbone.DEPTH}; change MODEL.BACKBONE."
     if backbone.WITH_NL:
         return "MODEL.BACKBONE.WITH_NL is True, but MGN drops the non-local blocks; set it False."
     rows = max(-(-cfg.INPUT.SIZE_TRAIN[0] // 16), 1)
@@ -235,7 +237,7 @@ def _moco(cfg: CfgNode) -> str | None:
         return None
     if cfg.MODEL.QUEUE_SIZE % cfg.SOLVER.IMS_PER_BATCH:
         return (
-            f"MODEL.QUEUE_SIZE {cfg.MODEL.QUEUE_SIZE} is no multiple of SOLVER.IMS_PER_BATCH "
+            f"MODEL.QUEUE_SIZE {cfg.MODEL.QUEUE_SIZE} is not a multiple of SOLVER.IMS_PER_BATCH "
             f"{cfg.SOLVER.IMS_PER_BATCH}; make it one."
         )
     if cfg.MODEL.HEADS.EMBEDDING_DIM > 0 and cfg.MODEL.HEADS.NECK_FEAT != "after":
@@ -259,7 +261,7 @@ def _distiller(cfg: CfgNode) -> str | None:
 
 
 def _parts(cfg: CfgNode) -> str | None:
-    """Parts, label source and refiners check their own sections when they are built, and building them is cheap."""
+    """Parts, label source and refiners check their own sections when they are built, which is cheap."""
     if not needs_clusters(cfg):
         return None
     try:
@@ -271,11 +273,9 @@ def _parts(cfg: CfgNode) -> str | None:
     except ValueError as error:
         return str(error)
     for name, head in parts.heads():
-        # A run that was shortened for a try is no mistake, but nobody should take it for the whole method.
+        # A shortened trial run is not an error, but should not be mistaken for the whole method.
         if head.first_epoch > cfg.SOLVER.MAX_EPOCH:
-            text = (
-                "The loss %s begins at epoch %d, after the last one: with SOLVER.MAX_EPOCH %d it never acts."
-            )
+            text = "The loss %s begins at epoch %d, after the last one: with SOLVER.MAX_EPOCH %d it has no effect."
             logger.warning(text, name, head.first_epoch, cfg.SOLVER.MAX_EPOCH)
     if cfg.CLUSTER.FEATURE == "before" and cfg.MODEL.HEADS.EMBEDDING_DIM > 0:
         return (
