@@ -27,7 +27,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         logger.warning(
-            "%s cannot be read (%s); what it held, such as the figures of the start, is lost and the file is "
+            "%s cannot be read (%s); its content, such as the results before training, is lost and the file is "
             "begun anew.",
             path,
             error,

@@ -53,7 +53,7 @@ def test_a_damaged_file_is_a_warning(
     (tmp_path / "results.json").write_bytes(content)
     with caplog.at_level(logging.WARNING):
         update_results(str(tmp_path), seed=3)
-    assert "results.json cannot be read" in caplog.text and "figures of the start" in caplog.text
+    assert "results.json cannot be read" in caplog.text and "results before training" in caplog.text
     assert json.loads((tmp_path / "results.json").read_text()) == {"seed": 3}
 
 

@@ -160,7 +160,7 @@ def test_where_an_error_arose_is_for_the_log_file_only(
     with pytest.raises(SystemExit, match=r"^error: a sentence for the user\.$"):
         main(["--config-file", str(ROOT / "tests" / "tiny.yml"), "OUTPUT_DIR", str(tmp_path)])
     screen = "".join(capsys.readouterr())
-    assert "Adam: " in screen and "Traceback" not in screen and "error's place" not in screen
+    assert "Adam: " in screen and "Traceback" not in screen and "traceback of" not in screen
     log = (tmp_path / "log.txt").read_text()
     assert "Traceback" in log and "in refuse" in log
 
