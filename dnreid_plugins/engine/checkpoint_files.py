@@ -123,7 +123,7 @@ class AtomicCheckpointer:
             self.current = str(candidate)
             return content
         raise WeightFileError(
-            f"None of the {len(candidates)} checkpoints in {self.save_dir} can be read; start afresh without "
+            f"None of the {len(candidates)} checkpoints in {self.save_dir} can be read; start again without "
             f"--resume."
         )
 

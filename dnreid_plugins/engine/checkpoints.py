@@ -194,7 +194,7 @@ class Checkpoints(HookBase):
         """Remove what a killed run wrote after the checkpoint; it will be written again."""
         owner, folder = self.owner, self.owner.cfg.OUTPUT_DIR
         if folder and comm.is_main_process():
-            # A row at an epoch's border may hold the evaluation of the epoch that ended there.
+            # A row between two epochs may hold the evaluation of the epoch that ended there.
             inside = owner.iter % owner.iters_per_epoch != 0
             drop_rows(Path(folder) / "metrics.json", "iteration", owner.iter + (not inside))
             drop_rows(Path(folder) / "health.jsonl", "epoch", owner.start_epoch + 1)

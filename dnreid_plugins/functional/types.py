@@ -134,7 +134,7 @@ class Epoch:
         clusters: by name; ``"day"`` and ``"night"`` always, and whatever else the label source makes (``"joint"``).
         soft: soft targets by name, where a refiner of the labels makes them.
         matchings: between the day and the night clusters, by the name of the loss head whose matcher made them,
-            in the order in which the heads stand in the config.
+            in the order of the heads in the config.
     """
 
     number: int

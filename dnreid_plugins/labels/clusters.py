@@ -38,7 +38,7 @@ class DomainClusters(LabelSource):
             compared at test time, or "before" it, as some released code does (T2).
         flip: Cluster on the mean of an image's feature and its mirror image's; not given in the papers (U29).
         on_empty: A domain without any cluster: "widen" raises EPS by 0.05 at a time up to 0.9 and then skips the
-            domain for the epoch, "skip" leaves the domain out at once, "stop" ends the run with a sentence.
+            domain for the epoch, "skip" leaves the domain out at once, "stop" ends the run with an error.
     """
 
     def __init__(

@@ -88,7 +88,7 @@ def single_stream_name(name: str) -> str:
 
 
 def best_prefix(stored: Iterable[str], wanted: Iterable[str]) -> str:
-    """The prefix ("" too) under which most ``wanted`` names stand among the ``stored``; ties: shortest."""
+    """The prefix ("" too) with which most ``wanted`` names are among the ``stored``; ties: shortest."""
     stored, wanted = set(stored), list(wanted)
     candidates = {""}
     for name in stored:

@@ -148,13 +148,13 @@ def _run(root: Path, row: Row, seed: int, logs: Path, overrides: Sequence[str]) 
 
 def _reused(row: Row, seed: int, logs: Path) -> list[str]:
     """Overrides that reuse the stages of the row ``reuse``, if they are finished."""
-    sister = logs / Row("", row.reuse).folder / f"seed{seed}"
+    source = logs / Row("", row.reuse).folder / f"seed{seed}"
     if not row.reuse or any((logs / row.folder / f"seed{seed}").glob(STAGE_FILES)):
         return []
-    if not read_run(sister).get("finished"):
+    if not read_run(source).get("finished"):
         return []
-    stages = [stage for stage in STAGE_REGISTRY._obj_map.values() if (sister / stage.file_name).is_file()]
-    return [word for stage in stages for word in (stage.reuse_key, str(sister / stage.file_name))]
+    stages = [stage for stage in STAGE_REGISTRY._obj_map.values() if (source / stage.file_name).is_file()]
+    return [word for stage in stages for word in (stage.reuse_key, str(source / stage.file_name))]
 
 
 def read_run(folder: Path) -> dict[str, Any]:

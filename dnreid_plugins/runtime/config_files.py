@@ -19,7 +19,7 @@ KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "
 
 
 class ConfigError(ValueError):
-    """A config file, key or value cannot be used; one sentence with the way out."""
+    """A config file, key or value cannot be used; one sentence that says what to do."""
 
 
 def merge_with_suggestions(
@@ -42,7 +42,7 @@ def merge_with_suggestions(
     late = next((item for item in pairs if FLAG.fullmatch(item)), None)
     if late is not None:
         raise ConfigError(
-            f"{late} stands among the KEY VALUE pairs, where no flag is read; put all flags before the first pair."
+            f"{late} is among the KEY VALUE pairs, where flags are not read; put all flags before the first pair."
         )
     follow = tests_follow(trial, pairs)
     if len(pairs) % 2:
@@ -144,7 +144,7 @@ def _unknown(cfg: CfgNode, key: str, source: str) -> str:
     # The right name in a wrong section is a better guess than a similar spelling of the whole key.
     found = next((item for item in known if item.split(".")[-1].lower() == last), None) or nearest(key, known)
     way_out = f"did you mean {found}?" if found else "it lists no such section."
-    return f"{source} sets {key}, which is no config key; {way_out}"
+    return f"{source} sets {key}, which is not a config key; {way_out}"
 
 
 def _fit(value: Any, default: Any, key: str, source: str) -> Any:

@@ -66,7 +66,7 @@ def _check_beginning(path: Path) -> None:
         raise WeightFileError(f"{path} is damaged: its end is missing; use another copy.")
     if not beginning.startswith(PICKLE):
         raise WeightFileError(
-            f"{path} is no checkpoint ({f'it begins with {beginning!r}' if beginning else 'it is empty'}); give a "
+            f"{path} is not a checkpoint ({f'it begins with {beginning!r}' if beginning else 'it is empty'}); give a "
             ".pth as torch.save writes it, or a .safetensors."
         )
 
@@ -75,7 +75,7 @@ def _explain(path: Path, error: Exception) -> WeightFileError:
     found = re.search(r"GLOBAL:? ([\w.]+)", str(error))
     if found and not isinstance(error, (zipfile.BadZipFile, zlib.error)):
         return WeightFileError(
-            f"{path} holds {found.group(1)} beside tensors and is refused, since loading such an object can "
+            f"{path} holds {found.group(1)} besides tensors and is refused, since loading such an object can "
             f"run code; if you trust it, convert it once with torch.save(model.state_dict(), ...)."
         )
     # The first line of torch's safe loader is advice on how to run the code of such a file.

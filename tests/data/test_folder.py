@@ -86,7 +86,7 @@ def test_sub_folders_of_any_name_are_identities(
         pids = {Path(item.path).name: item.pid for item in data.train}
     assert pids["a.jpg"] == pids["g.jpg"] != pids["b.jpg"] == pids["c d.jpg"] == pids["f.jpg"]
     assert len(set(pids.values())) == 3 and not any(str(pid).endswith("_-1") for pid in pids.values())
-    assert "taken for 3 identities, 2 of them in both domains" in caplog.text
+    assert "used as 3 identities, 2 of them in both domains" in caplog.text
     assert data.has_ids and len(data.test) == 6
     names = [Path(data.test[i].path).name for i in data.protocol["D2N"].query]
     assert names == ["a.jpg", "b.jpg", "c d.jpg"], "a query needs its identity in the other domain"

@@ -81,8 +81,8 @@ class DayNightFolder(CrossDomainDataset):
         else:
             count = len(set(names.values()))
             text = (
-                f"the sub-folders are taken for {count} identities, {in_both} of them in both domains; they are "
-                "scored on the images of the training. DATASETS.FOLDER_IDS none: they are something else"
+                f"the sub-folders are used as {count} identities, {in_both} of them in both domains; they are "
+                "scored on the training images. Set DATASETS.FOLDER_IDS none if they are something else"
             )
         where = ", ".join(str(self.folder_of[domain]) for domain in Domain)
         message = f"DayNightFolder ({where}): {images}; {text}."

@@ -13,8 +13,8 @@ class NeighbourPartition(NamedTuple):
 
     Attributes:
         positives: each cluster is among the k nearest of the other; ``P`` of both sides at once.
-        hard_day: night clusters among the k nearest of the day cluster that are no positives, ``H_i``.
-        hard_night: day clusters among the k nearest of the night cluster that are no positives, ``H'_j``.
+        hard_day: night clusters among the k nearest of the day cluster that are not positives, ``H_i``.
+        hard_night: day clusters among the k nearest of the night cluster that are not positives, ``H'_j``.
     """
 
     positives: Tensor

@@ -99,7 +99,7 @@ class ClipTextTower(nn.Module):
         return self.encode_prompts(self.embed(ids), ends)
 
     def encode_prompts(self, token_embeddings: Tensor, eot_position: Tensor | int) -> Tensor:
-        """Text features of prompts given as embeddings, where learned tokens may stand among the words.
+        """Text features of prompts given as embeddings, which may contain learned tokens among the words.
 
         Args:
             token_embeddings: ``(B, L, D)``, start-of-text first, no position embedding added yet.

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .conv_stem import put_conv_stem
 
-# The miniature CLIP that we ship for DNMini; the name stands for its description and for its weights.
+# The miniature CLIP that is shipped for DNMini; the name of both its description and its weights.
 MINI_CLIP = "miniclip"
 _MINI_DIR = Path(__file__).resolve().parents[2] / "dnmini" / "weights"
 

@@ -24,7 +24,7 @@ class LossHead(Part):
     """Base of all loss heads; a head holds state and calls a pure function of `functional`.
 
     Args:
-        weight: ``((first_epoch, value), ...)``, see `Schedule`; 0 before the first border.
+        weight: ``((first_epoch, value), ...)``, see `Schedule`; 0 before the first epoch given.
         matcher: makes the matching across domains that the head uses, if it needs one.
         match_always: match also in epochs in which the weight is 0, for other parts that use a matching.
     """
@@ -49,7 +49,7 @@ class LossHead(Part):
         return next((epoch for epoch, weight in self.schedule if weight > 0), 1)
 
     def weight_at(self, epoch: int) -> float:
-        """Weight in ``epoch`` (from 1); 0 before the first border."""
+        """Weight in ``epoch`` (from 1); 0 before the first epoch given."""
         return next((value for first, value in reversed(self.schedule) if epoch >= first), 0.0)
 
     def matches_in(self, epoch: int) -> bool:
