@@ -6,7 +6,7 @@ FASTREID := fastreid==1.4.0
 COVERAGE_MIN ?= 90
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
-# What the stress runs tried, one line each; absolute, since tests change the folder. KEEP=1 adds to an earlier one.
+# Results of the stress tests, one line each; absolute, since tests change the folder. KEEP=1 adds to an earlier one.
 KEEP ?=
 LEDGER ?= $(CURDIR)/logs/stress.jsonl
 # Small convolutions run fastest on one thread; the tests run two processes, the demo reads images in a second one.
@@ -39,7 +39,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: $(VENV)/.installed  ## train CIA on the embedded data, evaluate before and after, day->night and night->day
 	$(BIN)/python -m dnreid_plugins demo $(DEMO_ARGS)
 
-test: $(VENV)/.installed-dev  ## all tests but the stress runs, with line coverage
+test: $(VENV)/.installed-dev  ## all tests except the stress tests, with line coverage
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term --cov-fail-under=$(COVERAGE_MIN) $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-dev  ## style, types, import directions, sizes
@@ -49,7 +49,7 @@ check: $(VENV)/.installed-dev  ## style, types, import directions, sizes
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/longest.py
 
-format: $(VENV)/.installed-dev  ## let ruff rewrite what it can
+format: $(VENV)/.installed-dev  ## apply ruff's automatic fixes
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
 
@@ -62,10 +62,10 @@ docs: $(VENV)/.installed-dev  ## write the pages that are made from code; `make 
 bench: $(VENV)/.installed-dev  ## every benchmark side by side with fast-reid's own function
 	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
-stress: $(VENV)/.installed-dev  ## kill, fuzz and soak runs (half an hour), then the table of docs/reliability.md
+stress: $(VENV)/.installed-dev  ## kill, fuzz and soak tests (half an hour), then the table of docs/reliability.md
 	@mkdir -p $(dir $(LEDGER))$(if $(KEEP),, && rm -f $(LEDGER))
 	status=0; DNREID_STRESS_LEDGER=$(LEDGER) $(BIN)/python -m pytest -m stress $(PYTEST_ARGS) || status=$$?; \
 	    $(BIN)/python tools/reliability_table.py $(LEDGER) && exit $$status
 
-clean:  ## forget the environment and all caches
+clean:  ## remove the environment and all caches
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*

@@ -1,6 +1,6 @@
 """Packaging.
 
-``fastreid`` is missing from the requirements on purpose: its metadata pins torch 1.13.1, so it comes in with
+``fastreid`` is missing from the requirements on purpose: its metadata pins torch 1.13.1, so it is installed with
 ``pip install --no-deps fastreid==1.4.0`` (the Makefile does that) and what it really imports is listed here.
 """
 
@@ -13,7 +13,7 @@ from setuptools.command.build_py import build_py
 HERE = Path(__file__).parent
 
 REQUIRED = [
-    "faiss-cpu>=1.9",  # fast-reid imports it at once; of our own functions only knn_table(search="faiss") asks it
+    "faiss-cpu>=1.9",  # fast-reid imports it at once; of our own functions only knn_table(search="faiss") needs it
     "matplotlib>=3.9",
     "numba>=0.61",
     "numpy>=2.0",
@@ -32,7 +32,7 @@ REQUIRED = [
     "tqdm>=4.66",
     "yacs>=0.1.8",
 ]
-# What torch.onnx.export and fast-reid's onnx_export.py need.
+# Needed by torch.onnx.export and fast-reid's onnx_export.py.
 EXPORT = [
     "onnx>=1.16",
     "onnxoptimizer>=0.3.13",
@@ -53,12 +53,12 @@ DEV = [
 
 
 class BuildWithConfigs(build_py):
-    """The configs lie beside the package; a wheel gets a copy in it, with the same relative paths."""
+    """The configs are next to the package; a wheel gets a copy inside it, with the same relative paths."""
 
     def run(self) -> None:
         super().run()
         if self.editable_mode:
-            return  # the source tree is used as it is
+            return  # the source tree itself is used
         target = Path(self.build_lib) / "dnreid_plugins" / "_configs"
         shutil.rmtree(target, ignore_errors=True)
         sources = [*(HERE / "configs").rglob("*.yml"), *(HERE / "projects").glob("*/configs/**/*.yml")]

@@ -7,11 +7,11 @@ fast-reid and adds its keys to fast-reid's default config; nothing else happens 
 import functools
 import sys
 
-if sys.version_info < (3, 10):  # noqa: UP036  (the source as it is, run by an old Python, comes as far as here)
+if sys.version_info < (3, 10):  # noqa: UP036  (an old Python that runs the source tree gets this far)
     raise ImportError(
         f"dnreid_plugins needs Python 3.10 or newer, this is {sys.version_info[0]}.{sys.version_info[1]}: "
         "run it with a newer one",
-        name=__name__,  # makes `python -m dnreid_plugins` say the sentence alone
+        name=__name__,  # makes `python -m dnreid_plugins` show this sentence only
     )
 
 from .runtime import version
@@ -23,7 +23,7 @@ __all__ = ["__version__", "load"]
 
 @functools.cache
 def load() -> None:
-    """What the import does. It takes seconds, so ``python -m dnreid_plugins`` says a word first and then calls it."""
+    """The work of the import. It takes seconds, so ``python -m dnreid_plugins`` prints a message before calling it."""
     from .patches import compat
 
     compat.import_fastreid()
@@ -32,13 +32,13 @@ def load() -> None:
     from .engine import stages  # noqa: F401
     from .runtime import workers
 
-    compat.mend()
+    compat.patch_fastreid()
     config.extend_defaults()
     workers.install()
 
 
 def _is_the_command() -> bool:
-    """Is this ``python -m dnreid_plugins``? Python sets ``argv[0]`` to -m while it looks for the main module."""
+    """True for ``python -m dnreid_plugins``. Python sets ``argv[0]`` to -m while it looks for the main module."""
     words = sys.orig_argv
     return sys.argv[:1] == ["-m"] and "-m" in words and words[words.index("-m") + 1 :][:1] == [__name__]
 

@@ -1,6 +1,7 @@
-"""``python -m dnreid_plugins ...``: fast-reid's own scripts with the plug-ins in, the demo, lists of what there is.
+"""``python -m dnreid_plugins ...``: fast-reid's own scripts with the plug-ins loaded, the demo, lists of available
+choices.
 
-A script's ``DefaultTrainer`` becomes `CrossDomainTrainer` and its ``launch`` knows the CPU; subclasses of
+A script's ``DefaultTrainer`` becomes `CrossDomainTrainer` and its ``launch`` also works on the CPU; subclasses of
 ``DefaultTrainer`` in the script keep their overrides.
 """
 
@@ -12,22 +13,22 @@ import runpy
 import sys
 
 USAGE = """\
-usage: python -m dnreid_plugins SCRIPT [ARGS...]       run a fast-reid script with the plug-ins in
+usage: python -m dnreid_plugins SCRIPT [ARGS...]       run a fast-reid script with the plug-ins loaded
        python -m dnreid_plugins -m MODULE [ARGS...]    the same for a module, as `python -m` does
        python -m dnreid_plugins demo [KEY VALUE...]    train on the embedded data, evaluate before and after
        python -m dnreid_plugins train [ARGS...]        train or evaluate, with fast-reid's command line
-       python -m dnreid_plugins list KIND              what there is of methods, datasets, configs or backbones
-       python -m dnreid_plugins doctor                 what is installed here and whether it fits\
+       python -m dnreid_plugins list KIND              list methods, datasets, configs or backbones
+       python -m dnreid_plugins doctor                 check the installation\
 """
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Run the command line."""
     words = sys.argv[1:]
     if words[:1] in (["-h"], ["--help"]):
         sys.stdout.write(f"{USAGE}\n")
     elif not words:
-        sys.exit(f"error: nothing to run was named.\n{USAGE}")
+        sys.exit(f"error: no command or script was given.\n{USAGE}")
     elif words[0] == "doctor":
         from dnreid_plugins.engine.doctor import examine
 
@@ -63,7 +64,7 @@ def run(words: list[str]) -> None:
     """Run the script or module of the command line as ``__main__``."""
     as_module = words[0] == "-m"
     if words == ["-m"]:
-        sys.exit("error: -m needs the name of a module behind it.")
+        sys.exit("error: -m must be followed by the name of a module.")
     if not as_module and not os.path.isfile(words[0]):
         sys.exit(f"error: there is no script {words[0]!r}; name the path of a fast-reid training script.")
     load()
@@ -79,7 +80,7 @@ def run(words: list[str]) -> None:
             except ImportError as error:
                 if error.name is not None or not str(error).startswith(("No module", "No code")):
                     raise
-                sys.exit(f"error: {error}; name one that `python -m` would run.")
+                sys.exit(f"error: {error}; name a module that `python -m` can run.")
         else:
             sys.argv = words
             sys.path.insert(0, os.path.dirname(os.path.abspath(words[0])))
@@ -87,7 +88,7 @@ def run(words: list[str]) -> None:
 
 
 def load() -> None:
-    """Import what takes seconds, with a word before each part of it."""
+    """Do the slow imports, with a message before each of them."""
     silent = os.environ.get("RANK", "0") != "0"
     say("loading PyTorch", silent)
     importlib.import_module("torchvision")

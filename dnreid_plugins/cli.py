@@ -1,4 +1,4 @@
-"""What ``tools/train_net.py`` does: fast-reid's command line and life cycle, errors in one sentence."""
+"""The command of ``tools/train_net.py``: fast-reid's command line and life cycle, errors in one sentence."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from .runtime.signals import Stopped
 
 logger = logging.getLogger(__name__)
 
-# What a user can cause and mend, a full disk or a forbidden folder (OSError) included; anything else is our mistake
-# and keeps its traceback.
+# Errors that a user can cause and fix, including a full disk or missing permissions (OSError); any other error is a
+# bug and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, NothingClusteredError, FloatingPointError)
 
 
 def main(argv: list[str] | None = None) -> Any:
-    """Run one job; exits with code 1 and one sentence on anything the user can mend."""
+    """Run one job; exits with code 1 and one sentence on errors that the user can fix."""
     words = sys.argv[1:] if argv is None else argv
     if not words:
         sys.exit(
@@ -61,24 +61,25 @@ def main(argv: list[str] | None = None) -> Any:
 
 @contextlib.contextmanager
 def sentences(*, ours_only: bool = False) -> Iterator[None]:
-    """Inside, what the user can mend ends the process with code 1 and one sentence; the log file gets its place.
+    """Inside, an error that the user can fix ends the process with code 1 and one sentence; the log file gets its
+    traceback.
 
-    ``ours_only``: an error that other code than ours raised, a user's script say, stays what it is.
+    ``ours_only``: errors raised by other code than ours, e.g. the user's script, are not changed.
     """
     try:
         yield
     except KeyboardInterrupt:
-        # While it trains, a run takes the signal itself; see `StopSignals`.
+        # During training a run handles the signal itself; see `StopSignals`.
         logger.warning(
-            "Ended by Ctrl-C while nothing was trained, so nothing is lost; the same command begins again."
+            "Ended by Ctrl-C before any training, so nothing is lost; the same command starts again."
         )
         raise Stopped(128 + signal.SIGINT) from None
     except (*USER_ERRORS, RuntimeError) as error:
-        mendable = error if isinstance(error, USER_ERRORS) else lost_worker(error)
-        if mendable is None or (ours_only and mendable is error and not _is_ours(error)):
+        expected = error if isinstance(error, USER_ERRORS) else lost_worker(error)
+        if expected is None or (ours_only and expected is error and not _is_ours(error)):
             raise
-        logger.debug("the error's place", exc_info=True)
-        sys.exit(f"error: {sentence_of(mendable)}")
+        logger.debug("traceback of the error", exc_info=True)
+        sys.exit(f"error: {sentence_of(expected)}")
 
 
 def _is_ours(error: BaseException) -> bool:
@@ -89,12 +90,12 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def sentence_of(error: BaseException) -> str:
-    """What to tell the user; an error of the system's own gets the file, where it is known, and a way out."""
+    """The message for the user; an error of the operating system is completed by the file, if known, and a hint."""
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
     where = "A file" if error.filename is None else str(error.filename)
     return (
-        f"{where} cannot be read or written ({error.strerror}); correct the path, or free some space and go on "
+        f"{where} cannot be read or written ({error.strerror}); correct the path, or free some space and continue "
         "with --resume."
     )
 
@@ -130,13 +131,13 @@ def setup(args: Namespace) -> CfgNode:
     with quiet_screen():
         log_start(cfg, args)
     if "DATASETS.NAMES" in args.opts and "DATASETS.TESTS" not in args.opts:
-        text = "The command line sets DATASETS.NAMES and not TESTS; what is scored: DATASETS.TESTS %s."
+        text = "The command line sets DATASETS.NAMES but not TESTS; the evaluation uses DATASETS.TESTS %s."
         logging.getLogger(__name__).info(text, cfg.DATASETS.TESTS)
     return cfg
 
 
 def log_start(cfg: CfgNode, args: Namespace) -> None:
-    """fast-reid's ``default_setup`` without ``config.yaml``: a resume that is refused must not replace the run's."""
+    """fast-reid's ``default_setup`` without ``config.yaml``: a refused resume must not replace the run's."""
     logger = logging.getLogger("fastreid")
     logger.info("Rank of current process: %d. World size: %d", comm.get_rank(), comm.get_world_size())
     logger.info("Environment info:\n%s", collect_env_info())

@@ -1,8 +1,7 @@
 """Every key that we add to fast-reid's config.
 
-A part, label source or stage keeps its keys as its constructor's signature (`runtime.sections`); what belongs to
-none of them stands here, each key with its default, what it may be and a sentence. docs/configuration.md is made of
-both.
+A part, label source or stage keeps its keys as its constructor's signature (`runtime.sections`); all other keys are
+here, each with its default, its allowed values and a sentence. docs/configuration.md is generated from both.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from fastreid.config import CfgNode
 
 from .runtime.sections import Count, CountOrNone, Key, NotNegative, Range, Share, add_sections
 
-#: First epochs of stages or other whole numbers in a row.
+#: A list of whole numbers, such as the first epochs of stages.
 Epochs = Sequence[int]
 
-#: ``(path, Key)`` of every key that is no constructor's.
+#: ``(path, Key)`` of every key that does not belong to a constructor.
 KEYS: list[tuple[str, Key]] = []
 
 
@@ -38,14 +37,14 @@ _keys(
         "SEED",
         0,
         Annotated[int, Range(0)],
-        "One seed for weights, sampling and augmentation. The same seed, machine and thread count give the same bits.",
+        "One seed for weights, sampling and augmentation. Same seed, machine and thread count: bit-identical results.",
     ),
     (
         "DETERMINISTIC",
         True,
         bool,
-        "On a GPU: kernels whose sums have one order, at some cost in speed; those without such a kernel warn. A CPU "
-        "needs no switch. CUDNN_BENCHMARK must stay False for it, since it chooses kernels by their time.",
+        "Use deterministic kernels on a GPU, at some cost in speed; operations without one give a warning. A CPU "
+        "is always deterministic. CUDNN_BENCHMARK must stay False, since it chooses kernels by their measured time.",
     ),
 )
 _keys(
@@ -60,8 +59,8 @@ _keys(
         "SYNC_BN",
         True,
         bool,
-        "With several processes batch norm uses the statistics of the global batch, as a single process would. False: "
-        "each process uses its own images, which is faster and trains something else.",
+        "With several processes batch norm uses the statistics of the global batch, as in a single process. False: "
+        "each process uses its own images, which is faster but gives different results.",
     ),
 )
 _keys(
@@ -78,8 +77,8 @@ _keys(
         "SHARED_BN",
         "joint",
         Literal["joint", "separate", "frozen"],
-        'How batch norm of the shared part sees the two domains: "joint" (one concatenated pass), "separate" (one '
-        'pass per domain, running statistics mixed) or "frozen" (the running statistics of the start are kept).',
+        'How batch norm of the shared part treats the two domains: "joint" (one concatenated pass), "separate" (one '
+        'pass per domain, running statistics mixed) or "frozen" (the initial running statistics are kept).',
     ),
 )
 _keys(
@@ -88,8 +87,8 @@ _keys(
         "ASSUME_DOMAIN",
         "",
         Literal["", "day", "night"],
-        "What images are whose domain nobody says, as in fast-reid's demo.py and onnx_export.py; a model with two "
-        'streams refuses them where this is "".',
+        "Domain of images that come without one, as in fast-reid's demo.py and onnx_export.py; a model with two "
+        'streams refuses such images if this is "".',
     ),
 )
 _keys(
@@ -98,13 +97,13 @@ _keys(
         "ITERS_PER_EPOCH",
         0,
         CountOrNone,
-        "Optimizer steps per epoch; 0 = training images // IMS_PER_BATCH, as in fast-reid; papers silent (U25).",
+        "Optimizer steps per epoch; 0 = training images // IMS_PER_BATCH, as in fast-reid; papers: not given (U25).",
     ),
     (
         "PAIRED",
         False,
         bool,
-        "Draw matched day and night clusters into the same batch once a matching exists; papers silent (U23).",
+        "Draw matched day and night clusters into the same batch once a matching exists; papers: not given (U23).",
     ),
 )
 _keys(
@@ -119,15 +118,15 @@ _keys(
         "DNWILD_ALL_QUERIES",
         False,
         bool,
-        "DN-Wild: every test image is a query, not only those of the query lists; papers silent (U28).",
+        "DN-Wild: every test image is a query, not only those of the query lists; papers: not given (U28).",
     ),
     ("DNMINI_SEED", 0, CountOrNone, "Seed of the rendered data set DNMini; 0 is the published one."),
     (
         "DAY_DIR",
         "",
         str,
-        "Folder of the day images of DayNightFolder; empty: day/ in $FASTREID_DATASETS or in the one folder there "
-        "that holds both.",
+        "Folder of the day images of DayNightFolder; empty: day/ in $FASTREID_DATASETS or in the only folder there "
+        "that contains both.",
     ),
     ("NIGHT_DIR", "", str, "Folder of its night images, likewise."),
     (
@@ -141,7 +140,7 @@ _keys(
         "SKIP_BAD",
         False,
         bool,
-        "Train without the images that cannot be read; False: name them all and stop before the training.",
+        "Train without the images that cannot be read; False: list them all and stop before the training.",
     ),
 )
 _keys(
@@ -150,15 +149,15 @@ _keys(
         "STAGES",
         (),
         Epochs,
-        "Epochs (counted from 1) at which optimizer and learning-rate schedule start afresh; () = one schedule; "
-        "papers silent (U1).",
+        "Epochs (counted from 1) at which optimizer and learning-rate schedule are reset; () = one schedule; "
+        "not given in the papers (U1).",
     ),
     ("CHECKPOINT_KEEP", 2, Count, "Newest periodic checkpoints that are kept."),
     (
         "CHECKPOINT_MINUTES",
         0.0,
         NotNegative,
-        "Write a checkpoint at least every so many minutes, inside an epoch too; 0 = at epoch ends only.",
+        "Write a checkpoint at least every so many minutes, also within an epoch; 0 = at epoch ends only.",
     ),
 )
 _keys(
@@ -178,7 +177,7 @@ _keys(
         bool,
         "Average the weights after each of the last epochs (SWA); the average is evaluated and saved at the end.",
     ),
-    ("START_EPOCH", 1, Count, "First epoch (counted from 1) that goes into the average."),
+    ("START_EPOCH", 1, Count, "First epoch (counted from 1) that is included in the average."),
 )
 _keys(
     "TEST",
@@ -188,7 +187,7 @@ _keys(
         bool,
         "Also report day-in-day and night-in-night retrieval (the image itself removed).",
     ),
-    ("EVAL_START", True, bool, "Evaluate the start before the first epoch."),
+    ("EVAL_START", True, bool, "Evaluate the initial model before the first epoch."),
     (
         "KEEP_BEST",
         True,
@@ -255,7 +254,7 @@ _keys(
 
 
 def extend_defaults() -> None:
-    """Add our keys to the defaults that ``fastreid.config.get_cfg()`` hands out. Calling it twice is harmless."""
+    """Add our keys to the defaults that ``fastreid.config.get_cfg()`` returns. Calling it twice is harmless."""
     from fastreid.config.defaults import _C
 
     if "CLUSTER" not in _C:
@@ -275,7 +274,7 @@ def add_config(cfg: CfgNode) -> None:
 
 
 def objections(cfg: CfgNode) -> list[str]:
-    """A sentence for every key of this file whose value cannot be used."""
+    """A sentence for every key of this file whose value is not allowed."""
     found = []
     for path, key in KEYS:
         node = cfg

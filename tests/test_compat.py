@@ -1,4 +1,4 @@
-"""One test per remedy of compat.py; the first half of each fails once fast-reid no longer needs the remedy."""
+"""One test per patch of compat.py; the first half of each fails once fast-reid no longer needs the patch."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ Half().preprocess_image(images)
 print(float(images.sum()))
 """
     )
-    assert plain.stdout.split()[-1] == "0.0", "fast-reid no longer normalises in place: drop the remedy"
+    assert plain.stdout.split()[-1] == "0.0", "fast-reid no longer normalises in place: drop the patch"
     cfg = get_cfg()
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.DEPTH = "build_mobilenetv2_backbone", "0.1x"
@@ -113,7 +113,7 @@ DataLoaderX(0, dataset=[1, 2], batch_size=1)
 """
     )
     if not torch.cuda.is_available():
-        assert plain.returncode != 0, "fast-reid's loader works on the CPU now: drop the remedy"
+        assert plain.returncode != 0, "fast-reid's loader works on the CPU now: drop the patch"
     batches = list(build.DataLoaderX(0, dataset=[{"x": 1}, {"x": 2}], batch_size=2))
     assert batches[0]["x"].tolist() == [1, 2]
 
@@ -122,7 +122,7 @@ def test_the_collator_knows_every_type_or_refuses() -> None:
     plain = fresh(
         SHIM + "from fastreid.data.build import fast_batch_collator as f; print(f([(1, 2), (3, 4)]))"
     )
-    assert plain.stdout.split()[-1] == "None", "fast-reid's collator is honest now: drop the remedy"
+    assert plain.stdout.split()[-1] == "None", "fast-reid's collator is honest now: drop the patch"
     with pytest.raises((TypeError, ValueError)):
         build.fast_batch_collator([object(), object()])
 
@@ -137,7 +137,7 @@ def test_regnet_builds_anywhere_and_a_y_does_not_spoil_an_x(
         "c = get_cfg(); c.MODEL.BACKBONE.NAME, c.MODEL.BACKBONE.DEPTH = 'build_regnet_backbone', '200x'\n"
         "build_backbone(c)"
     )
-    assert "FileNotFoundError" in plain.stderr, "fast-reid finds its yaml files now: drop the remedy"
+    assert "FileNotFoundError" in plain.stderr, "fast-reid finds its yaml files now: drop the patch"
     monkeypatch.chdir(tmp_path)
     cfg = get_cfg()
     cfg.MODEL.BACKBONE.NAME = "build_regnet_backbone"
@@ -163,12 +163,12 @@ import fastreid.evaluation.reid_evaluation as r, inspect
 print("compile_helper" in inspect.getsource(r.ReidEvaluator._compile_dependencies))
 """
     )
-    assert plain.stdout.split()[-1] == "True", "fast-reid no longer compiles at run time: drop the remedy"
+    assert plain.stdout.split()[-1] == "True", "fast-reid no longer compiles at run time: drop the patch"
 
 
 def test_the_ranking_is_where_visualize_result_takes_it_from() -> None:
     own = Path(fastreid.evaluation.__file__).read_text()
-    assert "evaluate_rank" not in own, "fast-reid exports evaluate_rank now: drop the remedy"
+    assert "evaluate_rank" not in own, "fast-reid exports evaluate_rank now: drop the patch"
     ids, cameras = (np.array([1, 2]), np.array([2, 1])), (np.zeros(2), np.ones(2))
     distances = np.array([[1.0, 0.0], [0.0, 1.0]])
     cmc, precisions, _ = fastreid.evaluation.evaluate_rank(distances, *ids, *cameras, max_rank=1)
@@ -181,6 +181,6 @@ def test_samples_say_the_domain_that_their_item_knows(tmp_path: Path) -> None:
     item = DomainItem(*bare, 1)
     plain = CommDataset.__mro__[1]
     assert plain.__module__ == "fastreid.data.common"
-    assert "domains" not in plain([item])[0], "fast-reid's samples know their domain now: drop the remedy"
+    assert "domains" not in plain([item])[0], "fast-reid's samples know their domain now: drop the patch"
     assert CommDataset is build.CommDataset is common.CommDataset
     assert CommDataset([item])[0]["domains"] == 1 and "domains" not in CommDataset([bare])[0]

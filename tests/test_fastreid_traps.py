@@ -1,4 +1,4 @@
-"""Row by row: what plain fast-reid 1.4.0 does (asserted, so that a change upstream is seen) and what we do instead.
+"""Row by row: what plain fast-reid 1.4.0 does (asserted, so that a change upstream is noticed) and what we do instead.
 
 The rows S1-S36 and the broken ones after them (M models, D data, T training, E evaluation) were found by running
 fast-reid on PyTorch 2. `tools/make_hardened_table.py` turns the docstrings into docs/fast-reid-hardened.md.
@@ -143,7 +143,7 @@ def test_S02_flip_test(plain: Plain, cfg: CfgNode) -> None:
 def test_S03_preprocessing_in_place(plain: Plain, cfg: CfgNode, architecture: str) -> None:
     """fast-reid: the caller's images are overwritten, so the same batch twice gives other features; uint8 raises.
 
-    Here: `preprocess_image` of every architecture leaves its input alone and takes uint8.
+    Here: `preprocess_image` of every architecture does not change its input and accepts uint8.
     """
     assert plain["s03"]["input changed"]
     assert plain["s03"]["difference"] > 0.01
@@ -221,7 +221,7 @@ def test_S07_last_evaluation_is_not_written(plain: Plain, tiny_cfg: CfgNode) -> 
 def test_S08_two_runs_in_one_folder(plain: Plain, tmp_path: Path) -> None:
     """fast-reid: a fresh run in a used folder appends to `metrics.json`; `resume_or_load()` resumes unasked.
 
-    Here: a fresh run sets the earlier one aside (`previous-001/`); resuming needs `--resume`.
+    Here: a fresh run moves the earlier files aside (`previous-001/`); resuming needs `--resume`.
     """
     assert plain["s08"] == [3, 6]
     (tmp_path / "metrics.json").write_text("{}\n")
@@ -233,7 +233,7 @@ def test_S08_two_runs_in_one_folder(plain: Plain, tmp_path: Path) -> None:
 def test_S09_warm_up_longer_than_the_run(plain: Plain, cfg: CfgNode) -> None:
     """fast-reid: the default 1000 warm-up iterations outlast a short run: the rate stays low, cosine's T_max < 0.
 
-    Here: such a warm-up is cut to a tenth of the schedule, with a warning.
+    Here: such a warm-up is shortened to a tenth of the schedule, with a warning.
     """
     assert plain["s09"]["highest"] < 0.14
     assert plain["s09"]["T_max"] == -240
@@ -246,7 +246,7 @@ def test_S09_warm_up_longer_than_the_run(plain: Plain, cfg: CfgNode) -> None:
 def test_S10_milestones_shift_with_the_warm_up(plain: Plain, cfg: CfgNode) -> None:
     """fast-reid: `SOLVER.STEPS` are counted after the warm-up: [4, 6] drops at epochs 5 and 7 with two epochs of it.
 
-    Here: they count epochs from the start (of the stage).
+    Here: they are counted from the start (of the stage).
     """
     assert plain["s10"] == [5, 7]
     cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.STEPS, cfg.SOLVER.MAX_EPOCH = 10, [4, 6], 9
@@ -256,7 +256,7 @@ def test_S10_milestones_shift_with_the_warm_up(plain: Plain, cfg: CfgNode) -> No
 
 
 def test_S11_resume_with_other_solver_keys(plain: Plain, tiny_cfg: CfgNode) -> None:
-    """fast-reid: on resume the optimizer's old rate and decay win over the config without a word.
+    """fast-reid: on resume the optimizer's old rate and decay silently override the config.
 
     Here: a resume with another config is refused with the key, its old and its new value.
     """
@@ -295,9 +295,9 @@ def test_S12_checkpoint_that_fits_nowhere(plain: Plain, cfg: CfgNode, tmp_path: 
 def test_S13_wrapped_start_weights(
     plain: Plain, cfg: CfgNode, tmp_path: Path, name: str, depth: str, wrapper: str | None
 ) -> None:
-    """fast-reid: start weights wrapped or prefixed in another way than the builder expects load nothing.
+    """fast-reid: pre-trained weights with an unexpected wrapping or prefix load nothing.
 
-    Here: any wrapping and prefix is taken off; a file that does not fit completely is refused.
+    Here: any wrapping and prefix is removed; a file that does not fit completely is refused.
     """
     assert plain["s13"] == 0
     cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.DEPTH = name, depth
@@ -362,7 +362,7 @@ def test_S17_palette_images(plain: Plain, tmp_path: Path) -> None:
 def test_S18_collator(plain: Plain) -> None:
     """fast-reid: NumPy numbers, arrays, lists and None become None in the batch; keys are dropped, shapes broadcast.
 
-    Here: own collator: NumPy values are joined, everything else that does not fit is refused.
+    Here: own collator: NumPy values are collated, everything else that does not fit is refused.
     """
     assert all(plain["s18"]["none"])
     assert plain["s18"]["keys"] == ["a"]
@@ -381,7 +381,7 @@ def side(features: torch.Tensor, ids: Any, cam: int = 0) -> Side:
 
 
 def test_S19_nan_and_constant_features(plain: Plain) -> None:
-    """fast-reid: NaN features score some mAP, constant ones 100 where the positives are listed first.
+    """fast-reid: NaN features score some mAP, constant ones 100 if the positives are listed first.
 
     Here: both are refused before ranking.
     """
@@ -432,7 +432,7 @@ class _Echo(nn.Module):
 
 
 def test_S21_queries_without_a_match(plain: Plain, caplog: pytest.LogCaptureFixture) -> None:
-    """fast-reid: queries without a correct gallery image vanish from the mean without a message.
+    """fast-reid: queries without a correct gallery image are left out of the mean without a message.
 
     Here: they are counted in the result and in the log.
     """
@@ -447,7 +447,7 @@ def test_S21_queries_without_a_match(plain: Plain, caplog: pytest.LogCaptureFixt
 def test_S22_rerank_with_euclidean(plain: Plain) -> None:
     """fast-reid: re-ranking with METRIC euclidean mixes distances up to 1000 with one in [0, 1]: it does nothing.
 
-    Here: features are normalised before re-ranking, whatever the metric.
+    Here: features are normalised before re-ranking, for any metric.
     """
     assert plain["s22"] > 0.9
     features, ids = 30 * torch.randn(60, 8), np.arange(60) % 6
@@ -475,9 +475,9 @@ def test_S23_roc_has_the_classes_swapped(plain: Plain) -> None:
 
 
 def test_S24_small_galleries(plain: Plain) -> None:
-    """fast-reid: below 50 kept gallery images its Cython ranking keeps values of the query before; Python's raises.
+    """fast-reid: below 50 kept gallery images its Cython ranking keeps values of the previous query; Python's raises.
 
-    Here: own ranking without either; any gallery size works.
+    Here: own ranking; any gallery size works.
     """
     assert "inhomogeneous" in plain["s24"]
     features = torch.eye(3)
@@ -515,9 +515,9 @@ def still_steps(hook: LayerFreeze, model: Parts, iterations: range) -> int:
 
 
 def test_S25_frozen_layers_thaw_at_the_first_evaluation(plain: Plain) -> None:
-    """fast-reid: frozen batch norm trains again after an evaluation; a misspelt layer freezes nothing.
+    """fast-reid: frozen batch norm trains again after an evaluation; a misspelled layer freezes nothing.
 
-    Here: statistics stay frozen as long as the weights; a name that fits nothing is refused.
+    Here: statistics stay frozen as long as the weights; an unknown name is refused.
     """
     assert plain["s25"] == {"typo": False, "before": True, "after an evaluation": False}
     model = Parts()
@@ -527,7 +527,7 @@ def test_S25_frozen_layers_thaw_at_the_first_evaluation(plain: Plain) -> None:
 
 
 def test_S26_freeze_counter_restarts(plain: Plain) -> None:
-    """fast-reid: the freeze counter is not saved: a resumed run freezes all over again.
+    """fast-reid: the freeze counter is not saved: a resumed run starts freezing again.
 
     Here: the run's iteration counts.
     """
@@ -537,7 +537,7 @@ def test_S26_freeze_counter_restarts(plain: Plain) -> None:
 
 
 def test_S27_clipping_per_tensor(plain: Plain, cfg: CfgNode) -> None:
-    """fast-reid: `CLIP_GRADIENTS` clips each tensor by itself, which changes the direction of the step.
+    """fast-reid: `CLIP_GRADIENTS` clips each tensor separately, which changes the direction of the step.
 
     Here: one norm over all parameters.
     """
@@ -552,7 +552,7 @@ def test_S27_clipping_per_tensor(plain: Plain, cfg: CfgNode) -> None:
 
 
 def test_S28_weight_decay_zero(plain: Plain, cfg: CfgNode) -> None:
-    """fast-reid: `WEIGHT_DECAY` 0 leaves norm and bias parameters at 5e-4, for these keys are copies.
+    """fast-reid: `WEIGHT_DECAY` 0 leaves norm and bias parameters at 5e-4, since these keys are copies.
 
     Here: `WEIGHT_DECAY` 0 means none at all, with a warning.
     """
@@ -580,7 +580,7 @@ def test_S29_ema_teacher_is_not_saved(plain: Plain, cfg: CfgNode, tmp_path: Path
 def test_S30_moco_queue(plain: Plain) -> None:
     """fast-reid: MoCo's empty queue rows count as class 0, and from the second batch on an image is its own positive.
 
-    Here: own `QueueMemory`: empty rows count as nothing, the image itself is left out wherever it stands.
+    Here: own `QueueMemory`: empty rows are ignored, the image itself is left out at any position.
     """
     assert plain["s30"]["empty rows of class 0"] == 8
     assert plain["s30"]["loss"] > 0  # four images of four new classes have no positive but themselves
@@ -605,7 +605,7 @@ def test_S31_identity_pooling(plain: Plain, cfg: CfgNode) -> None:
 def test_S32_sampler_seed_without_effect(plain: Plain, tiny_root: Path, tiny_cfg: CfgNode) -> None:
     """fast-reid: `ImbalancedDatasetSampler(seed=..)` draws from torch's global generator.
 
-    Here: one `SEED` decides all generators of a run; two runs with this sampler end in the same bits.
+    Here: one `SEED` determines all generators of a run; two runs with this sampler are bit-identical.
     """
     assert plain["s32"] is False
     assert supervised_weights(tiny_cfg, "ImbalancedDatasetSampler") == supervised_weights(
@@ -636,7 +636,7 @@ def supervised_weights(cfg: CfgNode, sampler: str) -> str:
 def test_S33_samplers_reseed_numpy(plain: Plain, tiny_cfg: CfgNode) -> None:
     """fast-reid: samplers set NumPy's global seed, from a seed drawn from NumPy; there is no `SEED` key.
 
-    Here: all samplers, fast-reid's too, draw from generators of their own; `SEED` makes two runs equal.
+    Here: all samplers, fast-reid's too, draw from their own generators; `SEED` makes two runs equal.
     """
     assert plain["s33"] is True
     labels, domains = np.zeros(16, dtype=np.int64), np.arange(16) % 2
@@ -657,7 +657,7 @@ def test_S33_samplers_reseed_numpy(plain: Plain, tiny_cfg: CfgNode) -> None:
 
 
 def test_S34_unsorted_readers(plain: Plain, tiny_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """fast-reid: readers take images in the file system's order, so a seed means different batches elsewhere.
+    """fast-reid: readers list images in the file system's order, so the same seed gives other batches elsewhere.
 
     Here: our readers sort into one canonical order; fast-reid's own lists are sorted too.
     """
@@ -698,7 +698,7 @@ def test_S36_ignored_backbone_switches(plain: Plain, cfg: CfgNode) -> None:
 def test_M01_regnet_outside_the_source_tree(plain: Plain, cfg: CfgNode) -> None:
     """fast-reid: RegNet and EfficientNet open their settings relative to the working directory: not found.
 
-    Here: they are found beside fast-reid's code.
+    Here: they are found next to fast-reid's code.
     """
     assert plain["m01"].startswith("FileNotFoundError")
     for name, depth in (("build_regnet_backbone", "400y"), ("build_effnet_backbone", "b0")):
@@ -729,7 +729,7 @@ def test_M03_unknown_depth(plain: Plain, cfg: CfgNode) -> None:
 
 
 def test_M04_foreign_objects_in_weight_files(plain: Plain, tmp_path: Path) -> None:
-    """fast-reid: a file with a path, NumPy number or Namespace ends in a page of UnpicklingError.
+    """fast-reid: a file with a path, NumPy number or Namespace raises a long UnpicklingError.
 
     Here: one sentence that names the object and how to convert the file; no code of a pickle ever runs.
     """
@@ -752,7 +752,7 @@ def test_M05_arcface_nan(plain: Plain) -> None:
 
 
 def test_M06_frozen_bn_in_the_neck(plain: Plain, cfg: CfgNode) -> None:
-    """fast-reid: a batch-norm neck with `HEADS.NORM: FrozenBN` ends in an AttributeError.
+    """fast-reid: a batch-norm neck with `HEADS.NORM: FrozenBN` raises an AttributeError.
 
     Here: refused before anything is built.
     """
@@ -765,7 +765,7 @@ def test_M06_frozen_bn_in_the_neck(plain: Plain, cfg: CfgNode) -> None:
 def test_M07_triplet_on_collapsed_features(plain: Plain) -> None:
     """fast-reid: on collapsed features the triplet loss equals its margin and has no gradient: training is dead.
 
-    Here: not mended, it is the loss's nature; the next evaluation refuses features that are all the same.
+    Here: not patched, since the loss is defined like this; the next evaluation refuses features that are all the same.
     """
     assert plain["m07"] == pytest.approx([0.3, 0.0])
     with pytest.raises(ValueError, match="all 4 features are the same"):
@@ -809,24 +809,24 @@ def test_M10_negative_targets(plain: Plain, tiny_cfg: CfgNode) -> None:
 
 
 def test_M11_mgn_backbone_and_height(plain: Plain, cfg: CfgNode) -> None:
-    """fast-reid: MGN on anything but ResNet 50x/101x is a state-dict error; low images break its stripes.
+    """fast-reid: MGN on anything but ResNet 50x/101x is a state-dict error; images of low height break its stripes.
 
     Here: refused with the backbones and heights that work.
     """
     assert "Missing key(s) in state_dict" in plain["m11"]
     cfg.MODEL.META_ARCHITECTURE = "MGN"
-    with pytest.raises(ValueError, match="MGN is made of ResNet 50x or 101x"):
+    with pytest.raises(ValueError, match="MGN needs ResNet 50x or 101x"):
         preflight.check(cfg)
 
 
 def test_M12_moco_queue_size(plain: Plain, cfg: CfgNode) -> None:
-    """fast-reid: a queue that is no multiple of the batch is an empty AssertionError at the first step.
+    """fast-reid: a queue that is not a multiple of the batch raises an empty AssertionError at the first step.
 
     Here: refused before the run.
     """
     assert plain["m12"].startswith("AssertionError")
     cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.QUEUE_SIZE = "MoCo", 100
-    with pytest.raises(ValueError, match="QUEUE_SIZE 100 is no multiple"):
+    with pytest.raises(ValueError, match="QUEUE_SIZE 100 is not a multiple"):
         preflight.check(cfg)
 
 
@@ -876,7 +876,7 @@ def loader(data: Images, **options: Any) -> CpuGpuLoader:
 def test_D01_loader_needs_cuda(plain: Plain) -> None:
     """fast-reid: every loader opens a CUDA stream; without a GPU nothing can be read.
 
-    Here: own loader for both, in the place of `DataLoaderX`; batches wait on the CPU for the model's device.
+    Here: an own loader replaces `DataLoaderX`; batches stay on the CPU until the model's device is known.
     """
     assert "NVIDIA driver" in plain["d01"]
     assert fastreid_build.DataLoaderX is CpuGpuLoader
@@ -885,22 +885,22 @@ def test_D01_loader_needs_cuda(plain: Plain) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_D02_an_error_while_reading_hangs(plain: Plain, workers: int) -> None:
-    """fast-reid: an exception in the data set kills the loader's thread and the run waits for ever (seen on a GPU).
+    """fast-reid: an exception in the data set kills the loader's thread and the run waits forever (seen on a GPU).
 
-    Here: no thread; the error comes out.
+    Here: no thread; the error is raised.
     """
     with pytest.raises(Exception, match="disk gone"):
         list(loader(Images(broken=2), num_workers=workers))
 
 
 def test_D03_endless_sampler(plain: Plain) -> None:
-    """fast-reid: an identity sampler that cannot fill a batch searches for ever without a message.
+    """fast-reid: an identity sampler that cannot fill a batch searches forever without a message.
 
     Here: batch, identities and instances are compared first.
     """
     assert plain["d02"] == "TooLongError: endless"
     items = [("a", i // 4, 0) for i in range(8)]
-    with pytest.raises(ValueError, match="a batch wants 3 identities, the training set has 2"):
+    with pytest.raises(ValueError, match="a batch needs 3 identities, the training set has 2"):
         check_identity_batch(items, 12, 4)
 
 
@@ -950,7 +950,7 @@ def test_D07_image_modes(plain: Plain, tmp_path: Path) -> None:
 
 
 def test_D08_affine(plain: Plain, cfg: CfgNode) -> None:
-    """fast-reid: `INPUT.AFFINE` passes arguments that torchvision has dropped.
+    """fast-reid: `INPUT.AFFINE` passes arguments that torchvision has removed.
 
     Here: own affine step of the same range.
     """
@@ -990,7 +990,7 @@ def test_D10_identities_of_mixed_types(plain: Plain, tiny_cfg: CfgNode) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_T01_lamb(plain: Plain, cfg: CfgNode) -> None:
-    """fast-reid: `OPT: Lamb` is looked for in torch, although fast-reid ships it.
+    """fast-reid: `OPT: Lamb` is looked up in torch, although fast-reid ships it.
 
     Here: found; every other unknown name is refused with the list.
     """
@@ -1030,7 +1030,7 @@ def test_T03_everything_frozen(plain: Plain, cfg: CfgNode) -> None:
 def test_T04_unknown_schedule(plain: Plain, cfg: CfgNode) -> None:
     """fast-reid: `SCHED: StepLR` and any other name is a KeyError.
 
-    Here: `StepLR` is taken as `MultiStepLR`, others are refused with the list.
+    Here: `StepLR` means `MultiStepLR`, others are refused with the list.
     """
     assert plain["t04"].startswith("KeyError")
     cfg.SOLVER.SCHED = "StepLR"
@@ -1044,7 +1044,7 @@ def test_T04_unknown_schedule(plain: Plain, cfg: CfgNode) -> None:
 def test_T05_mixed_precision_without_cuda(plain: Plain, tiny_cfg: CfgNode, dtype: str) -> None:
     """fast-reid: `SOLVER.AMP` asserts CUDA at the first step; the loss scale is not in the checkpoint.
 
-    Here: `torch.amp`, the scale is saved; on a CPU float16, which is slow there, is left off with a warning.
+    Here: `torch.amp`, the scale is saved; on a CPU float16, which is slow there, is disabled with a warning.
     """
     assert "CUDA is required" in plain["t05"]
     tiny_cfg.SOLVER.AMP.ENABLED, tiny_cfg.SOLVER.AMP.DTYPE = True, dtype
@@ -1070,9 +1070,9 @@ def test_T06_periods_of_zero(plain: Plain, tiny_cfg: CfgNode, evaluate_every: in
 
 
 def test_T09_nothing_left_to_train(plain: Plain, tiny_cfg: CfgNode) -> None:
-    """fast-reid: no test set, `MAX_EPOCH` 0 or resuming a finished run ends in an unrelated AttributeError.
+    """fast-reid: no test set, `MAX_EPOCH` 0 or resuming a finished run raises an unrelated AttributeError.
 
-    Here: no test set is fine, 0 epochs are refused, a finished run gives its results again.
+    Here: no test set is allowed, 0 epochs are refused, a finished run gives its results again.
     """
     assert "has no attribute 'epoch'" in plain["t09"]
     first = train(tiny_cfg)
@@ -1095,7 +1095,7 @@ def test_T10_two_iterations(plain: Plain, tiny_cfg: CfgNode) -> None:
 
 
 def test_T11_profiler(plain: Plain, tmp_path: Path) -> None:
-    """fast-reid: `AutogradProfiler` passes an argument that PyTorch has dropped.
+    """fast-reid: `AutogradProfiler` passes an argument that PyTorch has removed.
 
     Here: `PROFILE.STEPS` writes traces with `torch.profiler`.
     """
@@ -1122,7 +1122,7 @@ def test_T12_result_types(plain: Plain, tiny_cfg: CfgNode) -> None:
 def test_T13_error_during_inference(plain: Plain, cfg: CfgNode) -> None:
     """fast-reid: after an exception during inference the model stays in eval mode.
 
-    Here: every sub-module is back in its own mode, whatever happens.
+    Here: every sub-module is back in its own mode after any exception.
     """
     assert plain["t13"] is False
     model = build_model(cfg).train()
@@ -1145,7 +1145,7 @@ def test_T14_extra_data_in_a_checkpoint(plain: Plain, tmp_path: Path) -> None:
 def test_T15_a_failing_save(plain: Plain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """fast-reid: a save that fails leaves half a file under the final name; the old checkpoint is lost.
 
-    Here: written beside, forced to the disk, renamed; the old file stays until then.
+    Here: written to a temporary file, flushed to the disk, renamed; the old file stays until then.
     """
     whole, after = plain["t15"]
     assert after < whole
@@ -1165,7 +1165,7 @@ def test_T15_a_failing_save(plain: Plain, tmp_path: Path, monkeypatch: pytest.Mo
 def test_T16_broken_pointer(plain: Plain, tmp_path: Path) -> None:
     """fast-reid: an empty or stale `last_checkpoint` file is an AssertionError on resume.
 
-    Here: the newest readable checkpoint is taken.
+    Here: the newest readable checkpoint is used.
     """
     assert plain["t16"].startswith("AssertionError")
     checkpointer = AtomicCheckpointer(nn.Linear(1, 1), str(tmp_path))
@@ -1187,7 +1187,7 @@ def test_T18_several_processes_without_cuda(plain: Plain) -> None:
 def test_T19_strict_types(plain: Plain) -> None:
     """fast-reid: `BASE_LR: 1` and `MAX_EPOCH: 3.0` are refused as type errors.
 
-    Here: whole numbers and floats stand for each other where nothing is lost.
+    Here: whole numbers and floats are interchangeable if nothing is lost.
     """
     assert plain["t19"].startswith("ValueError: Type mismatch")
     cfg = get_cfg()
@@ -1198,7 +1198,7 @@ def test_T19_strict_types(plain: Plain) -> None:
 def test_T20_unknown_keys(plain: Plain) -> None:
     """fast-reid: an unknown key is "Non-existent key" with the key.
 
-    Here: the nearest known key is named, and where the wrong one stands.
+    Here: the nearest known key is named, and the file or command line with the wrong one.
     """
     assert plain["t20"] == "AssertionError: Non-existent key: SOLVER.BASE_LRR"
     with pytest.raises(
@@ -1208,9 +1208,9 @@ def test_T20_unknown_keys(plain: Plain) -> None:
 
 
 def test_T21_checkpoints_hold_the_generators(tiny_cfg: CfgNode) -> None:
-    """fast-reid: random generators, the loss scale and the sampler's place are not in the checkpoint.
+    """fast-reid: random generators, the loss scale and the sampler's position are not in the checkpoint.
 
-    Here: they are; a resumed run ends in the same bits (see `tests/engine/test_trainer.py` and
+    Here: they are; a resume is bit-exact (see `tests/engine/test_trainer.py` and
     `test_supervised_resume.py`).
     """
     trainer = CrossDomainTrainer(tiny_cfg)
@@ -1259,7 +1259,7 @@ def test_E01_compiling_at_run_time(plain: Plain, cfg: CfgNode, monkeypatch: pyte
 def test_E02_less_than_ten_gallery_images(plain: Plain, cfg: CfgNode) -> None:
     """fast-reid: fewer than ten gallery images is an IndexError for Rank-10.
 
-    Here: Rank-10 of a short list is its end.
+    Here: Rank-10 of a shorter list is its last value.
     """
     assert plain["e02"].startswith("IndexError")
     evaluator = DomainReidEvaluator(cfg, 2)
@@ -1271,7 +1271,7 @@ def test_E02_less_than_ten_gallery_images(plain: Plain, cfg: CfgNode) -> None:
 
 
 def test_E03_negative_distances(plain: Plain) -> None:
-    """fast-reid: squared euclidean distances come out negative by rounding.
+    """fast-reid: squared euclidean distances can be negative by rounding.
 
     Here: clamped at 0.
     """
@@ -1302,7 +1302,7 @@ def test_E04_rerank_on_the_cpu(plain: Plain, cfg: CfgNode) -> None:
 def test_E05_query_expansion_nan(plain: Plain) -> None:
     """fast-reid: query expansion with a fractional `ALPHA` is NaN where a similarity is negative.
 
-    Here: negative similarities weigh nothing.
+    Here: negative similarities have weight 0.
     """
     assert plain["e05"] is False
     both = torch.tensor([[1.0], [-1.0], [1.0], [-1.0], [-1.0]])
@@ -1310,9 +1310,9 @@ def test_E05_query_expansion_nan(plain: Plain) -> None:
 
 
 def test_E06_test_loader_workers(cfg: CfgNode, tiny_cfg: CfgNode) -> None:
-    """fast-reid: the test loader always starts four workers, whatever `NUM_WORKERS` says (read in its code).
+    """fast-reid: the test loader always starts four workers, regardless of `NUM_WORKERS` (read in its code).
 
-    Here: `DATALOADER.NUM_WORKERS` counts.
+    Here: `DATALOADER.NUM_WORKERS` is used.
     """
     assert tiny_cfg.DATALOADER.NUM_WORKERS == 0
     assert build_inference_loader(tiny_cfg, DN348().test).num_workers == 0
@@ -1321,6 +1321,6 @@ def test_E06_test_loader_workers(cfg: CfgNode, tiny_cfg: CfgNode) -> None:
 def test_E07_verify_results(plain: Plain) -> None:
     """fast-reid: `verify_results` reads a config key that does not exist.
 
-    Here: not reachable: nothing of ours calls it.
+    Here: not reachable: this package never calls it.
     """
     assert plain["e07"] == "AttributeError: EXPECTED_RESULTS"

@@ -104,7 +104,7 @@ def test_it_trains_base_and_bridging_in_an_empty_folder(
     # The second one and the doctor in one process, since the import takes most of the time.
     code = "import sys; from dnreid_plugins.engine import cli, doctor; cli.main(sys.argv[1:]); "
     said = call(python, "-c", code + "print(doctor.examine()[0])", *bridging, cwd=tmp_path, **data)
-    assert f"in {python.parents[1]}" in said and "All that a run needs is there." in said
+    assert f"in {python.parents[1]}" in said and "Everything that a run needs is installed." in said
     for folder in (tmp_path / "base", tmp_path / "bridging"):
         results = json.loads((folder / "results.json").read_text())
         assert results["finished"] and 0 < results["DN348"]["N2D"]["mAP"] <= 100

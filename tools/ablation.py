@@ -2,8 +2,8 @@
 
     python tools/ablation.py --project CIA --table 2 --seeds 0 1 2 3 4 --jobs 2
 
-Stops and goes on: a finished run (``results.json`` with all its epochs) is not run again, an interrupted one is
-resumed from its last checkpoint. ``projects/<project>/tables.yml`` says which rows a table has.
+It can be interrupted and restarted: a finished run (``results.json`` with all its epochs) is not repeated, an
+interrupted one is resumed from its last checkpoint. ``projects/<project>/tables.yml`` lists the rows of a table.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time, one thread each")
     parser.add_argument("--logs", type=Path, default=ROOT / "logs" / "ablation")
-    parser.add_argument("--report-only", action="store_true", help="write the table from what is there")
+    parser.add_argument("--report-only", action="store_true", help="write the table from the runs that exist")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides for every run, after --")
     args = parser.parse_args()
     table = load_table(ROOT, args.project, args.table)

@@ -1,4 +1,4 @@
-"""Print the five longest files and functions; fail when one breaks the budget of CONTRIBUTING.md."""
+"""Print the five longest files and functions; fail if one exceeds the budget of CONTRIBUTING.md."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dnreid_plugins.dnmini import contact_sheet, ensure_dnmini
 
-NUM_COLOURS = 64  # keeps the sheet small; the noise of the night hides the difference
+NUM_COLOURS = 64  # keeps the file small; the night images' noise hides the difference
 
 
 def main() -> None:

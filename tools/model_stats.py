@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds per module of "Bridging Day and Night", beside the paper's.
+"""Parameters and multiply-adds per module of "Bridging Day and Night", next to the paper's.
 
 python tools/model_stats.py [--model ViT-B-16] [--size 256 256] [--bias-hidden 80]
 """

@@ -1,4 +1,4 @@
-"""Pre-train DNMini's start model on coarse attributes of other vehicles, by day only, and write its weights.
+"""Pre-train DNMini's initial model on coarse attributes of other vehicles, by day only, and write its weights.
 
 python tools/pretrain_dnmini.py                  # rewrites the file that the repository ships
 python tools/pretrain_dnmini.py --output my.safetensors --epochs 2

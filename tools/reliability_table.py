@@ -1,4 +1,4 @@
-"""Write the table of docs/reliability.md from the lines that the stress runs left in a ledger (`make stress`)."""
+"""Write the table of docs/reliability.md from the lines that the stress runs wrote to a ledger (`make stress`)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FIELDS = {"area", "fault", "tried", "survived", "lost"}
 
 
 def read_ledger(text: str) -> list[dict[str, Any]]:
-    """The ledger's rows, areas and faults in the order of their first line; of a fault tried again the last line.
+    """The ledger's rows in the order of their areas' and faults' first lines; the last line of a repeated fault.
 
     Raises:
-        ValueError: a line is no row of a ledger, or survived more than was tried.
+        ValueError: a line is not a row of a ledger, or more were survived than tried.
     """
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for number, line in enumerate(text.splitlines(), start=1):
@@ -29,7 +29,7 @@ def read_ledger(text: str) -> list[dict[str, Any]]:
             row = None
         if not isinstance(row, dict) or not row.keys() >= FIELDS or not 0 <= row["survived"] <= row["tried"]:
             raise ValueError(
-                f"Line {number} of the ledger is {line[:80]!r}, no row of a stress run; run make stress afresh."
+                f"Line {number} of the ledger is {line[:80]!r}, not a row of a stress run; run make stress again."
             )
         rows[row["area"], row["fault"]] = row
     areas = list(dict.fromkeys(area for area, _ in rows))

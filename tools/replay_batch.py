@@ -1,4 +1,4 @@
-"""Replay the batch on which a run broke down: the loss of every head and the norms of its gradient."""
+"""Replay the batch on which a run failed: the loss of every head and the norms of its gradient."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dnreid_plugins.engine.bad_batch import load_bad_batch, replay
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print what was wrong, and one line per loss head."""
+    """Print the error, and one line per loss head."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "files", nargs="+", help="bad_batch.pt of the run, and .rank1.pt ... if there are any"

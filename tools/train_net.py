@@ -1,4 +1,4 @@
-"""Train or evaluate from a config: fast-reid's own command line, with the plug-ins in."""
+"""Train or evaluate from a config: fast-reid's own command line, with the plug-ins loaded."""
 
 from __future__ import annotations
 

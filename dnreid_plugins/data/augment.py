@@ -1,4 +1,4 @@
-"""Augmentations that fast-reid lacks, or has in a form that does not run or does not repeat.
+"""Augmentations that fast-reid lacks, or has in a form that does not run or is not reproducible.
 
 All draw from the global generators, which the data set seeds per image (``seeding.py``).
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 class ToPixels:
     """RGB image or ``(H, W, 3)`` array to ``(3, H, W)`` float32 in 0..255.
 
-    fast-reid's ``ToTensor`` without the storage type that torch is about to drop.
+    fast-reid's ``ToTensor`` without the storage type that torch is going to remove.
     """
 
     def __call__(self, image: Image.Image | np.ndarray) -> Tensor:
@@ -33,8 +33,8 @@ class ToPixels:
 class ChannelAugmentation:
     """With probability ``p`` replace an RGB image by one of its channels, or by its grey value.
 
-    One of red, green, blue, grey at equal odds, in all three channels: it makes colour unreliable, as it is
-    at night (channel exchangeable augmentation, Ye et al., ICCV 2021).
+    One of red, green, blue, grey with equal probability, in all three channels: colour becomes unreliable, as it is at
+    night (channel exchangeable augmentation, Ye et al., ICCV 2021).
     """
 
     def __init__(self, p: float) -> None:
@@ -52,7 +52,7 @@ class ChannelAugmentation:
 
 
 class ChannelExchange:
-    """Replace an RGB image by one of its three channels, at equal odds, in all three channels.
+    """Replace an RGB image by one of its three channels, with equal probability, in all three channels.
 
     The second day view of the field's baselines (Ye et al., ICCV 2021). It works on the raw image, before any
     normalisation, so that each channel keeps its own statistics.
@@ -100,7 +100,7 @@ class SmallPoolPatch(RandomPatch):
     """fast-reid's random patch with a small pool of copies.
 
     fast-reid keeps up to 50 000 views of whole images per worker (18 GiB at 256 x 128). The data set empties
-    the pool before each batch, so that the bits do not depend on what a worker saw earlier.
+    the pool before each batch, so that results do not depend on what a worker has processed before.
     """
 
     def __init__(self, p: float, *, capacity: int = 64, min_sample_size: int = 4) -> None:

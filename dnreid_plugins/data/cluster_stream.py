@@ -1,4 +1,4 @@
-"""In which order the clusters of an epoch come: each domain for itself, or matched pairs together."""
+"""Order of the clusters of an epoch: each domain independently, or matched pairs together."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Clusters = npt.NDArray[np.int64]
 
 
 class ClusterStream(Protocol):
-    """Gives the clusters of one batch after the other."""
+    """Gives the clusters of the batches, one batch after another."""
 
     def next_batch(self) -> dict[Domain, Clusters]:
         """``(num_clusters,)`` clusters for every domain that has any; day first."""
 
 
 class Deck:
-    """Cards ``0 .. size-1`` dealt in random order; reshuffled only when all have been dealt.
+    """Numbers ``0 .. size-1`` drawn in random order; reshuffled only when all have been drawn.
 
-    A hand holds no card twice as long as ``hand <= size``, also where it spans two shuffles.
+    One draw of ``hand`` numbers contains none twice as long as ``hand <= size``, also across two shuffles.
     """
 
     def __init__(self, rng: np.random.Generator, size: int) -> None:
@@ -45,7 +45,7 @@ class Deck:
 
 
 class SeparateStream:
-    """Each domain's clusters from a deck of its own."""
+    """Each domain's clusters from its own `Deck`."""
 
     def __init__(self, rng: np.random.Generator, counts: Mapping[Domain, int], num_clusters: int) -> None:
         self._decks = {domain: Deck(rng, counts[domain]) for domain in sorted(counts)}
@@ -56,12 +56,11 @@ class SeparateStream:
 
 
 class PairedStream:
-    """Matched clusters come together.
+    """Matched clusters come in pairs.
 
-    A round consists of every matched pair, and of the clusters without a partner put together at random; the
-    side that has fewer of those is filled up with random clusters of its domain. So every cluster of both
-    domains comes at least once per round. In a round's last batch the places that are left are filled from
-    the next round.
+    A round consists of every matched pair, and of random pairs of the clusters without a partner; the side that has
+    fewer of those is filled up with random clusters of its domain. So every cluster of both domains comes at least
+    once per round. Empty places in a round's last batch are filled from the next round.
     """
 
     def __init__(

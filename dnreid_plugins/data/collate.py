@@ -1,4 +1,4 @@
-"""Join samples to a batch and move it. What cannot be joined is refused, never replaced by None."""
+"""Collate samples to a batch and move it to a device. What cannot be collated is refused, never replaced by None."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LoadFailure:
-    """Stands for a sample that could not be loaded; the loader raises it as one sentence."""
+    """Takes the place of a sample that could not be loaded; the loader raises it as one sentence."""
 
     message: str
     traceback: str = ""
 
 
 def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """``batch`` with its tensors on ``device``; from pinned memory the copy runs beside the computation."""
+    """``batch`` with its tensors on ``device``; from pinned memory the copy is asynchronous."""
     return {
         key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
         for key, value in batch.items()
@@ -30,10 +30,10 @@ def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
 def collate(samples: Sequence[Any]) -> Any:
     """Batch of samples: tensors and arrays are stacked, numbers become a tensor, texts a list, dicts a dict.
 
-    A :class:`LoadFailure` among the samples is the result.
+    If there is a :class:`LoadFailure` among the samples, it is returned instead.
 
     Raises:
-        TypeError: samples of a type that fits none of these, or of different types.
+        TypeError: samples of an unsupported type, or of different types.
         ValueError: shapes or keys differ.
     """
     first = samples[0]
@@ -58,7 +58,7 @@ def collate(samples: Sequence[Any]) -> Any:
     if isinstance(first, (float, np.floating)):
         return torch.tensor(samples, dtype=torch.float64)
     raise TypeError(
-        f"a sample holds a {type(first).__name__}, which cannot be joined to a batch; "
+        f"a sample holds a {type(first).__name__}, which cannot be collated to a batch; "
         "give a number, text, tensor, array or dict"
     )
 

@@ -1,4 +1,4 @@
-"""The data set behind every loader: items on disk become samples, each under a seed of its own."""
+"""The data set of every loader: items on disk become samples, each with its own random seed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .transforms import DomainTransform
 class SeededSamples(Dataset[Any]):
     """Samples by place, or by ``(place, seed)`` or ``(place, seed, view)``: then all draws come from that seed.
 
-    The process's own generators stay as they are either way. A subclass has `read` and `complaint`.
+    The process's own generators are not changed either way. A subclass implements `read` and `complaint`.
     """
 
     def read(self, index: int, view: int = 0) -> Any:
@@ -31,7 +31,7 @@ class SeededSamples(Dataset[Any]):
         raise NotImplementedError
 
     def complaint(self, index: int) -> str:
-        """What is said of a sample that `read` fails on, the reason follows; a `DataError` speaks for itself."""
+        """Beginning of the message when `read` fails; the reason follows. A `DataError` is used as it is."""
         raise NotImplementedError
 
     def begin_batch(self) -> None:
@@ -49,9 +49,9 @@ class SeededSamples(Dataset[Any]):
         return sample
 
     def __getitems__(self, keys: Sequence[int | SeededIndex]) -> list[Any]:
-        """The samples of one batch; a failure stands in its place (torch's workers call this)."""
+        """The samples of one batch; a failure takes the sample's place (torch's workers call this)."""
         self.begin_batch()
-        # a worker's generators serve nobody else
+        # nothing else uses a worker's generators
         with nullcontext() if get_worker_info() is not None else generators_kept():
             return [self._load(*key) if isinstance(key, tuple) else self._load(key) for key in keys]
 
@@ -68,13 +68,13 @@ class SeededSamples(Dataset[Any]):
 
 
 class DomainDataset(SeededSamples):
-    """Images as fast-reid's sample dict plus ``domains``, where any is known, and ``indices`` (place in ``items``).
+    """Images as fast-reid's sample dict plus ``domains``, if any is known, and ``indices`` (position in ``items``).
 
     Args:
-        items: ``(path, pid, camid)`` in canonical order, :class:`DomainItem` where domains matter.
+        items: ``(path, pid, camid)`` in canonical order, :class:`DomainItem` if domains are needed.
         transform: ``(image, domain) -> (3, H, W)`` float32 in 0..255.
-        reveal_ids: ``targets`` are the true identities as ``0 .. num_classes-1``; otherwise -1, so that
-            unsupervised training cannot use them by mistake.
+        reveal_ids: ``targets`` are the true identities as ``0 .. num_classes-1``; otherwise -1, so that unsupervised
+            training cannot use them accidentally.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class DomainDataset(SeededSamples):
 
 
 class DomainCommDataset(CommDataset):
-    """fast-reid's data set of a list of images; where the list knows its domains, so do the samples."""
+    """fast-reid's data set of a list of images; if the list has domains, so do the samples."""
 
     def __init__(self, img_items: Sequence[tuple[Any, ...]], *args: Any, **kwargs: Any) -> None:
         super().__init__(img_items, *args, **kwargs)
@@ -140,5 +140,5 @@ class DomainCommDataset(CommDataset):
 
 
 def know_domains(items: Sequence[tuple[Any, ...]]) -> bool:
-    """Whether any item has a domain; those of fast-reid's own sets count as day beside it (`domain_of`)."""
+    """Whether any item has a domain; then those of fast-reid's own sets count as day (`domain_of`)."""
     return any(isinstance(item, DomainItem) for item in items)

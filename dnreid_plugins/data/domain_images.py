@@ -1,4 +1,4 @@
-"""Images that know their domains, for tools that hand on the images alone."""
+"""Images that carry their domains, for tools that pass on the images alone."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from ..functional.types import Domain
 
 
 class DomainImages(Tensor):
-    """Images ``(B, 3, H, W)`` that carry their ``domains`` ``(B,)`` int64, to another process too.
+    """Images ``(B, 3, H, W)`` that carry their ``domains`` ``(B,)`` int64, also to another process.
 
-    fast-reid's tools hand ``batch["images"]`` alone to the predictor. Whatever is computed from it is a plain
-    tensor.
+    fast-reid's tools pass ``batch["images"]`` alone to the predictor. Results computed from it are plain tensors.
     """
 
     domains: Tensor
@@ -29,10 +28,10 @@ class DomainImages(Tensor):
 
 
 def as_domains(domain: str | int | Sequence[str | int] | Tensor, count: int) -> Tensor:
-    """``(count,)`` int64 from one domain for all images or one each; see `Domain.named`.
+    """``(count,)`` int64 from one domain for all images or one per image; see `Domain.named`.
 
     Raises:
-        ValueError: an unknown domain, or not one per image.
+        ValueError: an unknown domain, or a wrong number of them.
     """
     given = domain.tolist() if hasattr(domain, "tolist") else domain
     names = [given] * count if isinstance(given, (str, int)) else list(given)

@@ -1,4 +1,4 @@
-"""The one error of the data room: something on disk is not as it must be, said in one sentence."""
+"""The error of this package: something on disk is wrong, in one sentence."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 
 
 class DataError(ValueError):
-    """A missing root, list or image, an unreadable image, a malformed line. The message names the way out."""
+    """A missing root, list or image, an unreadable image, a malformed line. The message says what to do."""
 
 
 def lost_worker(error: BaseException) -> DataError | None:
-    """What to say when ``error`` is torch's word that a loader's worker is gone; None for any other error.
+    """The message if ``error`` is torch's report that a loader's worker is gone; None for any other error.
 
-    torch looks after its workers every 5 seconds while it waits for a batch.
+    torch checks its workers every 5 seconds while it waits for a batch.
     """
     found = re.search(
         r"DataLoader worker \(pid.*?\) (exited unexpectedly|is killed by signal: \w+)", str(error)

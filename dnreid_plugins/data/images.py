@@ -15,14 +15,14 @@ _SIXTEEN_TO_EIGHT = 257
 
 
 def read_image(path: str) -> Image.Image:
-    """8-bit RGB image of a file, turned upright by its EXIF orientation as fast-reid does.
+    """8-bit RGB image of a file, rotated by its EXIF orientation as in fast-reid.
 
-    Palette images give their colours (fast-reid: their indices); transparency is dropped, the colour beneath
-    it stays; CMYK and 1-bit are converted; 16-bit grey is scaled to 8 bit (Pillow alone would clip it to
+    Palette images give their colours (fast-reid: their indices); transparency is dropped, the colour below it stays;
+    CMYK and 1-bit are converted; 16-bit grey is scaled to 8 bit (Pillow alone would clip it to
     white).
 
     Raises:
-        DataError: the file is missing, damaged, no image, or holds 32-bit floats (their range is unknown).
+        DataError: the file is missing, damaged, not an image, or contains 32-bit floats (their range is unknown).
     """
     try:
         with open(path, "rb") as file:

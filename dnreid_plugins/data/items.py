@@ -1,4 +1,4 @@
-"""One image of a data set: fast-reid's ``(path, pid, camid)`` that also knows its domain."""
+"""One image of a data set: fast-reid's ``(path, pid, camid)`` with a domain."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ..functional.types import Domain
 class DomainItem(tuple):
     """fast-reid's 3-tuple ``(path, pid, camid)`` with the attribute ``domain``.
 
-    It stays a tuple of three, so that every sampler and data set of fast-reid keeps working; camera and
-    domain are different things (SYSU-MM01 has six cameras). Copies and pickles keep the domain; slices and
+    It stays a tuple of three, so that every sampler and data set of fast-reid keeps working. Camera and domain are
+    different things (SYSU-MM01 has six cameras). Copies and pickles keep the domain; slices and
     sums are plain tuples.
     """
 
@@ -39,5 +39,5 @@ class DomainItem(tuple):
 
 
 def domain_of(item: tuple[Any, ...]) -> Domain:
-    """Domain of an item; one of fast-reid's own data sets has none and counts as day where one must be named."""
+    """Domain of an item; items of fast-reid's own data sets have none and count as day where one is required."""
     return getattr(item, "domain", Domain.DAY)

@@ -34,10 +34,10 @@ __all__ = [
 
 
 class SentenceLoader(DataLoader[Any]):
-    """torch's loader; what goes wrong in a worker is raised here as one :class:`DataError` sentence.
+    """torch's loader; errors in a worker are raised here as one :class:`DataError` sentence.
 
-    ``persistent_workers`` is on whenever there are workers: a new epoch costs no new processes. The batch
-    sampler is asked afresh by every iterator, so labels that changed meanwhile count.
+    ``persistent_workers`` is on whenever there are workers: a new epoch costs no new processes. Every iterator starts
+    the batch sampler anew, so labels that have changed since take effect.
     """
 
     def __init__(self, dataset: Dataset[Any], *, num_workers: int = 0, **kwargs: Any) -> None:
@@ -59,12 +59,12 @@ class SentenceLoader(DataLoader[Any]):
 
 
 class CpuGpuLoader(SentenceLoader):
-    """Takes the place of fast-reid's ``DataLoaderX``: same arguments, CUDA or not, no thread of its own.
+    """Replaces fast-reid's ``DataLoaderX``: same arguments, with or without CUDA, without its extra thread.
 
-    Batches stay on the CPU, in pinned memory where there is CUDA: a loader cannot know ``MODEL.DEVICE``, which
+    Batches stay on the CPU, in pinned memory if CUDA is available: a loader cannot know ``MODEL.DEVICE``, which
     may be "cpu" on a machine with CUDA. Our trainer moves them to the model's device; for every other loop
     (fast-reid's own trainers, precise batch norm, evaluation) ``preprocess_image`` does so (``compat.py``).
-    Images whose domains are known come as `DomainImages`, since fast-reid's tools pass on nothing else.
+    Images with known domains are `DomainImages`, since fast-reid's tools pass on nothing but the images.
     """
 
     def __init__(self, local_rank: int, **kwargs: Any) -> None:
@@ -79,7 +79,7 @@ class CpuGpuLoader(SentenceLoader):
 
 
 class InferenceSlice(Sampler[list[int]]):
-    """Batches of places ``begin .. end-1``: one process's part of a canonical list."""
+    """Batches of positions ``begin .. end-1``: one process's part of a canonical list."""
 
     def __init__(self, size: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
         share = -(-size // world_size)
@@ -102,7 +102,7 @@ def build_train_loader(
     transform: DomainTransform | None = None,
     reveal_ids: bool = False,
 ) -> SentenceLoader:
-    """Loader that asks ``batch_sampler`` afresh each epoch; ``targets`` are -1 unless ``reveal_ids``."""
+    """Loader that starts ``batch_sampler`` anew each epoch; ``targets`` are -1 unless ``reveal_ids``."""
     transform = transform or build_domain_transform(cfg, is_train=True)
     return SentenceLoader(
         DomainDataset(items, transform, reveal_ids=reveal_ids),
@@ -138,7 +138,7 @@ def build_inference_loader(
 def build_test_loader(cfg: CfgNode, name: str, dataset: Any) -> tuple[Any, int]:
     """Loader for fast-reid's evaluation loop, queries before gallery, and the number of queries.
 
-    The batches of a day/night set say the domain of each image and its place; a set of fast-reid's own gets
+    The batches of a day/night set contain the domain of each image and its index; fast-reid's own data sets get
     fast-reid's loader.
     """
     if not hasattr(dataset, "protocol"):

@@ -1,4 +1,4 @@
-"""The rules of a comparison as a value object: queries, gallery, what is removed, how CMC counts.
+"""An evaluation protocol as a value object: queries, gallery, what is removed, the CMC rule.
 
 Sources: datasets-and-protocols of the field; DN-348 and DN-Wild (DN-ReID), RegDB (ten trials).
 """
@@ -48,7 +48,7 @@ class Direction:
         name: ``"D2N"`` (day queries in a night gallery) or ``"N2D"``.
         query: ``(Q,)`` int64, positions of the queries in the data set's ``test`` list.
         gallery: ``(G,)`` int64, positions of the gallery images; the first one where there are several.
-        more_galleries: further galleries, each scored by itself; the mean of all is reported.
+        more_galleries: further galleries, each scored separately; the mean of all is reported.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Protocol:
     """How a data set is scored.
 
     Attributes:
-        name: data set, and trial where there are several.
+        name: data set, and trial if there are several.
         directions: one or two search directions over the same ``test`` list.
         removal: which gallery images a query does not see, see `Removal`.
         cmc: rank of the first correct image, or of the first correct *identity* (SYSU-MM01, LLCM).
@@ -137,7 +137,7 @@ def both_directions(
         name: for the printed protocol.
         domains: ``(N,)`` domain of each test image.
         is_query: ``(N,)`` which images may be queries (DN-Wild's query list); None = all.
-        is_gallery: ``(N,)`` which images stand in the gallery; None = all.
+        is_gallery: ``(N,)`` which images are in the gallery; None = all.
         topk: ranks that are reported.
         repetitions: number of splits whose mean the field reports.
 
@@ -162,7 +162,7 @@ def dn348_protocol(domains: Iterable[int], name: str = "DN-348") -> Protocol:
 
 
 def dnwild_protocol(domains: Iterable[int], is_query: Iterable[bool], is_gallery: Iterable[bool]) -> Protocol:
-    """DN-Wild: the query list asks, the whole test list of the other domain answers."""
+    """DN-Wild: queries from the query list, the whole test list of the other domain is the gallery."""
     return both_directions("DN-Wild", domains, is_query=is_query, is_gallery=is_gallery)
 
 

@@ -1,4 +1,4 @@
-"""Which training images cannot be read, all found at once before a training starts."""
+"""Find all training images that cannot be read before training starts."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ logger = logging.getLogger(__name__)
 EVERY = 5.0
 THREADS = 16
 _CHUNK = 256
-#: What a complete file has near its end, by Pillow's name of the format.
+#: Bytes near the end of a complete file, by Pillow's name of the format.
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 _TAIL = 1024
 
 
 def readable_items(items: Sequence[DomainItem], *, name: str, skip_bad: bool) -> list[DomainItem]:
-    """Those of ``items`` whose image can be read, in the same order; nothing is kept between two calls.
+    """The ``items`` whose image can be read, in the same order; nothing is cached between calls.
 
-    A JPEG or PNG counts as good by its header and its end, some 0.1 ms each; what is left is decoded. So damage
-    in the middle of a file shows only when the image is used.
+    A JPEG or PNG is accepted by its header and its end, about 0.1 ms each; all others are decoded. So damage in the
+    middle of a file is found only when the image is used.
 
     Args:
         items: training images.
         name: data set, for the messages.
-        skip_bad: leave bad images out, with one warning that names them all.
+        skip_bad: leave bad images out, with one warning that lists them all.
 
     Raises:
-        DataError: there are bad images and ``skip_bad`` is False; the log names every one.
+        DataError: there are bad images and ``skip_bad`` is False; the log lists every one.
     """
     problems = _problems([item.path for item in items], name)
     if not problems:
@@ -85,7 +85,7 @@ def _problems(paths: Sequence[str], name: str) -> dict[str, str]:
 
 
 def _looks_whole(path: str) -> bool:
-    """Header and end of a common format; False means no more than that a closer look is needed."""
+    """Check header and end of a common format; False only means that a closer check is needed."""
     try:
         with open(path, "rb") as file:
             image = Image.open(file)

@@ -1,4 +1,4 @@
-"""fast-reid's own training loader made repeatable: its batches are a function of (seed, rank, iteration)."""
+"""fast-reid's own training loader made reproducible: its batches are a function of (seed, rank, iteration)."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ logger = logging.getLogger(__name__)
 
 
 class SampleStream(Sampler[list[SeededIndex]]):
-    """Batch sampler: the batches of another one, from any iteration on, each image with a seed of its own.
+    """Batch sampler: the batches of another one, from any iteration on, each image with its own seed.
 
-    fast-reid's samplers are endless, begin anew with every iterator and draw from the global generators. Here
-    they draw from generators of their own that are seeded by ``seed``, so that every iterator gives the same
-    batches whatever else is drawn; the first ``start`` batches are drawn and dropped, no image is read for them.
+    fast-reid's samplers are endless, start anew with every iterator and draw from the global generators. Here they
+    draw from their own generators seeded by ``seed``, so that every iterator gives the same batches whatever else is
+    drawn; the first ``start`` batches are drawn and dropped without reading an image.
 
-    Each entry is ``(index, seed)``; the 63-bit seed is a function of (``seed``, iteration, place in the batches
-    of all ranks), so augmentation depends on no worker and no earlier batch.
+    Each entry is ``(index, seed)``; the 63-bit seed is a function of (``seed``, iteration, place in the batches of all
+    ranks), so augmentation does not depend on workers or earlier batches.
 
     Args:
-        batches: what to draw from. A sampler in it that has a seed (all of fast-reid's) gets one made from
-            ``seed``: the one it has was drawn from a global generator, where reading the data may have drawn too.
+        batches: what to draw from. A sampler in it that has a seed (all of fast-reid's) gets one derived from
+            ``seed``: its own was drawn from a global generator, which reading the data may have changed.
         seed: of the run.
-        rank, world_size: this process and how many there are; a sampler that deals batches to processes
-            (all of fast-reid's) does so as before.
+        rank, world_size: this process and their number; a sampler that distributes batches over processes (all of
+            fast-reid's) still does so.
 
     Raises:
         ValueError: ``rank`` or ``seed`` is out of range.
@@ -48,13 +48,13 @@ class SampleStream(Sampler[list[SeededIndex]]):
                 f"rank {rank} of {world_size}, seed {seed}; need 0 <= rank < world_size and seed >= 0"
             )
         self.batches, self.seed, self.rank, self.world_size = batches, seed, rank, world_size
-        #: Iterations that were already trained before a resume; the next iterator begins behind them.
+        #: Iterations that were already trained before a resume; the next iterator begins after them.
         self.start = 0
         if hasattr(batches.sampler, "_seed"):
             batches.sampler._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
 
     def __iter__(self) -> Iterator[list[SeededIndex]]:
-        # The same in all processes: each takes its part of one common stream.
+        # The same in all processes: each takes its part of one shared stream.
         own = PrivateGenerators(int(np.random.SeedSequence(self.seed).generate_state(1)[0]))
         start = self.start
         batches = iter(self.batches)
@@ -75,7 +75,7 @@ class SampleStream(Sampler[list[SeededIndex]]):
 
 
 class SeededDataset(SeededSamples):
-    """Any data set with whole-number keys as `SeededSamples`. Other attributes are those of the data set inside."""
+    """Any data set with integer keys as `SeededSamples`. Other attributes are those of the wrapped data set."""
 
     def __init__(self, inner: Dataset[Any]) -> None:
         self.inner = inner
@@ -83,7 +83,7 @@ class SeededDataset(SeededSamples):
         self._pipelines = DomainTransform(transform, transform)  # type: ignore[arg-type]
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "inner":  # not there yet while it is copied to a worker
+        if name.startswith("__") or name == "inner":  # not set yet while it is copied to a worker
             raise AttributeError(name)
         return getattr(self.inner, name)
 
@@ -101,10 +101,10 @@ class SeededDataset(SeededSamples):
 
 
 def repeatable(loader: Any, *, seed: int, rank: int = 0, world_size: int = 1) -> Any:
-    """``loader`` of fast-reid's ``build_reid_train_loader`` with the same bits in every run of this ``seed``.
+    """``loader`` of fast-reid's ``build_reid_train_loader`` with bit-identical batches in every run of this ``seed``.
 
-    Data set, sampler, workers and collation stay; any number of workers gives the same batches. A loader of
-    another type, which a script may have built itself, comes back as it is.
+    Data set, sampler, workers and collation stay; any number of workers gives the same batches. A loader of another
+    type, which a script may have built itself, is returned unchanged.
     """
     if not isinstance(loader, CpuGpuLoader) or not isinstance(loader.batch_sampler, BatchSampler):
         return loader

@@ -1,4 +1,4 @@
-"""Which images form a batch: clusters of both domains, chosen by (seed, epoch) and by nothing else."""
+"""Batches of clusters of both domains, a function of (seed, epoch) alone."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ SeededIndex = tuple[int, int] | tuple[int, int, int]
 class CrossDomainIdentitySampler(Sampler[list[SeededIndex]]):
     """Batch sampler: per domain ``num_clusters`` clusters x ``num_instances`` images, day first, then night.
 
-    The stream is a function of ``(seed, epoch)``: generators outside change nothing, and the joined slices of
-    all ranks are the stream of a single process. Within a domain
+    The stream is a function of ``(seed, epoch)``: other generators have no effect, and the slices of all ranks
+    together are the stream of a single process. Within a domain
 
-    * clusters come in random order and none comes again before all have come; within a batch they differ as
-      long as there are enough of them;
+    * clusters come in random order and none is repeated before all have come; within a batch they differ as long as
+      there are enough of them;
     * fewer clusters than ``num_clusters``: they repeat (policy "repeat"), logged;
     * a domain without a cluster is left out and the batch is smaller, logged;
     * a cluster of at least ``num_instances`` images gives different ones; a smaller one gives each of its
       images equally often, up to one;
-    * outliers (label -1) never come.
+    * outliers (label -1) are never drawn.
 
-    With ``partners`` (option "paired") a day cluster and its night partner stand at the same place of the two
-    parts; clusters without a partner are put together at random, anew in every round.
+    With ``partners`` (option "paired") a day cluster and its night partner are at the same place of the two parts;
+    clusters without a partner are paired at random, anew in every round.
 
     Each entry is ``(index, seed)``; the 63-bit seed is a function of (sampler seed, epoch, batch, place in
     the *global* batch), so augmentation does not depend on workers or ranks.
 
     Args:
         labels: ``(N,)`` cluster of each image of the canonical list, numbered per domain; -1 = outlier.
-            None: none are known yet, ``set_labels`` comes before the first batch.
+            None: not known yet, call ``set_labels`` before the first batch.
         domains: ``(N,)`` domain of each image.
         num_clusters: clusters per domain in a global batch.
         num_instances: images per cluster.
         iterations: batches per epoch.
         seed: of the run.
-        rank, world_size: this process and how many there are.
+        rank, world_size: this process and their number.
         partners: cross-domain matching for paired batches.
-        views: how often each (day, night) image of a batch comes, each time as another view with another seed: all
-            images of a domain as view 0, then all as view 1 ...
+        views: number of views of each (day, night) image in a batch, each with its own seed: all images of a domain as
+            view 0, then all as view 1 ...
 
     Raises:
         ValueError: a number is below 1, ``num_clusters`` is not a multiple of ``world_size``, shapes differ,
@@ -82,7 +82,7 @@ class CrossDomainIdentitySampler(Sampler[list[SeededIndex]]):
                 raise ValueError(f"{name} is {value}; a batch needs at least 1")
         if num_clusters % world_size:
             raise ValueError(
-                f"{num_clusters} clusters per domain cannot be dealt to {world_size} processes; "
+                f"{num_clusters} clusters per domain cannot be divided among {world_size} processes; "
                 "make the clusters per batch a multiple of the number of processes"
             )
         if not 0 <= rank < world_size or seed < 0:
@@ -102,7 +102,7 @@ class CrossDomainIdentitySampler(Sampler[list[SeededIndex]]):
             self.set_labels(labels, partners)
 
     def set_labels(self, labels: torch.Tensor | npt.ArrayLike, partners: Assignment | None = None) -> None:
-        """Take the pseudo labels ``(N,)`` of a new epoch; the next iterator draws from them."""
+        """Set the pseudo labels ``(N,)`` of a new epoch; the next iterator uses them."""
         array = _to_array(labels)
         if array.shape != self.domains.shape or array.ndim != 1:
             raise ValueError(f"labels {array.shape} and domains {self.domains.shape} must both be (N,)")
@@ -122,7 +122,7 @@ class CrossDomainIdentitySampler(Sampler[list[SeededIndex]]):
         self._partners = partners
 
     def set_epoch(self, epoch: int) -> None:
-        """Start another epoch from its first batch."""
+        """Start another epoch at its first batch."""
         self.epoch, self.start = epoch, 0
 
     def __len__(self) -> int:
@@ -178,7 +178,7 @@ def _to_array(values: torch.Tensor | npt.ArrayLike) -> npt.NDArray[np.int64]:
 def _members_of(
     labels: npt.NDArray[np.int64], inside: npt.NDArray[np.bool_]
 ) -> Sequence[npt.NDArray[np.int64]]:
-    """Positions of the images of each cluster of one domain; clusters that hold no image are refused."""
+    """Positions of the images of each cluster of one domain; empty clusters are refused."""
     used = np.flatnonzero(inside & (labels >= 0))
     if used.size == 0:
         return []

@@ -1,4 +1,4 @@
-"""The unlabelled training images of both domains and what reads them."""
+"""The unlabelled training images of both domains, with their sampler and loaders."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class TrainData:
 
     Attributes:
         items: the images.
-        images: what label sources may know of them.
+        images: what label sources may know about them.
         sampler: draws the batches once it has labels.
-        loader: reads them.
+        loader: loads the batches.
         inference_loader: all images in canonical order with the test transform.
     """
 
@@ -116,7 +116,7 @@ def read_dataset(name: str) -> Any:
 
 
 def scored_datasets(cfg: Any) -> dict[str, Any]:
-    """The sets of ``DATASETS.TESTS`` by name; one without identities is left out with a line in the log."""
+    """The sets of ``DATASETS.TESTS`` by name; sets without identities are left out, with a line in the log."""
     found = {name: read_dataset(name) for name in cfg.DATASETS.TESTS}
     for name, dataset in list(found.items()):
         if getattr(dataset, "protocol", True) is None:

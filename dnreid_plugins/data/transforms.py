@@ -1,4 +1,4 @@
-"""fast-reid's transforms, mended and extended, one pipeline per domain."""
+"""fast-reid's transforms, patched and extended, one pipeline per domain."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .augment import ChannelAugmentation, ChannelExchange, Grey, NoiseErasing, S
 ImageTransform = Callable[[Image.Image], Tensor]
 
 
-#: What may stand in a view of ``INPUT.VIEWS``: made of the cropped picture, before everything else is drawn.
+#: The steps allowed in a view of ``INPUT.VIEWS``: applied to the cropped image before all other augmentation.
 VIEW_STEPS: dict[str, Callable[[], Any]] = {
     "exchange": ChannelExchange,
     "grey": Grey,
@@ -29,7 +29,7 @@ VIEW_STEPS: dict[str, Callable[[], Any]] = {
 
 @dataclass(frozen=True)
 class DomainTransform:
-    """The pipelines of the two domains, one per view of an image; calling it picks one.
+    """The pipelines of the two domains, one per view of an image; a call applies one of them.
 
     Args:
         day, night: pipelines of view 0, the plain one.
@@ -49,7 +49,7 @@ class DomainTransform:
         return self.of(domain)[view](image)
 
     def begin_batch(self) -> None:
-        """Forget what earlier batches left behind, so that a batch depends on its own seeds alone."""
+        """Reset state left by earlier batches, so that a batch depends on its own seeds alone."""
         for pipeline in {id(p): p for domain in Domain for p in self.of(domain)}.values():
             for step in getattr(pipeline, "transforms", ()):
                 if isinstance(step, SmallPoolPatch):
@@ -57,7 +57,7 @@ class DomainTransform:
 
 
 def build_domain_transform(cfg: CfgNode, *, is_train: bool) -> DomainTransform:
-    """Pipelines of ``cfg.INPUT``: RGB image -> ``(3, H, W)`` float32 in 0..255. Test pipelines draw nothing.
+    """Pipelines of ``cfg.INPUT``: RGB image -> ``(3, H, W)`` float32 in 0..255. Test pipelines are deterministic.
 
     Raises:
         ValueError: ``INPUT.REA.MODE`` or ``INPUT.VIEWS`` is unknown.
@@ -72,7 +72,7 @@ def build_domain_transform(cfg: CfgNode, *, is_train: bool) -> DomainTransform:
 
 
 def view_steps(cfg: CfgNode, domain: Domain) -> list[list[Any]]:
-    """What ``INPUT.VIEWS`` adds in front of the shared pipeline, per view of a domain.
+    """The steps that ``INPUT.VIEWS`` adds before the shared pipeline, per view of a domain.
 
     Raises:
         ValueError: no view, or a step that is not in `VIEW_STEPS`.
@@ -96,7 +96,7 @@ def build_transforms(cfg: CfgNode, is_train: bool = True) -> Any:
     """fast-reid's pipeline, with our ``INPUT.AFFINE``, ``INPUT.RPT`` and ``INPUT.REA.MODE`` in place."""
     plain = cfg.clone()
     plain.defrost()
-    plain.INPUT.AFFINE.ENABLED = False  # fast-reid's uses arguments that torchvision dropped
+    plain.INPUT.AFFINE.ENABLED = False  # fast-reid's uses arguments that torchvision has removed
     plain.INPUT.RPT.ENABLED = False  # fast-reid's pool is huge
     if cfg.INPUT.REA.MODE not in ("constant", "noise"):
         raise ValueError(f"INPUT.REA.MODE is {cfg.INPUT.REA.MODE!r}; choose 'constant' or 'noise'")

@@ -1,4 +1,4 @@
-"""A small orthographic camera and a canvas that paints polygons given in metres, plus the lamps that glow at night."""
+"""A small orthographic camera and a canvas that paints polygons given in metres, with the lamps that glow at night."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SUPERSAMPLING = 2
 
 @dataclass(frozen=True)
 class Camera:
-    """Where the vehicle is seen from. Angles in radians, ``scale`` in canvas pixels per metre.
+    """The viewpoint. Angles in radians, ``scale`` in canvas pixels per metre.
 
     ``yaw`` > 0 shows the front, < 0 the rear, 0 the plain side. ``pitch`` is how far the camera looks down.
     ``roll`` turns the vehicle in the picture. ``mirrored``: the vehicle drives to the left.
@@ -32,7 +32,7 @@ class Camera:
     mirrored: bool
 
     def project(self, points: Sequence[Point3]) -> list[tuple[float, float]]:
-        """Metres to canvas pixels. Orthographic with a slight shrink of what is farther away."""
+        """Metres to canvas pixels. Orthographic; farther points are slightly shrunk."""
         cos_yaw, sin_yaw = math.cos(self.yaw), math.sin(self.yaw)
         cos_pitch, sin_pitch = math.cos(self.pitch), math.sin(self.pitch)
         cos_roll, sin_roll = math.cos(self.roll), math.sin(self.roll)
@@ -73,7 +73,7 @@ class Canvas:
         self._light_draw = ImageDraw.Draw(self.lights)
 
     def polygon(self, pixels: Sequence[tuple[float, float]], colour: Colour) -> None:
-        """A filled polygon; it hides whatever lamp lies behind it."""
+        """A filled polygon; it hides the lamps behind it."""
         self.draw.polygon(pixels, fill=colour)
         self._light_draw.polygon(pixels, fill=(0, 0, 0))
 

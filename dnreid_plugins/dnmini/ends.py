@@ -11,7 +11,7 @@ from .shape import CLEARANCE, Shape
 
 
 class Painter(Protocol):
-    """Who paints a vehicle, `VehiclePainter`."""
+    """The interface of `VehiclePainter`."""
 
     identity: Identity
     shape: Shape

@@ -1,4 +1,4 @@
-"""The floor of DNMini: what a colour histogram finds, with no learning at all."""
+"""The lower bound for DNMini: retrieval with a colour histogram, without any learning."""
 
 from __future__ import annotations
 

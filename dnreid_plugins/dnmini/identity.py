@@ -1,4 +1,4 @@
-"""What a rendered vehicle is: its attributes, how they are drawn from a seed, and how they read as a sentence.
+"""The identity of a rendered vehicle: its attributes, their sampling from a seed, and a caption.
 
 The space of all vehicles is split in two halves by the parity of a hash of *all* attributes. DNMini takes its
 identities from the even half, the pre-training source set from the odd half, so the two can never share one.
@@ -65,7 +65,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Identity:
-    """All that makes one vehicle this vehicle. Every field is discrete, so that identities can be compared.
+    """All attributes that identify a vehicle. Every field is discrete, so that identities can be compared.
 
     ``lamp_height`` 0..3, ``num_markers`` 0..4, ``wheel_size`` 0..3, ``proportions`` one integer 0..7 for each
     name in ``PROPORTIONS``, ``shade`` 0..7 (variation inside the named paint).
@@ -114,7 +114,7 @@ def _sample_marks(rng: np.random.Generator) -> tuple[Mark, ...]:
 
 
 def sample_identity(rng: np.random.Generator) -> Identity:
-    """One vehicle from anywhere in the attribute space."""
+    """One random vehicle from the whole attribute space."""
     body = _pick(rng, BODIES)
     return Identity(
         body=body,
@@ -144,7 +144,7 @@ def sample_identities(*, count: int, seed: int, half: int) -> list[Identity]:
     """``count`` different vehicles from one half of the attribute space, a function of the arguments alone.
 
     Args:
-        count: how many, >= 0.
+        count: number of vehicles, >= 0.
         seed: any non-negative integer.
         half: 0 for DNMini, 1 for the source set; the two halves never share a vehicle.
     """
@@ -153,7 +153,7 @@ def sample_identities(*, count: int, seed: int, half: int) -> list[Identity]:
     if count < 0:
         raise ValueError(f"count must be >= 0, got {count}; ask for at least zero identities")
     rng = np.random.default_rng([seed, half, 348])
-    found: dict[Identity, None] = {}  # keeps the order in which they were drawn
+    found: dict[Identity, None] = {}  # keeps the order of sampling
     while len(found) < count:
         identity = sample_identity(rng)
         if identity.half() == half:
@@ -168,8 +168,8 @@ _NUMBER_WORDS = ("no", "one", "two", "three", "four", "five", "six")
 def caption(identity: Identity) -> str:
     """The vehicle as one English sentence, e.g. ``"a red van with a roof rack, two dark windows and round lamps"``.
 
-    Names the attributes that a passer-by would name; proportions and shade stay unsaid, so several vehicles may
-    share a caption.
+    Only attributes that a person would mention; proportions and shade are left out, so several vehicles may share a
+    caption.
     """
     parts = []
     if identity.two_tone != "none":

@@ -1,4 +1,4 @@
-"""Outlines of the stickers by which otherwise equal vehicles differ."""
+"""Outlines of the stickers that distinguish otherwise equal vehicles."""
 
 from __future__ import annotations
 

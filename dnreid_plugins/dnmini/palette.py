@@ -35,7 +35,7 @@ def paint_colour(identity: Identity) -> Colour:
 
 
 def contrast_tone(tone: str, paint: Colour) -> Colour:
-    """A mark's colour. The paint may be as light or dark as the mark, so the tone steps away from it."""
+    """A mark's colour. The paint may be as light or dark as the mark, so the tone is moved away from it."""
     base = TONE_COLOURS[tone]
     luminance = sum(paint) / 3.0
     if tone == "light" and luminance > 190:

@@ -22,8 +22,8 @@ def map_in_processes(
 ) -> Iterator[Result]:
     """``function(*task)`` for every task, in order. ``workers``: None = one per usable core, 1 = no new process.
 
-    ``function`` must be a pure function of its arguments that touches NumPy and Pillow only: then forking is safe
-    and spares every worker the import of torch.
+    ``function`` must be a pure function of its arguments that touches NumPy and Pillow only: then forking is safe and
+    no worker needs to import torch.
     """
     workers = workers if workers is not None else usable_cores()
     if workers < 1:
@@ -33,7 +33,7 @@ def map_in_processes(
         return
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
-    # Ctrl-C reaches every process; this one says what there is to say.
+    # Ctrl-C reaches every process; only this one reports it.
     deaf = (signal.SIGINT, signal.SIG_IGN)
     with ProcessPoolExecutor(workers, mp_context=context, initializer=signal.signal, initargs=deaf) as pool:
         yield from pool.map(function, *zip(*tasks, strict=True), chunksize=4)

@@ -1,7 +1,7 @@
-"""Pre-trains a small backbone on coarse attributes of a rendered, daytime-only source set.
+"""Pre-train a small backbone on coarse attributes of a rendered, daytime-only source set.
 
-The result is for DNMini what ImageNet weights are for photographs: a start that knows bodies, paints and roofs
-in general, but no identity of the target set and no night image.
+The result is for DNMini what ImageNet weights are for photographs: initial weights trained on bodies, paints and roofs
+in general, but on no identity of the target set and no night image.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ MAX_SHIFT = 6  # pixels
 
 @dataclass(frozen=True)
 class PretrainOptions:
-    """Everything that decides the weights; ``exposure`` and ``jitter``: see `photometric_jitter`.
+    """Everything that determines the weights; ``exposure`` and ``jitter``: see `photometric_jitter`.
 
-    Training is short and jitter weak on purpose: a start that has seen night-like light leaves nothing to adapt to.
+    Training is short and jitter weak on purpose: weights that have seen night-like light would leave nothing to adapt
+    to.
     """
 
     backbone: str = "build_shufflenetv2_backbone"
@@ -139,7 +140,7 @@ def pretrain(options: PretrainOptions, *, source: SourceSet | None = None) -> di
     steps = options.epochs * (len(source.images) // options.batch_size)
     if steps < 1:
         raise ValueError(
-            f"{len(source.images)} source images make no batch of {options.batch_size}; render more or ask for less"
+            f"{len(source.images)} source images are too few for a batch of {options.batch_size}; render more"
         )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, options.learning_rate, total_steps=steps, pct_start=0.15
@@ -174,7 +175,7 @@ def _batches(
     for _ in range(options.epochs):
         order = torch.randperm(len(source.images), generator=generator)
         for rows in order[: len(order) // options.batch_size * options.batch_size].split(options.batch_size):
-            # (B, H, W, 3) seen as (B, 3, H, W): channels last in memory, which convolutions like best on a CPU.
+            # (B, H, W, 3) seen as (B, 3, H, W): channels last in memory, the fastest layout for convolutions on a CPU.
             images = torch.from_numpy(source.images[rows.numpy()]).permute(0, 3, 1, 2).float()
             images = photometric_jitter(
                 shift_and_flip(images, generator),
@@ -187,13 +188,13 @@ def _batches(
 
 
 def weights_path(options: PretrainOptions) -> Path:
-    """Where the package keeps the start weights of this backbone."""
+    """The file of this backbone's initial weights in the package."""
     name = options.backbone.removeprefix("build_").removesuffix("_backbone")
     return Path(__file__).parent / "weights" / f"{name}_{options.depth}.safetensors"
 
 
 def write_weights(state: dict[str, Tensor], path: Path, options: PretrainOptions) -> None:
-    """Save ``state`` as safetensors; the options go into the file's metadata, so that a file tells how it was made."""
+    """Save ``state`` as safetensors with the options in the file's metadata, so that its origin can be traced."""
     from safetensors.torch import save
 
     data = save(state, metadata={name: str(value) for name, value in asdict(options).items()})

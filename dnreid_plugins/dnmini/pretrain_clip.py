@@ -1,7 +1,7 @@
-"""Pre-trains the miniature CLIP of DNMini: image and sentence towers on rendered, captioned source vehicles.
+"""Pre-train the miniature CLIP of DNMini: image and sentence towers on rendered, captioned source vehicles.
 
 The vehicles are the source set's (none of them is in DNMini), seen by day only. The towers are open_clip's own
-classes, so that whatever works with the miniature works with a real CLIP.
+classes, so that everything that works with the miniature works with a real CLIP.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ MODEL_CFG: dict[str, Any] = {
     "text_cfg": {"context_length": 77, "width": 64, "heads": 2, "layers": 3},
 }
 CONV_STEM = (16, 32, 64)
-# Sentences that a caption is put into; the first is what DNMini's prompts are built from.
+# Sentences that captions are inserted into; DNMini's prompts are built from the first.
 FRAMES = ("A daytime photo of {}.", "A visible photo of {}.", "A photo of {}.", "{}")
-# How the fine attributes of a caption can be told from the coarse ones (body, paint, panels, roof, stripe, windows).
+# Matches the fine attributes of a caption; the coarse ones are body, paint, panels, roof, stripe, windows.
 FINE = re.compile(r" mark$| at the back$| marker lights?$| wheels$| lamps$")
 # Words of the templates, whether or not a caption has them.
 TEMPLATE_WORDS = "A daytime nighttime visible infrared thermal photo image of a an the vehicle car person . ,"
@@ -43,11 +43,11 @@ TEMPLATE_WORDS = "A daytime nighttime visible infrared thermal photo image of a 
 
 @dataclass(frozen=True)
 class ClipPretrainOptions:
-    """Everything that decides the weights.
+    """Everything that determines the weights.
 
-    Training is short and jitter weak on purpose, as for the other start (`PretrainOptions`).
+    Training is short and jitter weak on purpose, as in `PretrainOptions`.
     ``exposure``, ``jitter``: see `photometric_jitter`. ``fine_share``: share of captions that may mention
-    wheels, lamps, stickers and the like, by which single vehicles are told apart. ``short_share``: share of
+    wheels, lamps, stickers and the like, which distinguish single vehicles. ``short_share``: share of
     captions that keep only their first few attributes. ``vehicle_share``: share of captions that say "vehicle"
     instead of the body type.
     """
@@ -83,7 +83,7 @@ def describe_miniclip() -> ClipDescription:
 
 
 def vary_caption(sentence: str, options: ClipPretrainOptions, generator: torch.Generator) -> str:
-    """A caption as somebody else might put it: fewer attributes, "vehicle", another frame around it."""
+    """A random variant of a caption: fewer attributes, "vehicle" instead of the body type, another frame."""
     draw = torch.rand(4, generator=generator).tolist()
     head, _, tail = sentence.partition(" with ")
     if draw[1] < options.vehicle_share:
@@ -102,14 +102,14 @@ def pretrain_clip(
 ) -> tuple[ClipDescription, dict[str, Tensor]]:
     """Train both towers with CLIP's contrastive loss; returns the description and the state dict.
 
-    A batch shows as many different vehicles, one random view of each, under varied captions.
+    A batch consists of different vehicles, one random view of each, with varied captions.
     """
     if source is None:
         logger.info("rendering %d source vehicles, %d day views each", options.num_ids, options.images_per_id)
         source = source_set(options.num_ids, options.images_per_id, options.seed)
     if len(source.identities) < options.batch_size:
         raise ValueError(
-            f"{len(source.identities)} vehicles make no batch of {options.batch_size}; render more."
+            f"{len(source.identities)} vehicles are too few for a batch of {options.batch_size}; render more."
         )
     description = describe_miniclip()
     with torch.random.fork_rng(devices=[]):
@@ -144,7 +144,7 @@ def pretrain_clip(
 
 
 def _same_sentence(sentences: Sequence[str]) -> Tensor:
-    """``(B, B)`` float32, rows of sum 1: which captions of the batch are right for an image, equal ones shared."""
+    """``(B, B)`` float32, rows of sum 1: targets of the contrast; equal captions share an image's weight."""
     numbers = {sentence: number for number, sentence in enumerate(dict.fromkeys(sentences))}
     which = torch.tensor([numbers[sentence] for sentence in sentences])
     same = (which[:, None] == which[None, :]).float()
@@ -192,7 +192,7 @@ def _resized(source: SourceSet, size: tuple[int, ...]) -> Tensor:
 def write_miniclip(
     folder: Path, description: ClipDescription, state: dict[str, Tensor], options: ClipPretrainOptions
 ) -> None:
-    """``miniclip.json`` and ``miniclip.safetensors`` (half precision; how they were made is in its metadata)."""
+    """``miniclip.json`` and ``miniclip.safetensors`` (half precision; the options are in its metadata)."""
     from safetensors.torch import save
 
     halves = {name: value.half().contiguous() for name, value in state.items()}

@@ -18,7 +18,7 @@ class DNMini(DayNightListDataset):
     """DNMini, the rendered data set in DN-348's layout; written on first use.
 
     Args:
-        seed: seed of the renderer; None takes ``DATASETS.DNMINI_SEED``. 0 is the published set.
+        seed: seed of the renderer; None uses ``DATASETS.DNMINI_SEED``. 0 is the published set.
     """
 
     dataset_name = "dnmini"

@@ -1,4 +1,4 @@
-"""One picture of one vehicle: viewpoint, scene, vehicle, camera. Everything random comes from the given generator."""
+"""One picture of one vehicle: viewpoint, scene, vehicle, camera. All randomness comes from the given generator."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def render(identity: Identity, view_rng: np.random.Generator, domain: Domain | i
 
     Args:
         identity: the vehicle.
-        view_rng: decides viewpoint, scene, occlusion and the camera's noise; the same state gives the same picture.
+        view_rng: determines viewpoint, scene, occlusion and the camera's noise; the same state gives the same picture.
         domain: ``Domain.DAY`` or ``Domain.NIGHT``.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Everything around the vehicle: the viewpoint, the street behind it and what stands in front of it."""
+"""The scene around the vehicle: the viewpoint, the street behind it and occluding objects in front of it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _street_lamps(canvas: Canvas, rng: np.random.Generator, horizon: int) -> Non
 
 
 def paint_occluder(canvas: Canvas, rng: np.random.Generator) -> None:
-    """With probability ``OCCLUSION_SHARE``: a post, a hedge, a box or a passing car's edge before the vehicle."""
+    """With probability ``OCCLUSION_SHARE``: a post, a hedge, a box or a passing car's edge in front of the vehicle."""
     if rng.random() >= OCCLUSION_SHARE:
         return
     kind = int(rng.integers(4))

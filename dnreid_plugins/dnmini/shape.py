@@ -39,8 +39,8 @@ class Edge:
 class Shape:
     """``profile``: closed side outline, anticlockwise as seen from the near side with the front to the right.
 
-    ``panes``: side windows, four corners each. ``roof``: first x, last x and height of what carries a roof rack.
-    ``side_band``: first x, last x, lowest and highest z of the flat side that carries stripe and marks.
+    ``panes``: side windows, four corners each. ``roof``: first x, last x and height of the part that carries a roof
+    rack. ``side_band``: first x, last x, lowest and highest z of the flat side that carries stripe and marks.
     ``wheels``: x of the rear and front axle. ``lamp_height``: z of the lamps' centre. ``nose``: height of the front.
     """
 

@@ -1,4 +1,4 @@
-"""A contact sheet: what DNMini looks like at a glance."""
+"""A contact sheet: an overview of DNMini's images."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The pre-training source: other vehicles than DNMini's, by day only, labelled with coarse attributes.
 
-It stands in for ImageNet: generic knowledge of what vehicles look like, no identity of DNMini, no night image.
+It plays the role of ImageNet: general knowledge of vehicles, no identity of DNMini, no night image.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Paints one vehicle: hull, glass, lamps, wheels and everything by which an identity is told from another."""
+"""Paints one vehicle: hull, glass, lamps, wheels and everything that distinguishes identities."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class VehiclePainter:
         self.canvas.polygon(self.camera.project(points), colour)
 
     def lamp(self, points: list[Point3], glow: Colour, power: float) -> None:
-        """A lamp given in metres, as bright in the picture of lights as ``power`` (0..1) says."""
+        """A lamp given in metres; ``power`` (0..1) is its brightness in the picture of lights."""
         self.canvas.lamp(self.camera.project(points), shade(glow, 0.92), shade(glow, power))
 
     def _shadow(self) -> None:

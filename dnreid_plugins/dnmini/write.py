@@ -1,4 +1,4 @@
-"""Writes DNMini as JPEGs in DN-348's on-disk layout: at once or not at all, and the same bytes every time."""
+"""Write DNMini as JPEGs in DN-348's on-disk layout: atomically, and with the same bytes every time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Parameters:
-    """Everything that decides the bytes of a DNMini."""
+    """Everything that determines the bytes of a DNMini set."""
 
     seed: int
     num_train_ids: int
@@ -61,16 +61,16 @@ def write_dnmini(
 ) -> None:
     """Render DNMini into ``root``: ``day/<id>/<image>``, ``night/<id>/<image>``, ``train_test_split/*.txt``.
 
-    The bytes are a function of all arguments but ``root`` and ``workers``. Written beside ``root`` first, renamed
-    when complete, so a killed writer leaves no half set. When ``root`` already holds the set, nothing happens.
+    The bytes are a function of all arguments but ``root`` and ``workers``. Written next to ``root`` first and renamed
+    when complete, so a killed writer leaves no incomplete set. If ``root`` already holds the set, nothing happens.
 
     Args:
-        root: the folder to make; its parents are made too.
-        seed: chooses the identities and every view. Calibration must not use the seed that is reported on.
+        root: the folder to create; its parents are created too.
+        seed: chooses the identities and every view. Calibration must not use the seed of the reported results.
         workers: processes; None = one per core that this process may use.
 
     Raises:
-        ValueError: a size below 1, or ``root`` holds something else than this set.
+        ValueError: a size below 1, or ``root`` holds anything else than this set.
     """
     parameters = Parameters(
         seed=seed, num_train_ids=num_train_ids, num_test_ids=num_test_ids, images_per_domain=images_per_domain
@@ -88,7 +88,7 @@ def write_dnmini(
         _write_all(folder, parameters, workers=workers)
         try:
             folder.rename(root)
-        except OSError:  # another process finished first; its set is as good as ours if its manifest says so
+        except OSError:  # another process finished first; its set is equally good if its manifest matches
             if not _is_complete(root, parameters):
                 raise
 
@@ -99,7 +99,7 @@ def ensure_dnmini(root: Path, seed: int = 0) -> Path:
     The folder is ``dnmini`` for seed 0 (the set that results are reported on), ``dnmini-seed<N>`` for others.
 
     Raises:
-        DataError: it is not there, and ``root`` is somebody's own set of day and night images.
+        DataError: it does not exist, and ``root`` is the user's own set of day and night images.
     """
     folder = Path(root) / ("dnmini" if seed == 0 else f"dnmini-seed{seed}")
     if not folder.exists() and domain_folders(Path(root)) is not None:
@@ -120,7 +120,7 @@ def raw_ids(parameters: Parameters) -> tuple[list[int], list[int]]:
 
 
 def dnmini_identities(parameters: Parameters) -> dict[int, Identity]:
-    """Raw id -> vehicle, for captions and for telling what a model confuses."""
+    """Raw id -> vehicle, for captions and for the analysis of errors."""
     count = parameters.num_train_ids + parameters.num_test_ids
     identities = sample_identities(count=count, seed=parameters.seed, half=0)
     return dict(enumerate(identities, start=1))
@@ -157,7 +157,7 @@ def _write_all(folder: Path, parameters: Parameters, *, workers: int | None) -> 
 
 
 def _write_identity(folder: Path, parameters: Parameters, raw_id: int, identity: Identity) -> str:
-    """All images of one vehicle; returns the SHA-256 of their bytes. Each image has a generator of its own."""
+    """All images of one vehicle; returns the SHA-256 of their bytes. Each image has its own generator."""
     digest = hashlib.sha256()
     for domain, name in FOLDERS.items():
         place = folder / name / f"{raw_id:05d}"

@@ -1,4 +1,4 @@
-"""The batch on which training broke down: kept with all that its losses depend on, and replayed."""
+"""The batch on which training failed: saved with everything that its losses depend on, and replayed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class KeepBadBatch(HookBase):
     """Writes ``OUTPUT_DIR/bad_batch.pt`` when a loss or gradient is not finite (``.rank1.pt`` in process 1 ...)."""
 
     def step_failed(self, batch: dict[str, Any], losses: dict[str, Tensor], reason: str) -> str:
-        """Save; returns what to say about it, empty where there is no ``OUTPUT_DIR``. The trainer calls it."""
+        """Save; returns a text for the error message, empty without ``OUTPUT_DIR``. Called by the trainer."""
         trainer, rank = self.trainer, comm.get_rank()
         if not trainer.cfg.OUTPUT_DIR:
             return ""
@@ -41,7 +41,7 @@ class KeepBadBatch(HookBase):
         try:
             write_atomically(path, lambda file: torch.save(content, file))
         except (OSError, RuntimeError) as error:
-            return f"the batch could not be kept ({error})"
+            return f"the batch could not be saved ({error})"
         return f"{_features_text(trainer.bare_model, batch)}all is in {path} for tools/replay_batch.py"
 
     def _content(self, batch: dict[str, Any], losses: dict[str, Tensor], reason: str) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def _features_text(model: Any, batch: dict[str, Any]) -> str:
     bad = torch.nonzero(~torch.isfinite(features.features).all(dim=1)).flatten().tolist()
     if not bad:
         return "the features themselves are finite; "
-    return f"{len(bad)} of {len(features.features)} features are NaN or infinite already; "
+    return f"{len(bad)} of {len(features.features)} features are already NaN or infinite; "
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class HeadReport:
 
 
 def load_bad_batch(paths: Sequence[str | Path]) -> dict[str, Any]:
-    """The kept batch; the files of several processes are joined into the global batch.
+    """The saved batch; the files of several processes are joined to the global batch.
 
     Raises:
         WeightFileError: a file cannot be read or is something else.
@@ -90,7 +90,7 @@ def load_bad_batch(paths: Sequence[str | Path]) -> dict[str, Any]:
     contents = [read_weight_file(Path(path)) for path in paths]
     for path, content in zip(paths, contents, strict=True):
         if not isinstance(content, dict) or not {"batch", "model", "config", "reason"} <= content.keys():
-            raise WeightFileError(f"{path} holds no kept batch; give the bad_batch.pt of a run.")
+            raise WeightFileError(f"{path} is not a saved batch; give the bad_batch.pt of a run.")
     whole = contents[0]
     parts = [content["batch"] for content in contents]
     joined = {key: _joined([part[key] for part in parts]) for key in parts[0]}
@@ -125,14 +125,14 @@ def rebuild_model(content: dict[str, Any], device: str = "") -> nn.Module:
         model.parts.begin_epoch(epoch_from_state(content["epoch"]))
         model.load_state_dict(
             content["model"]
-        )  # an epoch's start sets some state anew, which has moved since
+        )  # the start of an epoch resets some state, which has changed since
         for name, part in model.parts.named():
             part.load_replay_state(content["parts"][name], cfg)
     return model
 
 
 def replay(content: dict[str, Any], device: str = "") -> list[HeadReport]:
-    """Forward and backward of the kept batch, one head after the other, in full precision."""
+    """Forward and backward of the saved batch, one head after the other, in full precision."""
     model = rebuild_model(content, device)
     batch = on_device(content["batch"], next(model.parameters()).device)
     set_generator_state(content["generators"])

@@ -17,22 +17,22 @@ from ..runtime.weight_files import WeightFileError, read_weight_file, unwrap
 
 logger = logging.getLogger(__name__)
 
-# What is kept for ever; every other checkpoint of the folder is periodic.
+# Names that are always kept; every other checkpoint of the folder is periodic.
 FINAL, BEST = "model_final", "model_best"
 POINTER = "last_checkpoint"
 
 
 class AtomicCheckpointer:
-    """In the place of fast-reid's checkpointer: complete files, safe loading, a way back and no silent misfit.
+    """Replaces fast-reid's checkpointer: complete files, safe loading, a fallback and no silent mismatch.
 
-    A file is written beside its final name, forced to the disk and renamed. What PyTorch's safe loader would
-    not take back is converted or refused when saving. Loading compares checksums and never runs a pickle.
+    A file is written next to its final name, flushed to the disk and renamed. What PyTorch's safe loader would not
+    accept is converted or refused when saving. Loading compares checksums and never runs a pickle.
 
     Args:
         model: whose weights are saved and loaded.
-        save_dir: folder of the checkpoints; empty = nothing is kept.
+        save_dir: folder of the checkpoints; empty = nothing is saved.
         save_to_disk: several processes share ``save_dir``, and only the one with ``save_to_disk`` writes.
-        keep: number of newest periodic checkpoints that stay; ``model_final`` and ``model_best`` always do.
+        keep: number of newest periodic checkpoints to keep; ``model_final`` and ``model_best`` are always kept.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class AtomicCheckpointer:
     # ------------------------------------------------------------------ saving
 
     def save(self, name: str, **kwargs: Any) -> bool:
-        """Write ``<name>.pth`` with the model and ``kwargs``, then forget old ones.
+        """Write ``<name>.pth`` with the model and ``kwargs``, then delete old ones.
 
-        Returns whether the state is kept, by this process or by the one that writes for all.
+        Returns whether the state was saved, by this process or by the one that writes for all.
 
-        A failure (a full disk, say) leaves every older file as it was. It is logged and training may go on,
-        except for the final checkpoint.
+        A failure (e.g. a full disk) leaves every older file as it was. It is logged and training may continue, except
+        for the final checkpoint.
 
         Raises:
             TypeError: a value could not be loaded again.
@@ -96,7 +96,7 @@ class AtomicCheckpointer:
     # ------------------------------------------------------------------ resuming
 
     def resume_candidates(self) -> list[Path]:
-        """Where a resume may go on from: the file that ``last_checkpoint`` names, then the others by age."""
+        """Candidates for a resume: the file that ``last_checkpoint`` names, then the others by age."""
         if not self.save_dir or not Path(self.save_dir).is_dir():
             return []
         final = Path(self.save_dir) / f"{FINAL}.pth"
@@ -106,7 +106,7 @@ class AtomicCheckpointer:
         return sorted(found, key=lambda path: path.name != named)
 
     def load_newest(self) -> dict[str, Any]:
-        """The content of the newest checkpoint that is undamaged; each damaged one is named in a warning.
+        """The content of the newest undamaged checkpoint; each damaged one is named in a warning.
 
         Raises:
             WeightFileError: there is none.
@@ -123,12 +123,12 @@ class AtomicCheckpointer:
             self.current = str(candidate)
             return content
         raise WeightFileError(
-            f"None of the {len(candidates)} checkpoints in {self.save_dir} can be read; start afresh without "
+            f"None of the {len(candidates)} checkpoints in {self.save_dir} can be read; start again without "
             f"--resume."
         )
 
     def load_model(self, state: Any) -> None:
-        """Put back the weights of a checkpoint of this very model; the slightest misfit is an error."""
+        """Restore the weights of a checkpoint of this same model; any mismatch is an error."""
         self._load_weights(unwrap(state, self.current), exact=True)
 
     def load(self, path: str) -> None:
@@ -139,7 +139,7 @@ class AtomicCheckpointer:
         """
         self.current = path
         if not path:
-            logger.info("No weights given; the model keeps its start.")
+            logger.info("No weights given; the model keeps its initial weights.")
             return
         self._load_weights(unwrap(read_weight_file(path), path), exact=False)
 
@@ -162,7 +162,7 @@ class AtomicCheckpointer:
         self.model.load_state_dict({k: v for k, v in chosen.items() if k not in wrong}, strict=False)
         for name, part in self._parts():
             if not any(key.startswith(name) for key in chosen):
-                part.forget()  # a teacher, say, that the file knows nothing of
+                part.forget()  # e.g. a teacher that is not in the file
 
     def _parts(self) -> list[tuple[str, Part]]:
         return [(f"{name}.", part) for name, part in self.model.named_modules() if isinstance(part, Part)]
@@ -176,11 +176,11 @@ class AtomicCheckpointer:
         missing: set[str],
         exact: bool,
     ) -> None:
-        """Refuse a file that lacks a part of the backbone (or, for a resume, anything); warn of the rest."""
+        """Refuse a file that lacks a part of the backbone (or, for a resume, anything); warn about the rest."""
         required = {key for key in own if key.startswith("backbone.")} or set(own)
         bad = sorted(wrong | missing if exact else (wrong | missing) & required)
         shapes = [
-            f"{k} is {tuple(chosen[k].shape)} there and {tuple(own[k].shape)} here" for k in sorted(wrong)
+            f"{k} is {tuple(chosen[k].shape)} in the file, {tuple(own[k].shape)} here" for k in sorted(wrong)
         ]
         if bad:
             raise WeightFileError(
@@ -189,8 +189,8 @@ class AtomicCheckpointer:
                 f"MODEL.HEADS, or give a file with a bare backbone as MODEL.BACKBONE.PRETRAIN_PATH."
             )
         for text in shapes:
-            logger.warning("%s: %s; it keeps its start.", self.current, text)
+            logger.warning("%s: %s; it keeps its initial values.", self.current, text)
         if missing:
             logger.warning(
-                "%s: %d tensors keep their start, e.g. %s.", self.current, len(missing), min(missing)
+                "%s: %d tensors keep their initial values, e.g. %s.", self.current, len(missing), min(missing)
             )

@@ -1,4 +1,4 @@
-"""When checkpoints are written, what they hold, and how a run goes on from one."""
+"""When checkpoints are written, what they hold, and how a run is resumed from one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 3
 PLAIN_ITEMS = ("format", "iteration", "epoch", "iters_per_epoch", "config", "config_hash", "code_version")
-# Keys whose change leaves a run the same run.
+# Keys that may differ between a run and its resume.
 FREE_SECTIONS = (
     "OUTPUT_DIR",
     "TEST",
@@ -34,7 +34,7 @@ FREE_SECTIONS = (
     "AUDIT",
     "SOLVER.CHECKPOINT",
 )
-# A stage's key of this name leaves a run the same run, too.
+# A stage's key of this name may differ, too.
 FREE_KEY = "CHECKPOINT_PERIOD"
 
 
@@ -42,7 +42,7 @@ class Checkpoints(HookBase):
     """Writes a checkpoint every ``SOLVER.CHECKPOINT_PERIOD`` epochs, every ``CHECKPOINT_MINUTES`` and at the end.
 
     A checkpoint holds the model with its parts, optimizer, loss scaler, iteration, generator states and what the
-    hooks keep (the running epoch's labels, for instance): going on from it gives the same bits as not stopping.
+    hooks store (e.g. the running epoch's labels): a resumed run is bit-identical to one that was not stopped.
     """
 
     def __init__(self, trainer: Any) -> None:
@@ -58,7 +58,7 @@ class Checkpoints(HookBase):
         )
         self._pending: dict[str, Any] | None = None
         self._last_time = time.monotonic()
-        # The iteration whose state is on disk; the start needs no file.
+        # The iteration whose state is on disk; the initial state needs no file.
         self._kept = 0
         self.signals = StopSignals(
             lambda: not cfg.OUTPUT_DIR or self._kept == self.owner.iter,
@@ -77,9 +77,9 @@ class Checkpoints(HookBase):
     def after_step(self) -> None:
         done = self.owner.iter + 1
         if done % self.owner.iters_per_epoch == 0:
-            return  # what else belongs to the epoch comes first
+            return  # the rest of the epoch's work comes first
         due = self.minutes > 0 and time.monotonic() - self._last_time > 60 * self.minutes
-        # The clocks and signals of several processes differ, the decision may not.
+        # The clocks and signals of several processes differ, the decision must not.
         due, stop = any_process(due, self.signals.wanted != 0)
         if due or stop:
             self.save(f"model_iter{done:08d}", done)
@@ -96,7 +96,7 @@ class Checkpoints(HookBase):
         self.stop_if_asked()
 
     def stop_if_asked(self) -> None:
-        """Between two epochs, also inside the label phase: keep the state of the border and leave, if asked to."""
+        """Between two epochs, also inside the label phase: save the state and shut down if requested."""
         (stop,) = any_process(self.signals.wanted != 0)
         if stop:
             if self._kept != self.owner.iter:
@@ -105,7 +105,7 @@ class Checkpoints(HookBase):
 
     def _leave(self, iteration: int) -> None:
         kept = self._kept == iteration
-        self.signals.leave(f"the state after iteration {iteration} is {'kept' if kept else 'lost'}")
+        self.signals.leave(f"the state after iteration {iteration} is {'saved' if kept else 'lost'}")
 
     def save(self, name: str, iteration: int) -> None:
         """Write the state after ``iteration`` steps; all processes must call it together."""
@@ -125,7 +125,7 @@ class Checkpoints(HookBase):
             "iters_per_epoch": owner.iters_per_epoch,
             "optimizer": owner.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else {},
-            # One per process; they differ where a layer draws random numbers.
+            # One per process; they differ if a layer draws random numbers.
             "generators": comm.gather(generator_state()),
             "hooks": {name: hook.state_dict() for name, hook in self._stateful()},
             "config": config_items(owner.cfg),
@@ -141,13 +141,13 @@ class Checkpoints(HookBase):
     # ------------------------------------------------------------------ reading
 
     def resume(self) -> bool:
-        """Take up the newest readable checkpoint of the output folder; False if there is none.
+        """Resume from the newest readable checkpoint of the output folder; False if there is none.
 
         Raises:
-            WeightFileError: none can be read, or the newest is no checkpoint of such a run.
-            ValueError: it is of a run with another config.
+            WeightFileError: none can be read, or the newest is not a checkpoint of such a run.
+            ValueError: it belongs to a run with another config.
         """
-        # Rank 0 reads for all, since machines need not share a disk.
+        # Rank 0 reads for all, since several machines may not share a disk.
         state = computed_once(self._newest)
         if state is None:
             return False
@@ -185,23 +185,23 @@ class Checkpoints(HookBase):
         state = self.files.load_newest()
         if state.get("format") != FORMAT:
             raise WeightFileError(
-                f"{self.files.current} is no checkpoint that a run of this version can go on from (format "
+                f"{self.files.current} is not a checkpoint that this version can resume from (format "
                 f"{state.get('format')}, not {FORMAT}); start in another OUTPUT_DIR with its weights as "
                 "MODEL.WEIGHTS."
             )
         return state
 
     def _forget_later_rows(self) -> None:
-        """What a killed run wrote after the checkpoint will be written again."""
+        """Remove what a killed run wrote after the checkpoint; it will be written again."""
         owner, folder = self.owner, self.owner.cfg.OUTPUT_DIR
         if folder and comm.is_main_process():
-            # A row at an epoch's border may hold the evaluation of the epoch that ended there.
+            # A row between two epochs may hold the evaluation of the epoch that ended there.
             inside = owner.iter % owner.iters_per_epoch != 0
             drop_rows(Path(folder) / "metrics.json", "iteration", owner.iter + (not inside))
             drop_rows(Path(folder) / "health.jsonl", "epoch", owner.start_epoch + 1)
 
     def epoch_begun(self) -> None:
-        """After the label phase replayed the epoch of a checkpoint: put its state back on top."""
+        """Restore the state of a checkpoint again after the label phase has replayed its epoch."""
         if self._pending is not None:
             state, self._pending = self._pending, None
             self._load(state)
@@ -225,7 +225,7 @@ class Checkpoints(HookBase):
         set_generator_state(generators)
 
     def check_config(self, old: dict[str, str]) -> None:
-        """Log what changed since a file with the config ``old`` was written; refuse what makes another run."""
+        """Log the changes since a file with the config ``old`` was written; refuse those that make it another run."""
         new = config_items(self.owner.cfg)
         changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
         for key in changed:
@@ -241,7 +241,7 @@ class Checkpoints(HookBase):
 
 
 def config_items(cfg: Any, prefix: str = "") -> dict[str, str]:
-    """The config as ``{dotted key: printed value}``."""
+    """The config as ``{dotted key: value as text}``."""
     items: dict[str, str] = {}
     for key, value in cfg.items():
         if hasattr(value, "items"):
@@ -252,10 +252,10 @@ def config_items(cfg: Any, prefix: str = "") -> dict[str, str]:
 
 
 def code_version() -> str:
-    """Versions of what decides the bits of a run."""
+    """Versions of the code that determines the results of a run."""
     return f"dnreid_plugins {VERSION}, torch {torch.__version__}, numpy {np.__version__}"
 
 
 def config_hash(cfg: Any) -> str:
-    """Twelve hex digits that name a config."""
+    """Twelve hex digits that identify a config."""
     return hashlib.sha256(repr(sorted(config_items(cfg).items())).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""clusters.csv: which cluster each training image is in, for those who want the labels and not the model."""
+"""clusters.csv: the cluster of each training image, for users who need the labels and not the model."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ COLUMNS = ("path", "domain", "cluster", "matched_cluster", "score")
 
 
 class ClusterFile(HookBase):
-    """Write the labels of each epoch over those of the one before; runs after the label phase.
+    """Write the labels of each epoch, replacing those of the previous one; runs after the label phase.
 
-    One row per training image in canonical order. ``cluster``: number within the domain, -1 in none.
-    ``matched_cluster`` and ``score``: the partner in the other domain and how sure the matching is of it, empty
-    where there is none.
+    One row per training image in canonical order. ``cluster``: number within the domain, -1 = none.
+    ``matched_cluster`` and ``score``: the partner in the other domain and the score of the matching, empty if there is
+    none.
     """
 
     def __init__(self, folder: str, paths: list[str]) -> None:
@@ -43,7 +43,7 @@ class ClusterFile(HookBase):
 
 
 def write_clusters(file: IO[bytes], paths: list[str], epoch: Epoch) -> None:
-    """The table as CSV in UTF-8; a file name that is no valid text keeps its bytes."""
+    """The table as CSV in UTF-8; a file name that is not valid text keeps its bytes."""
     text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(COLUMNS)

@@ -1,6 +1,6 @@
-"""``python -m dnreid_plugins doctor``: what is installed here, whether it fits, and what it can compute on.
+"""``python -m dnreid_plugins doctor``: what is installed, whether the versions fit, and which devices are available.
 
-It imports nothing but the standard library until it reports, so that it runs where other parts do not.
+Only the standard library is imported at the start, so that it runs where other parts do not.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import re
 from pathlib import Path
 
 FASTREID = "1.4.0"
-#: Why what ``pip check`` says of fast-reid does no harm here.
+#: Why the messages of ``pip check`` about fast-reid are harmless.
 EXPECTED = (
-    "pip check complains of its pins, which are of 2023; that is expected, since the plug-ins mend what newer "
+    "pip check complains of its pins, which are of 2023; that is expected, since the plug-ins patch what newer "
     "versions broke (docs/fast-reid-hardened.md)"
 )
 UNUSED = {"opencv-python-headless": "only its demo and visualizer import it"}
 
 
 def examine() -> tuple[str, bool]:
-    """The report, and whether everything that a run needs is there."""
+    """The report, and whether everything that a run needs is installed."""
     requirements, complete = _requirements()
     fastreid, usable = _fastreid()
     imports, importable = _imports()
@@ -36,13 +36,15 @@ def examine() -> tuple[str, bool]:
     ]
     well = complete and usable and importable
     lines.append(
-        "All that a run needs is there." if well else "Something is missing: see the lines marked !!."
+        "Everything that a run needs is installed."
+        if well
+        else "Something is missing: see the lines marked !!."
     )
     return "\n".join(lines) + "\n", well
 
 
 def _requirements() -> tuple[list[str], bool]:
-    """What this package asks for, and what is there."""
+    """The requirements of this package, and what is installed."""
     try:
         wanted = importlib.metadata.requires("dnreid_plugins") or []
         version = importlib.metadata.version("dnreid_plugins")
@@ -58,7 +60,7 @@ def _requirements() -> tuple[list[str], bool]:
 
 
 def _problem(requirement: str) -> str | None:
-    """What is wrong with one requirement (``"numpy>=2.0"``); None if it is met or for another system."""
+    """The problem with one requirement (``"numpy>=2.0"``); None if it is met or for another system."""
     from packaging.requirements import Requirement
 
     wanted = Requirement(requirement)
@@ -67,14 +69,14 @@ def _problem(requirement: str) -> str | None:
     try:
         found = importlib.metadata.version(wanted.name)
     except importlib.metadata.PackageNotFoundError:
-        return f"{wanted.name} {wanted.specifier} is wanted and not installed"
+        return f"{wanted.name} {wanted.specifier} is required and not installed"
     if wanted.specifier.contains(found, prereleases=True):
         return None
-    return f"{wanted.name} {wanted.specifier} is wanted, {found} installed"
+    return f"{wanted.name} {wanted.specifier} is required, {found} is installed"
 
 
 def _fastreid() -> tuple[list[str], bool]:
-    """fast-reid's version, and what ``pip check`` says of it."""
+    """fast-reid's version, and the messages of ``pip check`` about it."""
     command = f"pip install --no-deps fastreid=={FASTREID}"
     try:
         found = importlib.metadata.version("fastreid")
@@ -93,7 +95,7 @@ def _fastreid() -> tuple[list[str], bool]:
 
 
 def _imports() -> tuple[list[str], bool]:
-    """Whether the big parts can be imported; faiss is here because fast-reid imports it at once."""
+    """Whether the large dependencies can be imported; faiss is included because fast-reid imports it at once."""
     lines = []
     for module, use in (("torch", ""), ("torchvision", ""), ("faiss", " (fast-reid imports it)")):
         try:
@@ -116,7 +118,7 @@ def _devices() -> list[str]:
         memory = properties.total_memory / 2**30
         lines.append(f"GPU {index}: {properties.name}, {memory:.0f} GiB (MODEL.DEVICE cuda:{index})")
     if not torch.cuda.is_available():
-        lines.append("GPU: PyTorch sees none that it can use through CUDA")
+        lines.append("GPU: PyTorch finds none that it can use through CUDA")
     return lines
 
 

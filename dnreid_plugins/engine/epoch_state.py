@@ -1,4 +1,4 @@
-"""Everything a run needs to go on bit for bit: what a checkpoint holds beyond weights and optimizer."""
+"""Everything that a bit-exact resume needs: the content of a checkpoint beyond weights and optimizer."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def set_generator_state(state: dict[str, Any]) -> None:
 
 
 def choose_repeatable_kernels() -> None:
-    """CUDA kernels that give the same bits each time, where there are such; before the first CUDA operation."""
+    """Use deterministic CUDA kernels where they exist; call before the first CUDA operation."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.deterministic = True
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Memory that is written before it is read anyway need not be filled.
+    # Memory that is always written before it is read need not be filled.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def epoch_to_state(epoch: Epoch, *, with_features: bool = True) -> dict[str, Any]:
-    """Plain tensors and numbers, loadable with ``weights_only=True``; matchings are made anew from them."""
+    """Plain tensors and numbers, loadable with ``weights_only=True``; matchings are recomputed from them."""
     fields = [f for f in FIELDS if with_features or f != "features"]
     clusters = {
         name: {field: getattr(part, field).contiguous() for field in fields}
@@ -64,7 +64,7 @@ def epoch_to_state(epoch: Epoch, *, with_features: bool = True) -> dict[str, Any
 
 
 def epoch_from_state(state: dict[str, Any], features: torch.Tensor | None = None) -> Epoch:
-    """Counterpart of `epoch_to_state`; ``features`` (N, D) of all images where the state has none."""
+    """Counterpart of `epoch_to_state`; ``features`` (N, D) of all images if the state has none."""
     parts = {name: dict(part) for name, part in state["clusters"].items()}
     for part in parts.values():
         if features is not None:

@@ -1,4 +1,4 @@
-"""Evaluate on every set of ``DATASETS.TESTS``: by our protocols, or by fast-reid's loop with a script's own parts."""
+"""Evaluate on every set of ``DATASETS.TESTS``: by our protocols, or by fast-reid's loop for a script's own methods."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Results = OrderedDict[str, Any]
 def run_test(trainer: Any, cfg: Any, model: nn.Module, *, base: type) -> dict[str, Any]:
     """The trainer's ``test``: evaluate, log the table, write ``results.json``.
 
-    ``{data set: {direction: {metric: percent}}}``. A subclass of ``base`` with a ``build_evaluator`` or
-    ``build_test_loader`` of its own is evaluated with these by fast-reid's loop and gets what fast-reid returns:
-    ``{metric: value}`` of a single set, by data set of several.
+    ``{data set: {direction: {metric: percent}}}``. A subclass of ``base`` that overrides ``build_evaluator`` or
+    ``build_test_loader`` is evaluated with these by fast-reid's loop and gets what fast-reid returns:
+    ``{metric: value}`` for a single set, else by data set.
     """
     setup_logs(cfg.OUTPUT_DIR)
     own = overridden(trainer, base, ("build_evaluator", "build_test_loader"))
@@ -69,13 +69,13 @@ def evaluate_by_loop(trainer: Any, cfg: Any, model: nn.Module) -> Results:
 
 
 def by_set(results: Any, tests: Sequence[str]) -> dict[str, Any]:
-    """What a ``test`` method returned, keyed by data set: with one set fast-reid's returns its metrics alone."""
+    """The return value of a ``test`` method by data set: with one set fast-reid's returns only its metrics."""
     found = numbers(results or {})
     return {tests[0]: found} if len(tests) == 1 and tests[0] not in found else found
 
 
 def numbers(results: Mapping[str, Any]) -> dict[str, Any]:
-    """``results`` with plain floats, for a file; what is no single number is left out."""
+    """``results`` with plain floats, for a file; values that are not single numbers are left out."""
     found: dict[str, Any] = {}
     for key, value in results.items():
         if isinstance(value, Mapping):
@@ -84,5 +84,7 @@ def numbers(results: Mapping[str, Any]) -> dict[str, Any]:
         try:
             found[key] = value if isinstance(value, int) else float(value)
         except (TypeError, ValueError, RuntimeError):
-            logger.warning("The evaluation gives %r for %s, which is no number and left out.", value, key)
+            logger.warning(
+                "The evaluation gives %r for %s, which is not a number and is left out.", value, key
+            )
     return found

@@ -1,4 +1,4 @@
-"""What happens around the steps: parts after a step, evaluation, writers."""
+"""Hooks around the steps: parts after a step, evaluation, writers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class FollowStep(HookBase):
-    """After the optimizer step: the parts follow the batch of all processes."""
+    """After the optimizer step: update the parts with the batch of all processes."""
 
     def after_step(self) -> None:
         model = self.trainer.bare_model
@@ -30,7 +30,7 @@ def evaluates_after(done: int, period: int, max_epoch: int) -> bool:
 class Evaluate(HookBase):
     """Evaluate every ``period`` epochs (0: only at the end) and after the last epoch.
 
-    Unlike fast-reid's hook it stamps the scalars with the current iteration, so that the writers keep them.
+    Unlike fast-reid's hook it logs the scalars at the current iteration, so that the writers keep them.
     """
 
     def __init__(self, period: int, evaluate: Callable[[], dict[str, Any]]) -> None:
@@ -47,7 +47,7 @@ class Evaluate(HookBase):
 class Writers(HookBase):
     """Run the event writers every ``period`` iterations and at each epoch's end, `TrainingLine` when it is due.
 
-    They open their files when training starts, after an earlier run in the folder was set aside.
+    They open their files when training starts, after the files of an earlier run were moved aside.
     """
 
     def __init__(self, build: Callable[[], list[EventWriter]], period: int = 200) -> None:

@@ -1,4 +1,4 @@
-"""Before each epoch: features, labels, parts, sampler, and the health line that says what came of it."""
+"""Before each epoch: features, labels, parts, sampler, and the health line with the figures of all of them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ logger = logging.getLogger(__name__)
 
 
 class LabelPhase(HookBase):
-    """Before each epoch: extract, label, tell the parts, give the sampler its labels.
+    """Before each epoch: extract, label, start the epoch of all parts, set the sampler's labels.
 
     Args:
         extract: returns the features ``(N, D)`` of all training images in canonical order.
         labels: features -> `Epoch`.
-        images: what is known of the training images; identities are used for figures marked ``true/`` only.
+        images: what is known about the training images; identities are only used for figures marked ``true/``.
     """
 
     name = "labels"
@@ -42,25 +42,25 @@ class LabelPhase(HookBase):
         self.epoch: Epoch | None = None
 
     def before_epoch(self) -> None:
-        """Fresh labels, unless a checkpoint of this very epoch has brought them."""
+        """New labels, unless a checkpoint of this epoch has restored them."""
         number = self.trainer.epoch + 1
         if self.epoch is None or self.epoch.number != number:
             self.epoch = self._label(number)
         self._start(self.epoch)
 
     def after_epoch(self) -> None:
-        """The border of two epochs needs no labels."""
+        """Between two epochs no labels are needed."""
         self.epoch = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The running epoch with its features; empty at the border of two epochs."""
+        """The running epoch with its features; empty between two epochs."""
         return {} if self.epoch is None else epoch_to_state(self.epoch)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch = epoch_from_state(state) if state else None
 
     def _start(self, epoch: Epoch) -> None:
-        """Hand ``epoch`` to parts and sampler; deterministic, so a resume can replay it."""
+        """Start ``epoch`` in parts and sampler; deterministic, so that a resume can replay it."""
         trainer = self.trainer
         parts = trainer.bare_model.parts
         figures = describe(epoch, self.images)

@@ -1,4 +1,4 @@
-"""What there is to choose from, as short tables: ``python -m dnreid_plugins list KIND``."""
+"""Short tables of all available choices: ``python -m dnreid_plugins list KIND``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..modeling.loss_heads import LOSS_HEAD_REGISTRY
 from ..runtime.shipped import config_names, config_path
 
 OURS = "dnreid_plugins."
-#: A text longer than this is cut, so that a row stays on one line of a terminal.
+#: A longer text is cut, so that a row fits on one line of a terminal.
 WIDTH = 90
 
 
@@ -57,7 +57,7 @@ def _backbones() -> str:
 
 
 def _registered(registry: Any, key: str) -> str:
-    """Ours first, with a line on each; then the names of fast-reid's own."""
+    """Ours first, with one line each; then the names of fast-reid's own."""
     known = registry._obj_map
     ours = [(name, _first_line(one)) for name, one in known.items() if one.__module__.startswith(OURS)]
     own = [name for name, one in known.items() if one.__module__.startswith("fastreid.")]

@@ -1,4 +1,4 @@
-"""Which loss trains the encoder, and how much: gradient norms and batch figures of every head."""
+"""How much each loss trains the encoder: gradient norms and batch statistics of every head."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ logger = logging.getLogger(__name__)
 class LossAudit(HookBase):
     """Every ``period`` iterations: the norm of each loss head's gradient at the features, and its share.
 
-    The figures that a head has of its last batch (`LossHead.statistics`) are written then too, as ``<head>/<key>``.
-    A head that has a weight but whose gradient is exactly zero trains nothing: that is a warning.
+    A head's statistics of its last batch (`LossHead.statistics`) are written then too, as ``<head>/<key>``.
+    A head with a weight above 0 whose gradient is exactly zero trains nothing: this is logged as a warning.
     """
 
     def __init__(self, period: int) -> None:
         self.period = period
 
     def losses_ready(self, losses: dict[str, Tensor]) -> None:
-        """Called by the trainer with the losses of each step while their graph is there."""
+        """Called by the trainer with the losses of each step while their graph exists."""
         if self.trainer.iter % self.period != 0:
             return
         outputs = self.trainer.bare_model.last_outputs

@@ -25,7 +25,7 @@ WITHIN_DOMAIN = ("D2D", "N2N")
 
 
 def build_extra_hooks(trainer: Any) -> list[HookBase]:
-    """The hooks that ``trainer.cfg`` asks for, in the order in which they must run, all before evaluation."""
+    """The hooks that ``trainer.cfg`` asks for, in the order in which they must run; all run before evaluation."""
     cfg, model = trainer.cfg, trainer.bare_model
     result: list[HookBase] = []
     if cfg.PROFILE.STEPS > 0 and cfg.OUTPUT_DIR:
@@ -39,23 +39,22 @@ def build_extra_hooks(trainer: Any) -> list[HookBase]:
         own.defrost()
         own.DATALOADER.NUM_WORKERS = 0
         own.DATASETS.NAMES = (cfg.TEST.PRECISE_BN.DATASET,)
-        with generators_kept():  # the run trains on the same batches with and without this
+        with generators_kept():  # the run trains on the same batches with or without this hook
             loader = trainer.build_train_loader(own)
         result.append(PreciseBN(model, loader, cfg.TEST.PRECISE_BN.NUM_ITER))
     return result
 
 
 class LayerFreeze(HookBase):
-    """Keep the named parts still for the first iterations of the run, their batch-norm statistics included.
+    """Freeze the named parts, including their batch-norm statistics, for the first iterations of the run.
 
-    The count is the run's iteration, so a resume goes on where it was; batch norm stays frozen after an
-    evaluation in between.
+    The count is the run's iteration, so a resume continues it; batch norm stays frozen also after an evaluation.
 
     Args:
         model: the bare model.
-        names: parts by their path (``"backbone"``, ``"backbone.conv1"``); in a dual-stream encoder the path of
-            the plain one means both copies.
-        iterations: how many steps.
+        names: parts by their path (``"backbone"``, ``"backbone.conv1"``); in a dual-stream encoder the path of the
+            plain module means both copies.
+        iterations: number of steps.
 
     Raises:
         ValueError: a name fits no parameter, or nothing would be left to train.
@@ -67,8 +66,8 @@ class LayerFreeze(HookBase):
         for name, found in parts.items():
             if not found:
                 raise ValueError(
-                    f"MODEL.FREEZE_LAYERS names {name!r}, which is no part of the model; its parts are "
-                    f"{[child for child, _ in model.named_children()]} and what lies in them."
+                    f"MODEL.FREEZE_LAYERS names {name!r}, which is not a part of the model; its parts are "
+                    f"{[child for child, _ in model.named_children()]} and their sub-modules."
                 )
         self.parameters = {id(p): p for found in parts.values() for p in found if p.requires_grad}
         if all(id(p) in self.parameters for p in model.parameters() if p.requires_grad):
@@ -103,12 +102,11 @@ class WeightAverage(HookBase):
     """Stochastic weight averaging: the mean of the weights (and statistics) after each of the last epochs.
 
     After the last epoch the mean is put into the model, before it is evaluated and saved. ``state_dict`` holds
-    the running mean for the checkpoint. Parts of a method have no mean over epochs, since their sizes may follow the
-    clusters, and stay as they are.
+    the running mean for the checkpoint. Parts of a method are not averaged, since their sizes may follow the clusters.
 
     Args:
         model: the bare model.
-        first_epoch: first epoch that counts, from 1.
+        first_epoch: first epoch in the average, counted from 1.
     """
 
     name = "weight_average"
@@ -129,7 +127,7 @@ class WeightAverage(HookBase):
 
     @torch.no_grad()
     def update(self) -> None:
-        """Add the present weights to the mean; whole numbers (batch counters) are left out."""
+        """Add the present weights to the mean; integers (batch counters) are left out."""
         self.count += 1
         left_out = names_of_parts(self.model)
         for name, value in self.model.state_dict().items():
@@ -171,14 +169,14 @@ class Profile(HookBase):
 
 
 class BestKeeper(HookBase):
-    """Save ``model_best`` whenever an evaluation beats all earlier ones, those before a resume included.
+    """Save ``model_best`` whenever an evaluation is better than all earlier ones, including those before a resume.
 
-    Runs after the evaluation hook. The score belongs to the very weights that are saved.
+    Runs after the evaluation hook, so the score belongs to the saved weights.
 
     Args:
         latest: returns the results of the newest evaluation, the same object until there is a newer one.
         save: ``save(name, **extra)`` of a checkpointer.
-        folder: where ``model_best.pth`` lies.
+        folder: folder of ``model_best.pth``.
     """
 
     def __init__(self, latest: Callable[[], Any], save: Callable[..., Any], folder: str) -> None:
@@ -194,7 +192,7 @@ class BestKeeper(HookBase):
             try:
                 self.best = float(read_weight_file(self.path)["metric"])
             except (WeightFileError, KeyError, TypeError) as error:
-                logger.warning("The best score so far is unknown (%s); it starts afresh.", error)
+                logger.warning("The best score so far is unknown (%s) and is reset.", error)
 
     def after_epoch(self) -> None:
         results = self.latest()
@@ -215,7 +213,7 @@ class BestKeeper(HookBase):
 def selection_score(results: dict[str, Any]) -> float | None:
     """fast-reid's ``metric``, (mAP + Rank-1) / 2 in percent, over the directions of the first test set.
 
-    A script's own evaluator may give the metrics of a set without directions; its ``metric`` counts then.
+    A script's own evaluator may give the metrics of a set without directions; then its ``metric`` is used.
     """
     for found in results.values():
         if "metric" in found:

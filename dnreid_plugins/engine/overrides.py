@@ -1,4 +1,4 @@
-"""What subclasses of the trainer bring along: overrides of fast-reid's ``DefaultTrainer``, in fast-reid's types."""
+"""Overrides in subclasses of the trainer: methods of fast-reid's ``DefaultTrainer``, with fast-reid's types."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from torch.optim.optimizer import Optimizer
 from ..runtime.config_files import ConfigError
 from .solver.schedule import EpochSchedule
 
-# What a run on pseudo labels never calls: it reads all training images and has no classes to count.
+# Methods that a run on pseudo labels never calls: it reads all training images and has no fixed classes.
 UNUSED_BY_CLUSTERS = ("build_train_loader", "auto_scale_hyperparams")
 
 
 def overridden(cls: type, base: type, names: Sequence[str]) -> list[str]:
-    """Those of ``names`` that ``cls`` does not simply have from ``base``."""
+    """Those of ``names`` that ``cls`` does not inherit unchanged from ``base``."""
     return [n for n in names if inspect.getattr_static(cls, n) is not inspect.getattr_static(base, n)]
 
 
@@ -54,16 +54,16 @@ def refuse_lost_hooks(cls: type, hooks: Sequence[HookBase], needed: Sequence[typ
 
 
 def only_optimizer(cls: type, built: Any) -> Optimizer:
-    """The optimizer out of what ``build_optimizer`` gave: fast-reid's pair with a wrapper, or the optimizer alone.
+    """The optimizer from the result of ``build_optimizer``: fast-reid's pair with a wrapper, or the optimizer alone.
 
     Raises:
-        ConfigError: the wrapper has copied the parameters; such an optimizer moves no weight on PyTorch >= 2.
+        ConfigError: the wrapper has copied the parameters; such an optimizer updates no weight on PyTorch >= 2.
     """
     optimizer, wrapper = built if isinstance(built, tuple) else (built, None)
     if isinstance(wrapper, ContiguousParams):
         raise ConfigError(
             f"{cls.__name__}.build_optimizer copies the parameters into flat buffers (ContiguousParams), with which "
-            "PyTorch >= 2 moves no weight; call super().build_optimizer(cfg, model) or give contiguous=False."
+            "PyTorch >= 2 updates no weight; call super().build_optimizer(cfg, model) or give contiguous=False."
         )
     return optimizer
 
@@ -78,7 +78,7 @@ class FastreidSchedule(LRScheduler):
         self.schedulers = scheduler
 
     def before_train(self) -> None:
-        if "warmup_sched" not in self.schedulers:  # else fast-reid's hook would ask for it
+        if "warmup_sched" not in self.schedulers:  # else fast-reid's hook would require it
             self.trainer.warmup_iters = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class FastreidSchedule(LRScheduler):
 
 
 def schedule_hook(optimizer: Optimizer, scheduler: EpochSchedule | dict[str, Any]) -> HookBase:
-    """The hook for our schedule or for fast-reid's dict of schedulers; takes the place of ``hooks.LRScheduler``."""
+    """The hook for our schedule or for fast-reid's dict of schedulers; replaces ``hooks.LRScheduler``."""
     return (
         scheduler.hook() if isinstance(scheduler, EpochSchedule) else FastreidSchedule(optimizer, scheduler)
     )

@@ -1,4 +1,4 @@
-"""fast-reid's predictor, which leaves its input alone and never answers from random weights."""
+"""fast-reid's predictor, which does not change its input and refuses to use random weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .checkpoint_files import AtomicCheckpointer
 
 
 class Predictor(DefaultPredictor):
-    """Features of images by a trained model; takes the place of fast-reid's ``DefaultPredictor``.
+    """Features of images from a trained model; replaces fast-reid's ``DefaultPredictor``.
 
     Args:
         cfg: the config of the run; ``MODEL.WEIGHTS`` is the checkpoint.
@@ -56,9 +56,10 @@ class Predictor(DefaultPredictor):
 
         Args:
             image: ``(B, 3, H, W)`` or ``(3, H, W)``, or one RGB array ``(H, W, 3)``. uint8 images go through the
-                transform of the evaluation, so they may have any size; floats in 0..255 are taken as its result.
-            domain: ``"day"`` (0) or ``"night"`` (1), or one per image. A model with two streams needs it, unless
-                the images carry it (`DomainImages`) or ``MODEL.DUAL_STREAM.ASSUME_DOMAIN`` says it for all.
+                transform of the evaluation, so they may have any size; floats in 0..255 are used as transformed
+                images.
+            domain: ``"day"`` (0) or ``"night"`` (1), or one per image. A model with two streams needs it, unless the
+                images carry it (`DomainImages`) or ``MODEL.DUAL_STREAM.ASSUME_DOMAIN`` sets it for all.
 
         Raises:
             ValueError: another shape or size, or no domain for a model with two streams.
@@ -91,7 +92,7 @@ class Predictor(DefaultPredictor):
 class UnitPredictor(Predictor):
     """A `Predictor` whose features have length 1 where ``TEST.METRIC`` is cosine.
 
-    fast-reid's ``visualize_result.py`` takes products of what ``DefaultPredictor`` returns for cosines.
+    fast-reid's ``visualize_result.py`` uses dot products of ``DefaultPredictor``'s features as cosines.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:

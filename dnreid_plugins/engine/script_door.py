@@ -1,4 +1,4 @@
-"""Put our trainer and launcher where a fast-reid script looks for fast-reid's."""
+"""Let fast-reid scripts import our trainer, predictor and launcher under fast-reid's names."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ fastreid_setup, fastreid_start = defaults.default_setup, TrainerBase.__init__
 def take_over() -> None:
     """``from fastreid.engine import DefaultTrainer, DefaultPredictor, launch`` gives ours, in workers too.
 
-    A script's config also knows our configs by name, and ``DATASETS.TESTS`` follows ``DATASETS.NAMES`` as on our own
+    A script's config also finds our configs by name, and ``DATASETS.TESTS`` follows ``DATASETS.NAMES`` as on our own
     command line.
     """
-    old_names.put_in_place()  # a project's modules are imported later than fast-reid's
+    old_names.put_in_place()  # a project's modules are imported after fast-reid's
     CfgNode.merge_from_file = _merge_by_name
     CfgNode.merge_from_list = _merge_and_follow
     for module in (fastreid.engine, defaults):
@@ -59,9 +59,9 @@ def take_over() -> None:
 
 
 def default_setup(cfg: Any, args: Any) -> None:
-    """fast-reid's, with ``SEED`` where it makes up a seed.
+    """fast-reid's, with ``SEED`` where it uses a random seed.
 
-    It writes ``config.yaml`` at once: that of an earlier run is remembered for `set_aside`.
+    It writes ``config.yaml`` at once: that of an earlier run is kept for `set_aside`.
     """
     if cfg.OUTPUT_DIR and comm.is_main_process():
         look_before(cfg.OUTPUT_DIR)
@@ -81,24 +81,24 @@ def _merge_and_follow(self: CfgNode, cfg_list: list[Any]) -> None:
     _merge_from_list(self, cfg_list)
     if follow:
         self.DATASETS.TESTS = self.DATASETS.NAMES
-        # No handler is there yet: Python's own puts a warning on the screen.
-        logger.warning("DATASETS.NAMES is changed alone; DATASETS.TESTS is %s, too.", self.DATASETS.TESTS)
+        # There is no handler yet: Python's default one shows warnings on the console.
+        logger.warning("Only DATASETS.NAMES was changed; DATASETS.TESTS is now %s, too.", self.DATASETS.TESTS)
 
 
 def build_pair(cfg: Any, model: nn.Module, contiguous: bool = True) -> tuple[Any, None]:
-    """Our optimizer in place of fast-reid's, whose flat buffers (``contiguous``) move no weight on PyTorch >= 2."""
+    """Our optimizer instead of fast-reid's, whose flat buffers (``contiguous``) update no weight on PyTorch >= 2."""
     return build_optimizer(cfg, model), None
 
 
 def start_of_a_trainer(self: Any) -> None:
-    """``TrainerBase.__init__``, which a subclass of ours calls only to leave out our own.
+    """``TrainerBase.__init__``, which a subclass of ours calls only to skip our own.
 
     Raises:
-        ConfigError: it is one.
+        ConfigError: it is called by such a subclass.
     """
     if isinstance(self, CrossDomainTrainer):
         raise ConfigError(
-            f"{type(self).__name__}.__init__ puts a trainer together by itself and leaves out DefaultTrainer's; call "
+            f"{type(self).__name__}.__init__ builds a trainer itself and skips DefaultTrainer's; call "
             "super().__init__(cfg) and override the build_... methods."
         )
     fastreid_start(self)

@@ -1,4 +1,4 @@
-"""One optimizer step: forward, losses, backward, with mixed precision where asked for."""
+"""One optimizer step: forward, losses, backward, with mixed precision if configured."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SMALLEST_SCALE = 2.0**-14
 
 
 def amp_dtype(cfg: Any) -> torch.dtype | None:
-    """The number format of mixed precision that ``SOLVER.AMP`` means on ``MODEL.DEVICE``; None = float32.
+    """The number format of mixed precision for ``SOLVER.AMP`` on ``MODEL.DEVICE``; None = float32.
 
-    float16 is for GPUs: fast-reid's stock configs ask for it, and a CPU takes some thirty times as long with it as
-    with float32. The config keeps what it says, so that a resume compares the same keys.
+    float16 is for GPUs: fast-reid's stock configs enable it, and a CPU is about thirty times slower with it than with
+    float32. The config itself is not changed, so that a resume compares the same keys.
     """
     if not cfg.SOLVER.AMP.ENABLED:
         return None
@@ -34,22 +34,22 @@ class NonFiniteLossError(FloatingPointError):
 
 
 class StepObserver(Protocol):
-    """Who is told of what happens inside a step."""
+    """Callbacks from inside a step."""
 
     def losses_ready(self, losses: dict[str, Tensor]) -> None:
-        """The losses of a step, while their graph is there."""
+        """The losses of a step, while their graph exists."""
 
     def step_failed(self, batch: dict[str, Any], losses: dict[str, Tensor], reason: str) -> str:
-        """A loss or gradient is NaN or infinite; returns what to add to the sentence, e.g. where the batch is kept."""
+        """A loss or gradient is NaN or infinite; returns text for the message, e.g. where the batch is saved."""
 
 
 class StepTrainer(SimpleTrainer):
     """fast-reid's SimpleTrainer on any device, with pseudo labels filled in and `torch.amp`.
 
-    Batches go to the model's device. ``observer`` is told of the losses and of a failure.
+    Batches go to the model's device. ``observer`` gets the losses and failures.
 
     Attributes:
-        pseudo_labels: ``(N,)`` int64 by canonical index, or None when the batch brings its own targets.
+        pseudo_labels: ``(N,)`` int64 by canonical index, or None if the batch has its own targets.
         generators: `generator_state` before the forward pass of the running step (some 40 microseconds).
     """
 
@@ -63,7 +63,7 @@ class StepTrainer(SimpleTrainer):
         observer: StepObserver | None = None,
     ) -> None:
         model.train()
-        # SimpleTrainer.__init__ would start an iterator now; the label phase does, once there are labels.
+        # SimpleTrainer.__init__ would start an iterator now; the label phase does it once there are labels.
         super(SimpleTrainer, self).__init__()
         self.model = model
         self.data_loader = data_loader
@@ -82,7 +82,7 @@ class StepTrainer(SimpleTrainer):
         self.observer = observer
 
     def start_iterator(self) -> None:
-        """Start reading batches afresh, e.g. after the sampler got new labels."""
+        """Restart the loader, e.g. after the sampler got new labels."""
         self._data_loader_iter = iter(self.data_loader)
 
     def run_step(self) -> None:
@@ -110,7 +110,7 @@ class StepTrainer(SimpleTrainer):
             self._check_gradients(batch, losses)
             self.optimizer.step()
         else:
-            # Gradients that are infinite for the moment only make the scaler skip the step.
+            # Temporarily infinite gradients only make the scaler skip the step.
             self.grad_scaler.scale(total).backward()
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
@@ -129,7 +129,7 @@ class StepTrainer(SimpleTrainer):
                 self._stop(batch, losses, f"{name} is {float(value.detach())}")
 
     def _check_gradients(self, batch: dict[str, Any], losses: dict[str, Tensor]) -> None:
-        """A finite loss can have a gradient that is not; one step with it would ruin all weights."""
+        """A finite loss can have an infinite or NaN gradient; one step with it would destroy all weights."""
         named = [(name, p.grad) for name, p in self.model.named_parameters() if p.grad is not None]
         if named and not torch.isfinite(nn.utils.get_total_norm([gradient for _, gradient in named])):
             bad = [name for name, gradient in named if not bool(torch.isfinite(gradient).all())]

@@ -1,4 +1,4 @@
-"""What a run still takes, label phases and evaluations counted, and the line that says so while it trains."""
+"""Remaining time of a run, including label phases and evaluations, and the log line that shows it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fastreid.utils.events import EventWriter, get_event_storage
 
 logger = logging.getLogger(__name__)
 
-#: Seconds after which a run that trains says where it is; with a step on top, five seldom pass in silence.
+#: Seconds after which a training run logs its progress; with one step more that is seldom over five.
 EVERY = 4.0
 
 
 class TimeLeft(HookBase):
-    """Measures steps and what lies before and behind the steps of an epoch; must be the first hook of all.
+    """Measures steps and the work before and after the steps of an epoch; must be the first hook of all.
 
     Args:
         evaluates_after: whether the first ``n`` epochs are followed by an evaluation.
@@ -31,7 +31,7 @@ class TimeLeft(HookBase):
     ) -> None:
         self.evaluates_after = evaluates_after
         self.clock = clock
-        # Newest duration of what comes before the steps (labels), and behind them with an evaluation or without.
+        # Newest duration of the work before the steps (labels), and after them with an evaluation or without.
         self.labels = 0.0
         self.behind = {True: 0.0, False: 0.0}
         self._stepping, self._steps = 0.0, 0
@@ -41,7 +41,7 @@ class TimeLeft(HookBase):
 
     @contextlib.contextmanager
     def evaluating_the_start(self) -> Iterator[None]:
-        """Inside, the start is evaluated: the first guess of what an evaluation takes."""
+        """Inside, the initial model is evaluated: the first estimate of an evaluation's time."""
         begin = self.clock()
         yield
         self.behind[True] = self.clock() - begin
@@ -76,7 +76,7 @@ class TimeLeft(HookBase):
             return None
         trainer = self.trainer
         steps = trainer.max_iter - trainer.iter - 1
-        later = range(trainer.epoch + 2, trainer.max_epoch + 1)  # epochs to come, counted from 1
+        later = range(trainer.epoch + 2, trainer.max_epoch + 1)  # coming epochs, counted from 1
         behind = sum(self.behind[self.evaluates_after(epoch)] for epoch in (trainer.epoch + 1, *later))
         return steps * self._stepping / self._steps + len(later) * self.labels + behind
 
@@ -103,7 +103,7 @@ class TrainingLine(EventWriter):
         storage = get_event_storage()
         self._last = self.clock()
         if storage.iter >= self.max_iter:
-            return  # the training is over, the results speak
+            return  # the training is over, the results follow
         histories = storage.histories()
         left = self.seconds_left()
         words = [] if left is None else [f"eta: {datetime.timedelta(seconds=int(left))}"]

@@ -53,10 +53,10 @@ logger = logging.getLogger(__name__)
 class CrossDomainTrainer(DefaultTrainer):
     """Trains any meta-architecture of fast-reid's registry; those with ``needs_clusters`` get a label phase.
 
-    The life cycle is fast-reid's: construct, `resume_or_load`, `train`. What differs: one `SEED` decides all
+    The life cycle is fast-reid's: construct, `resume_or_load`, `train`. Differences: one `SEED` determines all
     randomness, learning rates are a function of the iteration, checkpoints hold everything a bit-exact resume
-    needs, ``results.json`` in ``OUTPUT_DIR`` holds the metrics before and after training. A subclass keeps every
-    override that it could make of fast-reid's trainer; one that could have no effect is refused.
+    needs, ``results.json`` in ``OUTPUT_DIR`` holds the metrics before and after training. A subclass may override the
+    same methods as of fast-reid's trainer; an override that would have no effect is refused.
     """
 
     def __init__(self, cfg: Any) -> None:
@@ -94,7 +94,7 @@ class CrossDomainTrainer(DefaultTrainer):
         amp = amp_dtype(cfg)
         if cfg.SOLVER.AMP.ENABLED and amp is None:
             logger.warning(
-                "SOLVER.AMP is left off: float16 is slow on a CPU, so this run computes in float32."
+                "SOLVER.AMP is ignored: float16 is slow on a CPU, so this run computes in float32."
             )
         wrapped = wrap_model(model, sync_bn=cfg.MODEL.SYNC_BN)
         self.step_trainer = self._trainer = StepTrainer(
@@ -107,7 +107,7 @@ class CrossDomainTrainer(DefaultTrainer):
         self.cfg = cfg
         period = cfg.TEST.EVAL_PERIOD
         self.time_left = TimeLeft(lambda done: evaluates_after(done, period, self.max_epoch))
-        # Under the names that fast-reid's hooks look for.
+        # Under the names that fast-reid's hooks use.
         self.warmup_iters, self.delay_epochs = cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.DELAY_EPOCHS
         self.checkpoints = Checkpoints(self)
         self.checkpointer = self.checkpoints.files
@@ -136,7 +136,7 @@ class CrossDomainTrainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: Any, model: nn.Module) -> tuple[torch.optim.Optimizer, None]:
-        """The optimizer and, as a script expects it of fast-reid, the place of a wrapper that is never needed."""
+        """The optimizer and, as scripts expect it of fast-reid, a wrapper, which is always None."""
         return build_optimizer(cfg, model), None
 
     @classmethod
@@ -149,7 +149,7 @@ class CrossDomainTrainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: Any, dataset_name: str) -> tuple[Any, int]:
-        """Queries, then gallery, and the number of queries; called by an own ``build_evaluator`` only."""
+        """Queries, then gallery, and the number of queries; only used with a script's own ``build_evaluator``."""
         return build_test_loader(cfg, dataset_name, read_dataset(dataset_name))
 
     def build_hooks(self) -> list[HookBase]:
@@ -165,7 +165,7 @@ class CrossDomainTrainer(DefaultTrainer):
                 result.append(LossAudit(cfg.AUDIT.PERIOD))
         result += [overrides.schedule_hook(self.optimizer, self.scheduler), *build_extra_hooks(self)]
         result.append(Evaluate(cfg.TEST.EVAL_PERIOD, self._evaluate))
-        # With one evaluation, at the end, the best would be the final state once more.
+        # With a single evaluation, at the end, the best would be a copy of the final state.
         if cfg.TEST.KEEP_BEST and cfg.TEST.EVAL_PERIOD > 0 and cfg.OUTPUT_DIR and cfg.DATASETS.TESTS:
             result.append(
                 BestKeeper(lambda: self._last_eval_results, self.checkpoints.files.save, cfg.OUTPUT_DIR)
@@ -209,18 +209,18 @@ class CrossDomainTrainer(DefaultTrainer):
         self.step_trainer.start_iterator()
 
     def losses_ready(self, losses: dict[str, Tensor]) -> None:
-        """Tell the hooks that ask for the losses of a step while their graph is there."""
+        """Pass the losses of a step, while their graph exists, to the hooks that need them."""
         for hook in self._hooks:
             if hasattr(hook, "losses_ready"):
                 hook.losses_ready(losses)
 
     def step_failed(self, batch: dict[str, Any], losses: dict[str, Tensor], reason: str) -> str:
-        """Tell the hooks that a loss or gradient is NaN or infinite; returns what they say of it."""
+        """Tell the hooks that a loss or gradient is NaN or infinite; returns their messages."""
         said = [h.step_failed(batch, losses, reason) for h in self._hooks if hasattr(h, "step_failed")]
         return "; ".join(text for text in said if text)
 
     def resume_or_load(self, resume: bool = False) -> None:
-        """Go on from the newest checkpoint of ``OUTPUT_DIR``, or load ``MODEL.WEIGHTS`` if there is none."""
+        """Resume from the newest checkpoint of ``OUTPUT_DIR``, or load ``MODEL.WEIGHTS`` if there is none."""
         folder = self.cfg.OUTPUT_DIR
         if resume and self.checkpoints.resume():
             forget_before(folder)
@@ -231,9 +231,9 @@ class CrossDomainTrainer(DefaultTrainer):
         self.checkpoints.load_weights(self.cfg.MODEL.WEIGHTS)
         if self.cfg.MODEL.WEIGHTS and self.train_data is not None:
             self.parts.forget()
-        comm.synchronize()  # the weights may lie in the folder that is cleared now
+        comm.synchronize()  # the weights may be in the folder that is cleared now
         if comm.is_main_process() and folder:
-            # A resume without a checkpoint may have been stopped in a stage before the first epoch.
+            # A run without a checkpoint may have been stopped in a stage before the first epoch.
             set_aside(folder, keep=(STAGE_FILES,) if resume else ())
 
     def train(self) -> dict[str, Any]:
@@ -278,10 +278,10 @@ class CrossDomainTrainer(DefaultTrainer):
         results = read_results(self.cfg.OUTPUT_DIR)
         self._last_eval_results = {k: v for k, v in results.items() if k in self.cfg.DATASETS.TESTS}
         if self.iter == 0 and self.cfg.TEST.EVAL_START and self.cfg.DATASETS.TESTS:
-            logger.info("Evaluating the start")
+            logger.info("Evaluating the initial model")
             start = by_set(self.test(self.cfg, self.bare_model), self.cfg.DATASETS.TESTS)
             if comm.is_main_process():
-                # In place of what `test` has written, which is no result of the training.
+                # Replaces what `test` has written, which is not a result of the training.
                 entries = {"start": start, "seed": self.cfg.SEED, "epochs": 0, "finished": False}
                 write_results(self.cfg.OUTPUT_DIR, {**results, **entries})
 

@@ -86,8 +86,8 @@ def score_protocol(
         (one.name, run(one, cams, protocol.removal, options)) for one in protocol.directions
     )
     if within_domain:
-        # "same identity and camera" with the place as the camera removes exactly the image itself; re-ranking
-        # and query expansion would see it twice, so they stay off here
+        # "same identity and camera" with the index as the camera removes exactly the image itself; re-ranking and
+        # query expansion would use it twice, so they stay off here
         place, plain = np.arange(len(items)), ScoreOptions(metric=options.metric)
         for direction in within_domain_directions(items, protocol):
             results[direction.name] = run(direction, place, same_identity_and_camera, plain)
@@ -95,7 +95,7 @@ def score_protocol(
 
 
 def averaged(scores: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Mean over the galleries of a direction; of several, their number and standard deviations as ``std/<metric>``."""
+    """Mean over the galleries of a direction; for several also their number and ``std/<metric>``."""
     if len(scores) == 1:
         return scores[0]
     columns = {key: np.array([one.get(key, np.nan) for one in scores]) for key in scores[0]}

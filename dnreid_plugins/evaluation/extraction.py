@@ -19,7 +19,7 @@ _ROWS_PER_EXCHANGE = 16384
 
 
 class ImageLoader(Protocol):
-    """A loader of batch dicts over a data set whose places are in ``indices``; see ``build_inference_loader``."""
+    """A loader of batch dicts whose ``indices`` are positions in the data set; see ``build_inference_loader``."""
 
     dataset: Any
 
@@ -40,19 +40,19 @@ def extract_features(
     """Features ``(N, D)`` float32 on the CPU, row i for item i of ``loader.dataset``.
 
     The model runs in eval mode without gradients; afterwards every sub-module is in the mode it was in, also
-    after an exception. With several processes each reads its own part of the list and all get the whole.
+    after an exception. With several processes each extracts its own part of the list and all get the whole result.
 
     Args:
         model: ``model(batch) -> (B, D)`` in eval mode.
-        loader: gives every item once, over all processes.
+        loader: gives every item once over all processes.
         flip: mean of the unit features of image and mirror image, normalised again (U29).
         normalize: unit rows; with ``flip`` they are unit rows anyway.
-        progress: what `with_progress` shows while it lasts; None = nothing.
-        device: where the images go; None = where the model is.
+        progress: the text that `with_progress` shows meanwhile; None = nothing.
+        device: the device for the images; None = that of the model.
 
     Raises:
         ValueError: an item came twice or not at all.
-        DataError: an image cannot be read; in every process, whichever reads it.
+        DataError: an image cannot be read; in every process, whichever one reads it.
         FloatingPointError: a feature is NaN or infinite; the message names the first image.
     """
     device = device or _device_of(model)
@@ -79,7 +79,7 @@ def extract_features(
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every sub-module is back in its own mode, whatever happened."""
+    """Eval mode inside; afterwards every sub-module is back in its own mode, also after an exception."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -126,7 +126,7 @@ def _check(features: Tensor, seen: Tensor, dataset: Sized) -> None:
         name = repr(items[int(bad[0])][0]) if items else f"number {int(bad[0])}"
         raise FloatingPointError(
             f"the model gives NaN or infinity for {len(bad)} of {len(seen)} images, the first is {name}; "
-            "load a sound checkpoint or train with a lower SOLVER.BASE_LR"
+            "load an intact checkpoint or train with a lower SOLVER.BASE_LR"
         )
 
 
@@ -138,28 +138,28 @@ def _several() -> bool:
 
 
 def _stop_together(error: Exception | None) -> None:
-    """Raise in all processes when one of them failed, so that none waits for it.
+    """Raise in all processes if one of them failed, so that none waits for it.
 
-    What a user can mend, an unreadable image say, is the same sentence in all of them.
+    An error that the user can fix, e.g. an unreadable image, has the same message in all of them.
     """
     words: list[tuple[bool, str] | None] = [None] * dist.get_world_size()
     own = None
     if error is not None:
-        mendable = isinstance(error, DataError)
-        own = (mendable, str(error) if mendable else f"{type(error).__name__}: {error}")
+        expected = isinstance(error, DataError)
+        own = (expected, str(error) if expected else f"{type(error).__name__}: {error}")
     dist.all_gather_object(words, own)
     if error is not None:
         raise error
     for rank, word in enumerate(words):
         if word is not None:
-            mendable, text = word
-            if mendable:
+            expected, text = word
+            if expected:
                 raise DataError(text)
             raise RuntimeError(f"process {rank} could not extract its features ({text})")
 
 
 def _joined(features: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum over processes: each filled its own rows, all others are zero, so the sum is exact."""
+    """Sum over processes: each fills its own rows and leaves all others zero, so the sum is exact."""
     device = (
         torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else seen.device
     )

@@ -12,12 +12,12 @@ def expand_features(
 ) -> Tensor:
     """Each row becomes the mean of its ``k`` nearest rows (itself included), weighted by ``cosine ** alpha``.
 
-    Radenovic et al., TPAMI 2018 (alpha-QE); equal to fast-reid's ``aqe`` wherever that gives a number. A
-    negative cosine under a fractional ``alpha``, NaN there, weighs 0 here.
+    Radenovic et al., TPAMI 2018 (alpha-QE); equal to fast-reid's ``aqe`` wherever that gives a number. A negative
+    cosine with a fractional ``alpha``, NaN there, has weight 0 here.
 
     Args:
         features: ``(N, D)`` queries and gallery together.
-        k: neighbours; more than N are clamped to N.
+        k: neighbours; more than N is clamped to N.
         times: how often the expansion is repeated.
         block: rows per product; changes memory, not the result.
 

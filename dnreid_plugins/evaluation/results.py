@@ -1,4 +1,4 @@
-"""results.json: what a run measured, before and after training."""
+"""results.json: the metrics of a run, before and after training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLUMNS = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The file's content, or an empty dict where there is none or, with a warning, where it is damaged."""
+    """The file's content, or an empty dict if there is none or, with a warning, if it is damaged."""
     try:
         content = json.loads(path.read_text())
         if not isinstance(content, dict):
@@ -27,7 +27,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         logger.warning(
-            "%s cannot be read (%s); what it held, such as the figures of the start, is lost and the file is "
+            "%s cannot be read (%s); its content, such as the results before training, is lost and the file is "
             "begun anew.",
             path,
             error,
@@ -37,7 +37,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write through a temporary file that is forced to the disk; a reader or a kill never sees half of it."""
+    """Write through a temporary file that is flushed to the disk; a reader or a kill never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=2) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
@@ -49,18 +49,18 @@ def update_results(output_dir: str, **entries: Any) -> None:
 
 
 def write_results(output_dir: str, content: dict[str, Any]) -> None:
-    """Put ``content`` in place of ``results.json`` of ``output_dir``; nothing happens for an empty folder name."""
+    """Replace ``results.json`` of ``output_dir`` by ``content``; nothing happens for an empty folder name."""
     if output_dir:
         write_json(Path(output_dir) / "results.json", content)
 
 
 def read_results(output_dir: str) -> dict[str, Any]:
-    """What ``results.json`` of ``output_dir`` holds so far."""
+    """The present content of ``results.json`` of ``output_dir``."""
     return read_json(Path(output_dir) / "results.json") if output_dir else {}
 
 
 def log_results(output_dir: str, tests: Sequence[str], results: dict[str, Any]) -> None:
-    """Log one table of the newest ``results``, with those of the start where ``results.json`` has them."""
+    """Log one table of the newest ``results``, with those before training if ``results.json`` has them."""
     start = read_results(output_dir).get("start", {})
     before = {(name, direction): metrics for name, direction, metrics in _rows(tests, start)}
     rows = []
@@ -86,7 +86,7 @@ def log_results(output_dir: str, tests: Sequence[str], results: dict[str, Any]) 
 
 
 def _rows(tests: Sequence[str], results: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """``(set, direction, metrics)``; a set whose evaluator knows no directions has one row without."""
+    """``(set, direction, metrics)``; a set whose evaluator has no directions gets one row without a direction."""
     for name in tests:
         found = results.get(name, {})
         directions = {key: value for key, value in found.items() if isinstance(value, dict)}

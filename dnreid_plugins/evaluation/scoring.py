@@ -69,9 +69,9 @@ def score(
 ) -> dict[str, float]:
     """Rank-k, mAP, mINP (and ``TPR@FPR``) of one direction in percent, as plain floats.
 
-    Queries without a correct gallery image stand in no average; their number is logged, and returned as
-    ``queries_without_match`` when it is not 0. With re-ranking the features are normalised first, whatever
-    the metric: a Jaccard distance in [0, 1] cannot be mixed with unbounded ones.
+    Queries without a correct gallery image are left out of all averages; their number is logged, and returned as
+    ``queries_without_match`` when it is not 0. With re-ranking the features are normalised first, for both metrics: a
+    Jaccard distance in [0, 1] cannot be mixed with unbounded ones.
 
     Raises:
         ValueError: features are all the same or not finite, or no query has a correct image.
@@ -102,13 +102,13 @@ def _removed(query: Side, gallery: Side, removal: Removal) -> Callable[[Ids], Ma
 
 
 def check_features(features: Tensor) -> None:
-    """Refuse features that are not finite or (nearly) all the same: their ranking would be the list order.
+    """Refuse features that are not finite or (nearly) all the same: their ranking would be the order of the list.
 
     Raises:
         ValueError: they are.
     """
     if not bool(torch.isfinite(features).all()):
-        raise ValueError("features hold NaN or infinity; load a sound checkpoint")
+        raise ValueError("features contain NaN or infinity; load an intact checkpoint")
     spread = (features - features[:1]).abs().max()
     if len(features) > 1 and bool(spread <= 1e-6 * features.abs().max()):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""How the few compiled loops are built (lazily, kept on disk where possible) and spread over threads."""
+"""How the compiled loops are built (lazily, cached on disk where possible) and run on several threads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Array = NDArray[Any]
 
 
 def jit(function: Function) -> Function:
-    """Compile ``function`` at its first call (never at import) and let other threads run meanwhile."""
+    """Compile ``function`` at its first call (never at import) and release the interpreter lock while it runs."""
     return _compiled(function, fastmath=False)
 
 
@@ -30,7 +30,7 @@ def jit_vector_sum(function: Function) -> Function:
 
 
 def _compiled(function: Function, *, fastmath: bool | set[str]) -> Function:
-    """The machine code is kept on disk, next to the source or in the user's cache folder.
+    """The machine code is cached on disk, next to the source or in the user's cache folder.
 
     Where neither can be written, numba refuses to cache; then each process compiles for itself.
     """
@@ -44,7 +44,7 @@ def _compiled(function: Function, *, fastmath: bool | set[str]) -> Function:
 def map_rows(work: Callable[[int, int], Result], num_rows: int, *, chunk: int) -> list[Result]:
     """``work(start, stop)`` for consecutive row ranges, on as many threads as torch uses; results in order.
 
-    Threads of our own and not an OpenMP team: kernels release the interpreter lock, nothing spins between
+    Our own threads instead of an OpenMP team: kernels release the interpreter lock, nothing spins between
     calls, and a data loader may fork afterwards.
     """
     ranges = [(start, min(start + chunk, num_rows)) for start in range(0, num_rows, chunk)]

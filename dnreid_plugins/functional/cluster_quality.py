@@ -1,4 +1,4 @@
-"""How good pseudo labels are: against true identities, and without any."""
+"""Quality of pseudo labels, measured against true identities or without them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def cluster_quality(labels: ArrayLike | Tensor, true_ids: ArrayLike | Tensor) ->
         true_ids: ``(N,)`` integers.
 
     Returns:
-        ``ARI``, ``AMI``, ``FMI``, ``V`` over all images, where every outlier is a cluster of its own (it will
-        train nothing, and lumping outliers together would reward or punish them by accident); the same with
+        ``ARI``, ``AMI``, ``FMI``, ``V`` over all images, where every outlier is a cluster of its own (outliers train
+        nothing, and putting them into one cluster would change the score arbitrarily); the same with
         the suffix ``_clustered`` over the images that are in a cluster (NaN when there is none).
     """
     found, true = _vector(labels), _vector(true_ids)
@@ -33,7 +33,7 @@ def cluster_quality(labels: ArrayLike | Tensor, true_ids: ArrayLike | Tensor) ->
 def label_free_quality(
     labels: ArrayLike | Tensor, features: NDArray[np.floating] | Tensor
 ) -> dict[str, float]:
-    """What can be said about pseudo labels without true identities.
+    """Quality of pseudo labels that can be measured without true identities.
 
     Args:
         labels: ``(N,)`` integers, -1 = outlier.
@@ -41,7 +41,7 @@ def label_free_quality(
 
     Returns:
         ``clusters``; ``share_clustered`` and ``share_largest`` (of all N images, in [0, 1]; a large value of
-        the second means that clusters have run together); ``silhouette`` in [-1, 1]: the mean over clustered
+        the second means that clusters have merged); ``silhouette`` in [-1, 1]: the mean over clustered
         images of the simplified silhouette ``(b - a) / max(a, b)`` with ``a`` the cosine distance to the own
         centroid and ``b`` to the nearest other one. NaN with fewer than two clusters.
     """

@@ -1,4 +1,4 @@
-"""How a batch changes the rows of a prototype memory. Pure: the caller decides when, and keeps the result."""
+"""How a batch updates the rows of a prototype memory. Pure: the caller decides when, and stores the result."""
 
 from __future__ import annotations
 

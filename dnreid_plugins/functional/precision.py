@@ -1,4 +1,4 @@
-"""One rule for every loss here: half precision in, float32 inside. A softmax at temperature 0.05 needs it."""
+"""One rule for every loss here: half-precision inputs, computed in float32. A softmax at temperature 0.05 needs it."""
 
 from __future__ import annotations
 

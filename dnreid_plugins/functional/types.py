@@ -1,4 +1,4 @@
-"""The value objects that every room shares: domains, the clusters of an epoch, a cross-domain matching."""
+"""The value objects that the whole package shares: domains, the clusters of an epoch, a cross-domain matching."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What every part of a method is handed once per epoch.
+    """What every part of a method receives once per epoch.
 
     Attributes:
         number: of this epoch, from 1.
@@ -134,7 +134,7 @@ class Epoch:
         clusters: by name; ``"day"`` and ``"night"`` always, and whatever else the label source makes (``"joint"``).
         soft: soft targets by name, where a refiner of the labels makes them.
         matchings: between the day and the night clusters, by the name of the loss head whose matcher made them,
-            in the order in which the heads stand in the config.
+            in the order of the heads in the config.
     """
 
     number: int
@@ -161,7 +161,7 @@ class Epoch:
 
     @property
     def matching(self) -> Assignment | None:
-        """The matching of the last head that made one; None while nobody has."""
+        """The matching of the last head that made one; None if there is none."""
         return list(self.matchings.values())[-1] if self.matchings else None
 
     def targets(self, name: str, indices: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class TrainImages:
-    """What is known of the training images, in canonical order.
+    """What is known about the training images, in canonical order.
 
     Attributes:
         domains: ``(N,)`` int64.

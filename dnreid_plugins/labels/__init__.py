@@ -1,4 +1,4 @@
-"""Who makes an epoch's pseudo labels: label sources and refiners, by their names in the config."""
+"""What makes an epoch's pseudo labels: label sources and refiners, by their names in the config."""
 
 from ..functional.types import TrainImages
 from .base import (

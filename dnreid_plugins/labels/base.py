@@ -16,9 +16,9 @@ from ..functional.types import Clusters, Epoch, TrainImages
 from ..runtime.sections import configured
 
 LABEL_SOURCE_REGISTRY = Registry("LABEL_SOURCE")
-LABEL_SOURCE_REGISTRY.__doc__ = "Label sources by the name that stands in ``LABELS.SOURCE``."
+LABEL_SOURCE_REGISTRY.__doc__ = "Label sources by their name in ``LABELS.SOURCE``."
 REFINER_REGISTRY = Registry("REFINER")
-REFINER_REGISTRY.__doc__ = "Refiners by the names that stand in ``LABELS.REFINERS``."
+REFINER_REGISTRY.__doc__ = "Refiners by their name in ``LABELS.REFINERS``."
 
 
 class NothingClusteredError(RuntimeError):
@@ -43,17 +43,17 @@ class LabelSource(ABC):
         """Refuse images that the source cannot label, before the first epoch.
 
         Raises:
-            ValueError: it cannot.
+            ValueError: it cannot label them.
         """
 
 
 class Refiner(ABC):
-    """Changes the labels of an epoch, from an epoch of the config on.
+    """Changes the labels of an epoch, from a configured epoch on.
 
     Subclasses are registered with ``REFINER_REGISTRY`` and `configured` as a section of ``LABELS``.
     """
 
-    #: First epoch in which it works, from 1; a key of every refiner's section.
+    #: First epoch in which it is active, from 1; a key of every refiner's section.
     start: int = 1
     #: Names of the clusters that it adds.
     makes: ClassVar[tuple[str, ...]] = ()

@@ -16,11 +16,11 @@ from .base import LABEL_SOURCE_REGISTRY, REFINER_REGISTRY, LabelSource, Refiner,
 
 @configured("LABELS")
 class LabelNames:
-    """Who makes the labels of an epoch.
+    """What makes the labels of an epoch.
 
     Args:
         source: Label source: "DomainClusters" (pseudo labels, section CLUSTER) or "Identities" (the true ones).
-        refiners: What changes its labels, in this order, each with a section of its own in LABELS.
+        refiners: What changes its labels, in this order, each with its own section in LABELS.
     """
 
     def __init__(self, *, source: str = "DomainClusters", refiners: Sequence[str] = ()) -> None:
@@ -57,10 +57,10 @@ class Labels:
 
 
 def build_labels(cfg: Any) -> Labels:
-    """What the config names.
+    """The labels that the config names.
 
     Raises:
-        ValueError: an unknown name, or a value that a section does not allow.
+        ValueError: an unknown name, or a value that is not allowed in its section.
     """
     names = construct(LabelNames, cfg)
     source = construct(LABEL_SOURCE_REGISTRY.get(names.source), cfg)

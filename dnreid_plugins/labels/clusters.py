@@ -1,4 +1,4 @@
-"""Density clusters of each domain by itself: k-reciprocal Jaccard distance and DBSCAN, no labels used."""
+"""Density clusters of each domain separately: k-reciprocal Jaccard distance and DBSCAN, no labels used."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ WIDEST_EPS = 0.9
 @LABEL_SOURCE_REGISTRY.register()
 @configured("CLUSTER")
 class DomainClusters(LabelSource):
-    """Day images and night images are clustered apart; images that are in no cluster are left out.
+    """Day images and night images are clustered separately; images in no cluster are left out.
 
-    K1, K2, EPS and MIN_SAMPLES: the papers are silent (U24), these are the field's.
+    K1, K2, EPS and MIN_SAMPLES: the papers do not give them (U24); these are the usual values.
 
     Args:
         k1: Neighbours of the k-reciprocal encoding; keep K1 below the images per identity and domain.
@@ -36,9 +36,9 @@ class DomainClusters(LabelSource):
         min_samples: Neighbours (the image itself included) that make an image a core of a cluster.
         feature: Which feature is clustered and makes the prototypes: "after" the batch-norm neck, the one that is
             compared at test time, or "before" it, as some released code does (T2).
-        flip: Cluster on the mean of an image's feature and its mirror image's; papers silent (U29).
+        flip: Cluster on the mean of an image's feature and its mirror image's; not given in the papers (U29).
         on_empty: A domain without any cluster: "widen" raises EPS by 0.05 at a time up to 0.9 and then skips the
-            domain for the epoch, "skip" leaves the domain out at once, "stop" ends the run with a sentence.
+            domain for the epoch, "skip" leaves the domain out at once, "stop" ends the run with an error.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class DomainClusters(LabelSource):
         indices = torch.nonzero(domains == domain).flatten()
         own = features[indices]
         name = domain.word
-        # nearly all of the time goes into the search, so one table serves every radius
+        # the search takes nearly all of the time, so one table is used for every radius
         line = ProgressLine(f"Label phase, neighbours among {len(own)} {name} images")
         found = knn_table(own, self.k1, progress=line)
         labels, eps = self._labels(own, found, self.eps), self.eps
@@ -92,7 +92,7 @@ class DomainClusters(LabelSource):
 
 
 def widened_radii(eps: float) -> list[float]:
-    """What the policy ``widen`` tries after ``eps``: `WIDEN_STEP` more each time, `WIDEST_EPS` included."""
-    # Steps are counted, since a sum of 0.05 passes 0.9 by its rounding.
+    """The radii that the policy ``widen`` tries after ``eps``: `WIDEN_STEP` more each time, up to `WIDEST_EPS`."""
+    # Steps are counted, since repeatedly adding 0.05 exceeds 0.9 by rounding.
     steps = int((WIDEST_EPS - eps) / WIDEN_STEP + 1e-9)
     return [round(eps + step * WIDEN_STEP, 9) for step in range(1, steps + 1)]

@@ -13,7 +13,7 @@ from .base import LABEL_SOURCE_REGISTRY, LabelSource, TrainImages, make_clusters
 @LABEL_SOURCE_REGISTRY.register()
 @configured("LABELS.IDENTITIES")
 class Identities(LabelSource):
-    """Each domain's clusters are its identities, and the clusters called "joint" those of both domains together."""
+    """Each domain's clusters are its identities; the clusters "joint" are those of both domains together."""
 
     makes = ("joint",)
 

@@ -1,4 +1,4 @@
-"""Any registered backbone, started from a weight file completely or not at all."""
+"""Any registered backbone, with weights loaded from a file completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from .pretrained import load_backbone_weights
 
-# Weights that ship with the package, by the name that stands in MODEL.BACKBONE.PRETRAIN_PATH.
+# Weights that ship with the package, by their name in MODEL.BACKBONE.PRETRAIN_PATH.
 SHIPPED = Path(__file__).resolve().parents[1] / "dnmini" / "weights"
 SHIPPED_PREFIX = "shipped:"
 
@@ -30,7 +30,7 @@ def build_backbone(cfg: Any) -> nn.Module:
     if backbone.NAME not in known:
         raise ValueError(f"MODEL.BACKBONE.NAME is {backbone.NAME!r}; known backbones: {known}.")
     builder = BACKBONE_REGISTRY.get(backbone.NAME)
-    if not backbone.PRETRAIN or hasattr(builder, "objection"):  # such a builder loads its own weights
+    if not backbone.PRETRAIN or hasattr(builder, "objection"):  # such a builder loads its weights itself
         return _build(builder, cfg)
     if not backbone.PRETRAIN_PATH:
         raise ValueError(
@@ -60,7 +60,7 @@ def _build(builder: Callable[[Any], nn.Module], cfg: Any) -> nn.Module:
 
 
 def weight_path(name: str) -> Path:
-    """Where ``MODEL.BACKBONE.PRETRAIN_PATH`` points to."""
+    """The file that ``MODEL.BACKBONE.PRETRAIN_PATH`` names."""
     if not name.startswith(SHIPPED_PREFIX):
         return Path(name).expanduser()
     path = SHIPPED / f"{name.removeprefix(SHIPPED_PREFIX)}.safetensors"

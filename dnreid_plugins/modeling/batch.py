@@ -1,4 +1,4 @@
-"""What a training batch looks like after the encoder."""
+"""A training batch after the encoder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..functional.types import Domain
 
 @dataclass(frozen=True)
 class BatchFeatures:
-    """Features of a batch and what is known of its images.
+    """Features of a batch and what is known about its images.
 
     Attributes:
         features: ``(B, D)`` after the batch-norm neck, not normalised; carries the gradient.
@@ -24,7 +24,7 @@ class BatchFeatures:
         indices: ``(B,)`` int64, position in the canonical training list.
         cams: ``(B,)`` int64, number of the camera; -1 = unknown.
         views: ``(B,)`` int64, which view of the image this is; 0 = the plain one.
-        extra: what else the head returns by name, if it says that parts read it.
+        extra: further outputs of the head by name, if it declares that parts use them.
     """
 
     features: Tensor
@@ -43,11 +43,11 @@ class BatchFeatures:
 
     @property
     def unit(self) -> Tensor:
-        """``(B, D)`` float32 unit rows: what is compared with prototypes and at test time."""
+        """``(B, D)`` float32 unit rows: compared with prototypes, and used at test time."""
         return F.normalize(self.features.float(), dim=1)
 
     def where(self, chosen: Tensor) -> BatchFeatures:
-        """Some images only: a mask ``(B,)`` or positions in the order wanted."""
+        """A subset of the images: a mask ``(B,)``, or positions in any order."""
         parts = {f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name != "extra"}
         return BatchFeatures(**parts, extra={key: value[chosen] for key, value in self.extra.items()})
 

@@ -15,8 +15,7 @@ BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
 class _Split:
-    """How many leading images of the running batch are day images, or the domain of all; shared by a `DualStream`
-    and its parts."""
+    """Number of leading day images in the current batch, or the domain of all images; shared by all the pairs."""
 
     num_day: int = 0
     only: Domain | None = None
@@ -50,15 +49,15 @@ class PerDomain(nn.Module):
 class DualStream(nn.Module):
     """A backbone with its own copy of the named sub-modules per domain; everything else is shared.
 
-    The copies start equal, so that right after construction (in eval mode) the result is the plain
-    backbone's. The batch runs through the shared part concatenated.
+    The copies are equal at the start, so that right after construction (in eval mode) the result is that of the plain
+    backbone. The shared part processes both domains in one concatenated batch.
 
     Args:
         backbone: any module that maps images ``(B, 3, H, W)`` to a feature map.
         modules: names of sub-modules as in ``backbone.named_modules()``, e.g. ``("conv1", "layer1")``.
             Children of a named ``nn.Sequential`` or ``nn.ModuleList`` (the non-local blocks of a ResNet, ``NL_2``) are
             copied one by one, since some backbones index it.
-        freeze_shared_statistics: shared batch-norm layers keep using the running statistics they have
+        freeze_shared_statistics: shared batch-norm layers keep using their present running statistics
             (their scale and shift still train).
 
     Raises:
@@ -80,7 +79,7 @@ class DualStream(nn.Module):
     def forward(self, images: Tensor, domains: Tensor | Domain) -> Tensor:
         """``images`` (B, 3, H, W), ``domains`` (B,) int64 (0 day, 1 night); returns the map (B, C, h, w).
 
-        One `Domain` for all images leaves no decision to the values of a tensor, so that the pass can be exported.
+        With one `Domain` for all images nothing depends on the values of a tensor, so that the pass can be exported.
         """
         self._split.only = domains if isinstance(domains, Domain) else None
         if isinstance(domains, Domain):
@@ -93,7 +92,7 @@ class DualStream(nn.Module):
         return self.backbone(images[order])[torch.argsort(order)]
 
     def single(self, domain: Domain) -> nn.Module:
-        """A copy of the backbone as one domain sees it: its own copies are in place of the pairs."""
+        """A copy of the backbone for one domain: each pair is replaced by that domain's module."""
         backbone = copy.deepcopy(self.backbone)
         pairs = [name for name, module in backbone.named_modules() if isinstance(module, PerDomain)]
         for name in pairs:
@@ -110,7 +109,7 @@ class DualStream(nn.Module):
         return self
 
     def shared_batch_norms(self) -> Iterator[nn.Module]:
-        """The batch-norm layers that both domains pass through."""
+        """The batch-norm layers that both domains use."""
         own = {id(m) for part in self.modules() if isinstance(part, PerDomain) for m in part.modules()}
         return (m for m in self.modules() if isinstance(m, BATCH_NORMS) and id(m) not in own)
 

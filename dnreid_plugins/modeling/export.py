@@ -11,7 +11,7 @@ from ..functional.types import Domain
 
 
 class SingleDomain(nn.Module):
-    """Images ``(B, 3, H, W)`` of one domain, float32 in 0..255 -> features ``(B, D)``, as the model gives them."""
+    """Images ``(B, 3, H, W)`` of one domain, float32 in 0..255 -> features ``(B, D)``, as from the model."""
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -30,7 +30,7 @@ class SingleDomain(nn.Module):
 
 
 def single_domain(model: nn.Module, domain: Domain | str | int) -> nn.Module:
-    """A copy of a `CrossDomainBaseline` that one domain goes through, in eval mode and without gradients.
+    """A copy of a `CrossDomainBaseline` for one domain, in eval mode and without gradients.
 
     It shares no memory with ``model``; with a single stream both domains give the same copy.
     """

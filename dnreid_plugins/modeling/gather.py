@@ -1,4 +1,4 @@
-"""The batch of all processes, in the order in which a single process would have had it."""
+"""The batch of all processes, in the order of a single process."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .batch import BatchFeatures
 
 
 def world_size() -> int:
-    """How many processes train together; 1 without a process group."""
+    """Number of processes that train together; 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 class _GatherRows(torch.autograd.Function):
-    """Rows of all processes one below the other; every process must have equally many."""
+    """Concatenated rows of all processes; every process must have the same number."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -29,8 +29,8 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        # Every process computes the same loss of the same rows, so it already has the whole gradient of its own
-        # ones. DistributedDataParallel then takes the mean over processes where the sum is right.
+        # Every process computes the same loss of the same rows, so it already has the whole gradient of its own rows.
+        # DistributedDataParallel then averages over processes, where the sum would be correct.
         return gradients[0][ctx.own] * world_size()
 
 
@@ -46,7 +46,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 def check_composition(domains: Tensor) -> None:
     """Raise in *all* processes if they do not have equally many images of each domain; ``domains`` (B,).
 
-    Otherwise a batch norm of one domain's stem would wait for processes that never come by.
+    Otherwise a batch norm of one domain's stem would wait for processes that never reach it.
 
     Raises:
         ValueError: with the counts of every process.
@@ -63,7 +63,7 @@ def check_composition(domains: Tensor) -> None:
 
 
 def gather_batch(batch: BatchFeatures) -> BatchFeatures:
-    """The global batch: day images of rank 0, 1, ..., then the night images, as one process would draw it."""
+    """The global batch: day images of rank 0, 1, ..., then the night images, in the order of a single process."""
     if world_size() == 1:
         return batch
     names = ("targets", "domains", "indices", "cams", "views")

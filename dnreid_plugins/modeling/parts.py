@@ -1,13 +1,13 @@
-"""A method is a list of parts: what lives through epochs, keeps state and is told when an epoch begins.
+"""A method is a list of parts: objects with state that live through all epochs and take part in each of them.
 
 The trainer knows this life cycle and no method's name::
 
     before an epoch   labels -> matchers -> Epoch; then every part's begin_epoch(epoch, parts)
     in a step         loss heads: forward(batch, parts); the optimizer; every part's after_step(batch, parts)
-    a checkpoint      state_dict of the model, parts included, whatever sizes their state has
+    a checkpoint      state_dict of the model including its parts, whatever size their state has
 
 With several processes the parts see the batch of all of them, so each process computes the same loss, the same
-gradient of the parts' own parameters and the same new state: nothing of a part is exchanged.
+gradient of the parts' own parameters and the same new state: the state of parts is not exchanged.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class PartRegistry(Registry):
-    """Parts by the name that stands in the config; registering one makes its constructor a section of it."""
+    """Parts by their name in the config; registering one makes its constructor a config section."""
 
     def __init__(self, name: str, section: str) -> None:
         super().__init__(name)
@@ -48,13 +48,13 @@ class PartRegistry(Registry):
 
 
 class Part(nn.Module):
-    """Base of everything that a method is made of beside the encoder: memory, matcher, loss head, teacher.
+    """Base of everything that a method consists of besides the encoder: memory, matcher, loss head, teacher.
 
     Its state is its parameters and buffers and nothing else; their sizes may follow the clusters. What
     `begin_epoch` derives from the epoch alone need not be state, since it is called again on a resume.
     """
 
-    #: Stages (`engine.stages`) that must be over before the first epoch.
+    #: Stages (`engine.stages`) that must be finished before the first epoch.
     stages: ClassVar[tuple[str, ...]] = ()
     #: Names of clusters beside ``"day"`` and ``"night"`` that it reads; a label source or a refiner must make them.
     reads: ClassVar[tuple[str, ...]] = ()
@@ -63,7 +63,7 @@ class Part(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: Any) -> Part:
-        """Build from the section of the class; may refuse what does not go together with other sections.
+        """Build from the section of the class; may refuse a combination with other sections.
 
         Raises:
             ValueError: a value that the signature does not allow.
@@ -75,10 +75,10 @@ class Part(nn.Module):
         return {}
 
     def after_step(self, batch: BatchFeatures, parts: Parts) -> None:
-        """Follow an optimizer step; ``batch`` is detached and holds the images of all processes."""
+        """Called after an optimizer step; ``batch`` is detached and holds the images of all processes."""
 
     def forget(self) -> None:
-        """Drop what epochs of another run have left, for a run that starts from that run's weights."""
+        """Drop the state of another run's epochs, for a run that starts from that run's weights."""
         for name, buffer in self.named_buffers(recurse=False):
             setattr(self, name, buffer.new_empty((0,) * buffer.ndim))
 
@@ -90,7 +90,7 @@ class Part(nn.Module):
         """Counterpart of `replay_state`, from the files of all processes."""
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Take over the sizes of a checkpoint, which are those of its own epoch."""
+        """Adopt the sizes of a checkpoint, which are those of its epoch."""
         own = [*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)]
         for name, tensor in own:
             saved = state_dict.get(prefix + name)
@@ -121,7 +121,7 @@ class Parts(nn.Module):
         self.epoch: Epoch | None = None
 
     def named(self) -> Iterator[tuple[str, Any]]:
-        """All parts in the order in which they are told of an epoch or a step."""
+        """All parts, in the order in which they are called."""
         yield "memory", self.memory
         yield from self.losses.items()
         if self.teacher is not None:
@@ -137,12 +137,12 @@ class Parts(nn.Module):
         return ((name, head) for name, head in self.heads() if head.weight_at(number) > 0)
 
     def stages(self) -> list[str]:
-        """The stages that the parts need, each once."""
+        """The stages that the parts need, without repetition."""
         return list(dict.fromkeys(stage for _, part in self.named() for stage in part.stages))
 
     @torch.no_grad()
     def begin_epoch(self, epoch: Epoch) -> dict[str, dict[str, float]]:
-        """Match, then tell every part of the epoch; returns what each part says of it. Deterministic."""
+        """Match, then call every part's `begin_epoch`; returns the figures of each part. Deterministic."""
         figures: dict[str, dict[str, float]] = {}
         for name, head in self.heads():
             if head.matcher is not None and head.matches_in(epoch.number):
@@ -155,7 +155,7 @@ class Parts(nn.Module):
         return {name: own for name, own in figures.items() if own or name in self.losses}
 
     def after_step(self, batch: BatchFeatures) -> None:
-        """Tell every part of an optimizer step, loss heads only while their weight is above 0."""
+        """Call every part's `after_step`, for loss heads only while their weight is above 0."""
         number = self.epoch.number if self.epoch is not None else 1
         for name, part in self.named():
             if name not in self.losses or part.weight_at(number) > 0:

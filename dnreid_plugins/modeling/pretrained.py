@@ -1,4 +1,4 @@
-"""Start weights for any backbone, from a file in any wrapping, completely or not at all."""
+"""Pre-trained weights for any backbone, from a file in any wrapping, loaded completely or not at all."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _STREAM = re.compile(r"\.(day|night)\.")
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What came out of a weight file.
+    """What was loaded from a weight file.
 
     Attributes:
-        loaded, wanted: number of tensors of the model that were found, and that it has.
-        added: names left at their random start because re-id added them (non-local, squeeze-excitation).
+        loaded, wanted: number of tensors of the model that were found, and in total.
+        added: names that keep their random values because re-id added them (non-local, squeeze-excitation).
         unused: names in the file that the model has no place for.
-        prefix: what had to be cut off the file's names.
+        prefix: what was removed from the file's names.
     """
 
     loaded: int
@@ -45,8 +45,8 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path) -> LoadReport:
     """Fill ``backbone`` from a ``.pth`` or ``.safetensors`` file; partial fits are refused.
 
     The file may be bare or wrapped (``model``, ``state_dict``, ``model_state`` ...), and all its names may
-    carry a prefix (``module.``, ``backbone.``, ``module.features.`` ...): the one that fits best is cut
-    off. A position embedding of another image size is resized. Blocks in `ADDED_BLOCKS` may be missing as
+    carry a prefix (``module.``, ``backbone.``, ``module.features.`` ...): the one that fits best is removed. A
+    position embedding of another image size is resized. Blocks in `ADDED_BLOCKS` may be missing as
     a whole; batch counters (``num_batches_tracked``) may always be missing.
 
     Raises:
@@ -88,7 +88,7 @@ def single_stream_name(name: str) -> str:
 
 
 def best_prefix(stored: Iterable[str], wanted: Iterable[str]) -> str:
-    """The prefix ("" too) under which most ``wanted`` names stand among the ``stored``; ties: shortest."""
+    """The prefix ("" too) with which most ``wanted`` names are among the ``stored``; ties: shortest."""
     stored, wanted = set(stored), list(wanted)
     candidates = {""}
     for name in stored:

@@ -1,4 +1,4 @@
-"""Batch norm over the batch of all processes, on CPU as well (PyTorch's own is for GPUs only)."""
+"""Batch norm over the batch of all processes, also on CPU (PyTorch's own is for GPUs only)."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def _combined(mean: Tensor, spread: Tensor, count: float) -> tuple[Tensor, Tenso
 class SyncBatchNorm(_BatchNorm):
     """`nn.BatchNorm` whose statistics in train mode are those of the global batch; same parameters and buffers.
 
-    Where it differs from the single-process layer is rounding only. It takes inputs ``(B, C, ...)`` of any
-    dimension; statistics are computed in float32 whatever the input's dtype.
+    It differs from the single-process layer by rounding only. It takes inputs ``(B, C, ...)`` of any
+    dimension; statistics are computed in float32 for any input dtype.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -77,7 +77,7 @@ class SyncBatchNorm(_BatchNorm):
             raise ValueError(f"Batch norm got shape {tuple(input.shape)}; it needs (B, C, ...).")
 
     def forward(self, input: Tensor) -> Tensor:
-        # In eval mode the processes may have different numbers of batches, so nothing is exchanged.
+        # In eval mode the processes may have different numbers of batches, so statistics are not exchanged.
         if world_size() == 1 or not self.training:
             return super().forward(input)
         self._check_input_dim(input)
@@ -101,8 +101,8 @@ class SyncBatchNorm(_BatchNorm):
 def convert_batch_norms(model: nn.Module) -> nn.Module:
     """``model`` with every plain batch norm synchronised across processes; parameters stay the same objects.
 
-    Layers that compute something else than batch norm (ghost batch norm, say) are left alone, see
-    `unsynchronised`. On a GPU PyTorch's own `nn.SyncBatchNorm` takes the place.
+    Layers that are not plain batch norm (e.g. ghost batch norm) are left unchanged, see
+    `unsynchronised`. On a GPU PyTorch's own `nn.SyncBatchNorm` is used.
     """
     for name, child in list(model.named_children()):
         if isinstance(child, _BatchNorm) and type(child).forward is _BatchNorm.forward:

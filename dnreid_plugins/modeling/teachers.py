@@ -19,9 +19,9 @@ class TeacherOptions:
 
     Args:
         enabled: Average the encoder after every optimizer step.
-        decay: Share of the old average that a step keeps.
-        evaluate: The teacher is what is evaluated and what a predictor uses; pseudo labels come from the encoder
-            that trains either way.
+        decay: Share of the old average that is kept in a step.
+        evaluate: The teacher is evaluated and used by a predictor; pseudo labels come from the trained encoder either
+            way.
     """
 
     def __init__(
@@ -31,12 +31,12 @@ class TeacherOptions:
 
 
 class Teacher(Part):
-    """Average of an encoder's parameters and floating-point buffers; whole numbers are taken over.
+    """Average of an encoder's parameters and floating-point buffers; integer buffers are copied.
 
     Args:
         student: the modules of the encoder by name, such as backbone and heads.
-        decay: share of the old average that a step keeps, in [0, 1].
-        evaluate: the model answers with the teacher in eval mode.
+        decay: share of the old average that is kept in a step, in [0, 1].
+        evaluate: the model uses the teacher in eval mode.
     """
 
     def __init__(self, student: dict[str, nn.Module], *, decay: float, evaluate: bool) -> None:
@@ -44,7 +44,7 @@ class Teacher(Part):
         self.decay, self.evaluate = decay, evaluate
         self.encoder = nn.ModuleDict({name: copy.deepcopy(module) for name, module in student.items()})
         self.encoder.requires_grad_(False)
-        # In a tuple, so that the student is no sub-module.
+        # In a tuple, so that the student is not a sub-module.
         self._student = (student,)
 
     @torch.no_grad()
@@ -57,7 +57,7 @@ class Teacher(Part):
 
     @torch.no_grad()
     def forget(self) -> None:
-        """Begin as a copy of the student."""
+        """Start as a copy of the student."""
         for own, other in self._pairs():
             own.copy_(other)
 
@@ -76,7 +76,7 @@ class Teacher(Part):
 
 
 def build_teacher(cfg: Any, student: dict[str, nn.Module]) -> Teacher | None:
-    """What ``MODEL.TEACHER`` describes; None where there is none."""
+    """The teacher of ``MODEL.TEACHER``; None if it is disabled."""
     options = construct(TeacherOptions, cfg)
     if not options.enabled:
         return None

@@ -1,1 +1,1 @@
-"""What stands in for a broken piece of fast-reid; compat.py alone knows how old fast-reid is."""
+"""Replacements for broken parts of fast-reid; only compat.py depends on fast-reid's version."""

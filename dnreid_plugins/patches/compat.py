@@ -1,8 +1,8 @@
-"""The only file that knows how old fast-reid is.
+"""The only file that depends on fast-reid's version.
 
-fast-reid 1.4.0 was written for Python 3.8, PyTorch 1.13 and CUDA. Each remedy below names the fast-reid
-symbol it mends; ``tests/test_compat.py`` holds one test per remedy that fails when fast-reid no longer needs
-it. Remedies change objects in memory; nothing is written into site-packages.
+fast-reid 1.4.0 was written for Python 3.8, PyTorch 1.13 and CUDA. Each patch below names the fast-reid symbol that it
+replaces; ``tests/test_compat.py`` has one test per patch, which fails when fast-reid no longer needs it. Patches
+change objects in memory; nothing is written into site-packages.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import torch
 from . import old_names
 
 INSTALL_COMMAND = "pip install --no-deps fastreid==1.4.0"
-#: Newest values of a scalar that stay in memory; the mean over all of them is kept apart.
+#: Newest values of a scalar that stay in memory; the mean over all of them is kept separately.
 KEPT_VALUES = 1000
 
 
 def import_fastreid() -> None:
-    """Import every fast-reid room once, with the two names it misses put in place only meanwhile.
+    """Import every fast-reid package once; the two names that it misses exist only meanwhile.
 
-    Mends ``fastreid.data.build`` (``torch._six.string_classes``, ``collections.Mapping``) and
+    Patches ``fastreid.data.build`` (``torch._six.string_classes``, ``collections.Mapping``) and
     ``fastreid.evaluation.testing`` (``collections.Mapping``).
 
     Raises:
@@ -59,7 +59,7 @@ def _preprocess_image(self: Any, batched_inputs: Any) -> Any:
 
 
 def _in_order(init: Any) -> Any:
-    """A data set's constructor that sorts its three lists; lists that are made later are sorted then."""
+    """A data set's constructor that sorts its three lists; lists that are set later are sorted then."""
 
     def ordered(items: Any) -> Any:
         return (lambda: sorted(items())) if callable(items) else sorted(items)
@@ -72,8 +72,11 @@ def _in_order(init: Any) -> Any:
 
 
 class _PackageConfig:
-    """RegNet's and EffNet's global config: yaml files are found beside fast-reid's code wherever the working
-    directory is, and each build starts from the defaults (a RegNetY left its switches on for every RegNetX)."""
+    """RegNet's and EffNet's global config, independent of the working directory and of earlier builds.
+
+    The yaml files are found next to fast-reid's code, and each build starts from the defaults (a RegNetY left its
+    options set for every RegNetX).
+    """
 
     def __init__(self, cfg: Any, home: Path) -> None:
         self._cfg = cfg
@@ -89,7 +92,7 @@ class _PackageConfig:
         return getattr(self._cfg, name)
 
 
-def mend() -> None:
+def patch_fastreid() -> None:
     """Replace the fast-reid symbols that cannot work, or work wrongly, on today's machines."""
     import fastreid.data
     import fastreid.data.build as build
@@ -121,7 +124,7 @@ def mend() -> None:
     # Baseline/MGN.preprocess_image: normalised the caller's tensor in place (flip test, predictor wrong).
     baseline.Baseline.preprocess_image = _preprocess_image
     mgn.MGN.preprocess_image = _preprocess_image
-    # build_backbone: wrapped or prefixed weight files loaded nothing, without a word; PRETRAIN needs gdown.
+    # build_backbone: wrapped or prefixed weight files silently loaded nothing; PRETRAIN needs gdown.
     baseline.build_backbone = mgn.build_backbone = build_backbone
     # any_softmax.ArcSoftmax: NaN where a feature meets its class centre.
     any_softmax.ArcSoftmax = SafeArcSoftmax
@@ -133,9 +136,9 @@ def mend() -> None:
     META_ARCH_REGISTRY._obj_map["Distiller"] = meta_arch.Distiller = Distiller
     # Dataset: readers list images in the file system's order.
     bases.Dataset.__init__ = _in_order(bases.Dataset.__init__)
-    # data.build.DataLoaderX: opened a CUDA stream even without CUDA; its thread hung on a data set error.
+    # data.build.DataLoaderX: opened a CUDA stream even without CUDA; its thread hung after a data set error.
     build.DataLoaderX = CpuGpuLoader
-    # CommDataset: forgot which domain an image of ours has.
+    # CommDataset: dropped the domain of our images.
     fastreid.data.CommDataset = common.CommDataset = build.CommDataset = DomainCommDataset
     # data.build.fast_batch_collator: turned unknown types into None.
     build.fast_batch_collator = collate
@@ -143,11 +146,11 @@ def mend() -> None:
     common.read_image = data_utils.read_image = read_image
     # data.transforms.build_transforms: AFFINE raised, the patch pool held 18 GiB per worker.
     build.build_transforms = transforms.build_transforms = build_transforms
-    # ReidEvaluator: wrong ROC, stale rows on small galleries, NaN ranked without a word, CUDA for re-ranking.
+    # ReidEvaluator: wrong ROC, stale rows on small galleries, NaN silently ranked, CUDA for re-ranking.
     fastreid.evaluation.ReidEvaluator = defaults.ReidEvaluator = DomainReidEvaluator
-    # evaluation.evaluate_rank: visualize_result.py takes it from there, where it is not.
+    # evaluation.evaluate_rank: visualize_result.py imports it from there, where it does not exist.
     fastreid.evaluation.evaluate_rank = rank.evaluate_rank
-    # HistoryBuffer: kept a million values of every scalar, 100 MB after 40,000 steps; its readers look at 20.
+    # HistoryBuffer: kept a million values of every scalar, 100 MB after 40,000 steps; its readers use 20.
     history_buffer.HistoryBuffer.__init__.__defaults__ = (KEPT_VALUES,)
     # ReidEvaluator._compile_dependencies: ran make inside site-packages.
     reid_evaluation.ReidEvaluator._compile_dependencies = lambda self: None

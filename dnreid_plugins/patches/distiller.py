@@ -1,4 +1,4 @@
-"""fast-reid's Distiller with teachers that keep still and an EMA teacher that a checkpoint remembers."""
+"""fast-reid's Distiller with fixed teachers and an EMA teacher that is saved in checkpoints."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ EMA_PREFIX = "ema_teacher."
 
 
 class Distiller(FastreidDistiller):
-    """Knowledge distillation; takes the place of fast-reid's class of this name.
+    """Knowledge distillation; replaces fast-reid's class of this name.
 
-    What differs: batch norm of every teacher uses its running statistics; teachers live on the student's
+    Differences: batch norm of every teacher uses its running statistics; teachers live on the student's
     device; a teacher's weight file fits completely or is refused; the EMA teacher follows the student's
-    statistics too and is part of ``state_dict`` (under ``ema_teacher.``), so that a resume goes on with it.
+    statistics too and is part of ``state_dict`` (under ``ema_teacher.``), so that a resume continues with it.
     The fixed teachers are not saved.
     """
 
@@ -30,7 +30,7 @@ class Distiller(FastreidDistiller):
         Baseline.__init__(self, cfg)
         self.ema_enabled = cfg.KD.EMA.ENABLED
         self.ema_momentum = cfg.KD.EMA.MOMENTUM
-        # A plain list: the teachers are no sub-modules, so `train()` and `parameters()` leave them alone.
+        # A plain list: the teachers are not sub-modules, so `train()` and `parameters()` do not include them.
         self.model_ts: list[nn.Module] = []
         if self.ema_enabled:
             self.model_ts.append(_still(self._copy_of_student()))
@@ -56,7 +56,7 @@ class Distiller(FastreidDistiller):
 
     @torch.no_grad()
     def _momentum_update_key_encoder(self, m: float = 0.999) -> None:
-        """Move the EMA teacher's weights towards the student's; take over its batch-norm statistics."""
+        """Move the EMA teacher's weights towards the student's; copy its batch-norm statistics."""
         own = dict(self.named_buffers())
         for name, parameter in self.model_ts[0].named_parameters():
             parameter.mul_(m).add_(self.get_parameter(name).detach(), alpha=1.0 - m)
@@ -65,7 +65,7 @@ class Distiller(FastreidDistiller):
 
 
 def _still(teacher: nn.Module) -> nn.Module:
-    """No gradients, running statistics; the heads stay in train mode because they give logits only there."""
+    """No gradients, running statistics; the heads stay in train mode because they return logits only there."""
     teacher.requires_grad_(False)
     for module in teacher.modules():
         if isinstance(module, BATCH_NORM):

@@ -1,4 +1,4 @@
-"""Parts of fast-reid that compute something else than they say, written again with the same interface."""
+"""Parts of fast-reid that do not compute what they claim, rewritten with the same interface."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from fastreid.modeling.meta_arch.moco import Memory
 from fastreid.utils import comm
 from torch import Tensor
 
-# float32 keeps acos and its gradient finite this far from the ends.
+# At this distance from -1 and 1 acos and its gradient are finite in float32.
 COSINE_LIMIT = 1.0 - 1e-6
 
 
 class SafeArcSoftmax(ArcSoftmax):
     """ArcFace logits ``s cos(acos(c) + m)`` with a finite gradient where a feature meets its class centre.
 
-    fast-reid takes ``acos`` of cosines that rounding has pushed beyond 1 (NaN) and whose gradient is
-    infinite at 1.
+    fast-reid applies ``acos`` to cosines that exceed 1 by rounding (NaN); its gradient is infinite at 1.
     """
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -32,8 +31,8 @@ class SafeArcSoftmax(ArcSoftmax):
 def cross_entropy_loss(logits: Tensor, targets: Tensor, eps: float, alpha: float = 0.2) -> Tensor:
     """Mean cross entropy with label smoothing over *all* images; fast-reid left out those whose loss is exactly 0.
 
-    The target of the true class is ``1 - eps``, that of each other class ``eps / (C - 1)``; ``eps < 0`` takes
-    ``alpha`` times the predicted probability of the true class instead, image by image.
+    The target of the true class is ``1 - eps``, that of each other class ``eps / (C - 1)``; ``eps < 0`` uses ``alpha``
+    times the predicted probability of the true class instead, image by image.
 
     Args:
         logits: ``(B, C)`` with at least two classes.
@@ -47,17 +46,17 @@ def cross_entropy_loss(logits: Tensor, targets: Tensor, eps: float, alpha: float
         raise ValueError(f"CrossEntropyLoss got {num_classes} class; the training set needs two identities.")
     log_probability = F.log_softmax(logits, dim=1)
     own = log_probability.gather(1, targets[:, None])[:, 0]
-    # fast-reid lets the gradient stop at the adaptive share too.
+    # fast-reid also stops the gradient at the adaptive share.
     share = alpha * own.detach().exp() if eps < 0 else torch.full_like(own, eps)
     others = log_probability.sum(dim=1) - own
     return -((1 - share) * own + share / (num_classes - 1) * others).mean()
 
 
 class QueueMemory(Memory):
-    """MoCo's queue with the right mask and without invented members.
+    """MoCo's queue with the correct mask and without random entries.
 
     fast-reid's compares each image with itself as a positive as soon as the queue's pointer has moved, and
-    takes the random rows of an unfilled queue for images of class 0.
+    treats the random rows of an unfilled queue as images of class 0.
     """
 
     def __init__(self, dim: int = 512, K: int = 65536) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 
 def put_in_place() -> None:
-    """``torch._six`` and the abstract classes in ``collections``, from now on; what is there stays as it is."""
+    """``torch._six`` and the abstract classes in ``collections``, from now on; existing names are not changed."""
     six = types.ModuleType("torch._six")
     for name, value in (
         ("string_classes", (str, bytes)),
@@ -28,7 +28,7 @@ def put_in_place() -> None:
 
 @contextlib.contextmanager
 def in_place() -> Iterator[None]:
-    """The same inside only."""
+    """The same, but only inside the ``with`` block."""
     had_six = "torch._six" in sys.modules
     new = [name for name in collections.abc.__all__ if not hasattr(collections, name)]
     put_in_place()

@@ -1,4 +1,4 @@
-"""fast-reid's evaluator for its own test loop, without its compiler, its full distance matrix and its surprises."""
+"""fast-reid's evaluator for its own test loop, without compilation, full distance matrix and wrong results."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ..evaluation.scoring import ScoreOptions, Side, score
 
 
 class DomainReidEvaluator(ReidEvaluator):
-    """Drop-in for ``ReidEvaluator``: the first ``num_query`` images ask, the others answer.
+    """Drop-in for ``ReidEvaluator``: the first ``num_query`` images are queries, the others the gallery.
 
     Same numbers as fast-reid's, with fast-reid's camera rule; differences: nothing is compiled, small
-    galleries work, ranking goes in blocks, re-ranking and query expansion run on the CPU, ``TPR@FPR`` is the
+    galleries work, ranking is done in blocks, re-ranking and query expansion run on the CPU, ``TPR@FPR`` is the
     share of true pairs accepted, features that are NaN or all the same are refused, queries without a match
     are counted in the log.
 
     Args:
         cfg: ``TEST`` is used.
-        num_query: images at the head of the loader that are queries.
+        num_query: number of queries, the first images of the loader.
         output_dir: unused, as in fast-reid.
     """
 

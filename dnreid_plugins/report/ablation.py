@@ -1,4 +1,4 @@
-"""Runs of an ablation table and the Markdown table of what they gave."""
+"""Run the rows of an ablation table and write the Markdown table of their results."""
 
 from __future__ import annotations
 
@@ -104,10 +104,10 @@ def load_table(root: Path, project: str, name: str) -> Table:
 def run_table(
     root: Path, table: Table, logs: Path, *, seeds: Sequence[int], jobs: int, overrides: Sequence[str] = ()
 ) -> None:
-    """Run what is not finished, seed by seed so that every row has its first seed early.
+    """Run all unfinished rows, seed by seed, so that every row has its first seed early.
 
     Raises:
-        RuntimeError: runs failed; all others were tried first.
+        RuntimeError: some runs failed; all others were run first.
     """
     kept = read_json(table.store)
     todo = {
@@ -135,7 +135,7 @@ def _run(root: Path, row: Row, seed: int, logs: Path, overrides: Sequence[str]) 
     command = [sys.executable, "tools/train_net.py", "--config-file", row.config, "--resume"]
     command += ["SEED", str(seed), "OUTPUT_DIR", str(folder)]
     command += [*row.overrides, *_reused(row, seed, logs), *overrides]
-    # Small convolutions run fastest on one thread, so two runs at a time beat one run with two threads.
+    # Small convolutions run fastest on one thread, so two runs at a time are faster than one run with two threads.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     threads |= KEEP_MEMORY
     with (folder / "run.log").open("a") as log:
@@ -147,28 +147,28 @@ def _run(root: Path, row: Row, seed: int, logs: Path, overrides: Sequence[str]) 
 
 
 def _reused(row: Row, seed: int, logs: Path) -> list[str]:
-    """Overrides that take over the stages of the row's sister, if she has finished."""
-    sister = logs / Row("", row.reuse).folder / f"seed{seed}"
+    """Overrides that reuse the stages of the row ``reuse``, if they are finished."""
+    source = logs / Row("", row.reuse).folder / f"seed{seed}"
     if not row.reuse or any((logs / row.folder / f"seed{seed}").glob(STAGE_FILES)):
         return []
-    if not read_run(sister).get("finished"):
+    if not read_run(source).get("finished"):
         return []
-    stages = [stage for stage in STAGE_REGISTRY._obj_map.values() if (sister / stage.file_name).is_file()]
-    return [word for stage in stages for word in (stage.reuse_key, str(sister / stage.file_name))]
+    stages = [stage for stage in STAGE_REGISTRY._obj_map.values() if (source / stage.file_name).is_file()]
+    return [word for stage in stages for word in (stage.reuse_key, str(source / stage.file_name))]
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """``results.json`` of a run; an empty dict where there is none."""
+    """``results.json`` of a run; an empty dict if there is none."""
     return read_json(folder / "results.json")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The file's content; an empty dict where there is none."""
+    """The file's content; an empty dict if there is none."""
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def collect(table: Table, logs: Path, *, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
-    """Take finished runs of ``logs`` into the table's store (committed, so that no run is done twice) and return it.
+    """Add finished runs of ``logs`` to the table's store (committed, so that no run is repeated) and return it.
 
     Per row folder and seed: ``end`` and ``start`` metrics and the figures of the last epoch's health line.
     """
@@ -191,8 +191,7 @@ def collect(table: Table, logs: Path, *, seeds: Sequence[int]) -> dict[str, dict
 def last_health(folder: Path) -> dict[str, float]:
     """The figures of the health lines: each one's last finite value, and under ``mean <figure>`` its mean.
 
-    A matching that comes out empty has no precision (null), so the last line may lack a figure that earlier
-    ones have.
+    An empty matching has no precision (null), so the last line may lack a figure that earlier ones have.
     """
     path = folder / "health.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
@@ -205,7 +204,7 @@ def last_health(folder: Path) -> dict[str, float]:
 
 
 def mean_and_spread(values: Iterable[float]) -> str:
-    """``mean ± standard deviation`` (of the sample) of the finite values; a dash for none."""
+    """``mean ± standard deviation`` (of the sample) of the finite values; a dash if there are none."""
     finite = np.array([v for v in values if np.isfinite(v)])
     if len(finite) == 0:
         return "–"

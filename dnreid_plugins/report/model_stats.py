@@ -19,13 +19,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @dataclass(frozen=True)
 class ModuleStats:
-    """What one module costs for one sample.
+    """Cost of one module for one sample.
 
     Attributes:
         name: of the row.
         parameters: all of them.
         layer_parameters: without token table, class token, position embedding and projection for an image
-            tower, without the token table for a text tower: what published tables tend to count.
+            tower, without the token table for a text tower: which is what published tables usually count.
         macs: multiply-adds, attention included.
         layer_macs: multiply-adds of plain ``nn.Linear`` and ``nn.Conv2d`` layers.
     """
@@ -46,7 +46,7 @@ def count(
         name: of the row.
         module: whose parameters and layers are counted; in eval mode.
         run: calls the module on one sample.
-        uncounted: beginnings of parameter names that ``layer_parameters`` leaves out.
+        uncounted: prefixes of parameter names that ``layer_parameters`` leaves out.
     """
     layer_macs = 0
 
@@ -109,7 +109,7 @@ def prompted_clip_stats(
 
 
 def table(rows: list[ModuleStats], paper: dict[str, tuple[float, float]] | None = None) -> str:
-    """The rows as a Markdown table, with a paper's two numbers beside them where it has them."""
+    """The rows as a Markdown table, next to a paper's two numbers if it has them."""
     lines = [
         "| module | parameters | of its layers | paper | multiply-adds | of its layers | paper |",
         "|---|---|---|---|---|---|---|",

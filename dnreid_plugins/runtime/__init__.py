@@ -1,1 +1,1 @@
-"""One process among several, on one machine; nothing here knows of re-identification."""
+"""Processes, files, signals, logs and config sections; nothing here is specific to re-identification."""

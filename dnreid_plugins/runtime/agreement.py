@@ -1,4 +1,4 @@
-"""What several processes decide together: work done once for all, and a check that all hold the same."""
+"""Agreement between processes: work done once for all of them, and a check that all hold the same state."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 
 class DisagreementError(RuntimeError):
-    """The processes no longer hold the same labels, weights or prototypes; going on would train nonsense."""
+    """The processes no longer hold the same labels, weights or prototypes; to continue would make no sense."""
 
 
 def computed_once(work: Callable[[], T]) -> T:
-    """Let rank 0 do ``work`` and hand its result to all processes; what it raises is raised in all of them.
+    """Let rank 0 do ``work`` and send its result to all processes; what it raises is raised in all of them.
 
     The result travels as a pickle between the processes of one job, so it must be plain data or tensors.
     """
@@ -42,7 +42,7 @@ def computed_once(work: Callable[[], T]) -> T:
 
 
 def portable(error: BaseException) -> BaseException:
-    """``error`` if another process can take it, else a RuntimeError with its text."""
+    """``error`` if it can be sent to another process, else a RuntimeError with its text."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
@@ -51,7 +51,7 @@ def portable(error: BaseException) -> BaseException:
 
 
 def any_process(*flags: bool) -> tuple[bool, ...]:
-    """Per flag: does any process raise it? All processes must ask at the same point."""
+    """Per flag: is it set in any process? All processes must call this at the same point."""
     if comm.get_world_size() == 1:
         return flags
     raised = torch.tensor([int(flag) for flag in flags])
@@ -88,6 +88,6 @@ def check_agreement(parts: Mapping[str, Iterable[Tensor]], *, when: str) -> None
     if different:
         raise DisagreementError(
             f"At {when} the processes differ in {different}; they must run the same code, versions and files. "
-            "Go on with --resume once that is so."
+            "Then continue with --resume."
         )
     logger.debug("all %d processes agree at %s: %s", len(everybody), when, own)

@@ -1,4 +1,4 @@
-"""Config files and command lines into a config, with an error a user can act on."""
+"""Merge config files and command lines into a config, with errors that a user can act on."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .sections import add_missing_sections
 
 SIMILAR_ENOUGH = 0.5
 FLAG = re.compile(r"--[a-z][a-z-]*")
-#: How a value of a type is called, and how one looks.
+#: What a value of a type is called, and an example of one.
 KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
 
 
 class ConfigError(ValueError):
-    """A config file, key or value cannot be used; one sentence with the way out."""
+    """A config file, key or value cannot be used; one sentence that says what to do."""
 
 
 def merge_with_suggestions(
@@ -46,7 +46,7 @@ def merge_with_suggestions(
     late = next((item for item in pairs if FLAG.fullmatch(item)), None)
     if late is not None:
         raise ConfigError(
-            f"{late} stands among the KEY VALUE pairs, where no flag is read; put all flags before the first pair."
+            f"{late} is among the KEY VALUE pairs, where flags are not read; put all flags before the first pair."
         )
     follow = tests_follow(trial, pairs)
     if len(pairs) % 2:
@@ -81,9 +81,10 @@ def use_plugins(cfg: CfgNode, values: Mapping[str, Any], config_file: str | Path
 
 
 def tests_follow(cfg: CfgNode, opts: Sequence[str]) -> bool:
-    """Whether the sets that are scored become the ones that are trained on, now that ``opts`` change these alone.
+    """Whether ``DATASETS.TESTS`` follows the training sets, where ``opts`` change only ``DATASETS.NAMES``.
 
-    So it is where ``cfg`` scores on the very sets that it trains on; a transfer to another set stays one.
+    It does if ``cfg`` scores on the same sets that it trains on; a config that tests the transfer to another set keeps
+    it.
     """
     keys, sets = set(opts[::2]), cfg.get("DATASETS", {})
     alone = "DATASETS.NAMES" in keys and "DATASETS.TESTS" not in keys
@@ -91,10 +92,10 @@ def tests_follow(cfg: CfgNode, opts: Sequence[str]) -> bool:
 
 
 def read_config_file(path: Path) -> Mapping[str, Any]:
-    """What a config file says, those it is based on included, not yet compared with the known keys.
+    """The content of a config file including its base files, not yet compared with the known keys.
 
     Raises:
-        ConfigError: no such file, a base that cannot be read, or no yaml mapping.
+        ConfigError: no such file, a base that cannot be read, or not a yaml mapping.
     """
     if not os.path.isfile(path):  # never raises, whatever the name is
         raise ConfigError(f"There is no config file {path}; correct --config-file.")
@@ -127,7 +128,7 @@ def _merge(cfg: CfgNode, values: Mapping[str, Any], source: str) -> None:
 
 
 def _copy(source: CfgNode, target: CfgNode) -> None:
-    """fast-reid's own merge would read the strings once more and turn ``"101"`` into a number."""
+    """fast-reid's own merge would parse strings again and turn ``"101"`` into a number."""
     for name, value in source.items():
         if isinstance(value, CfgNode):
             _copy(value, target[name])
@@ -152,7 +153,7 @@ def known_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
-    """The known name most like ``name``, upper or lower case alike; None when none is like it."""
+    """The known name most similar to ``name``, ignoring case; None if there is no similar one."""
     by_case = {item.lower(): item for item in known}
     found = difflib.get_close_matches(name.lower(), list(by_case), n=1, cutoff=SIMILAR_ENOUGH)
     return by_case[found[0]] if found else None
@@ -161,10 +162,10 @@ def nearest(name: str, known: Sequence[str]) -> str | None:
 def _unknown(cfg: CfgNode, key: str, source: str) -> str:
     known = known_keys(cfg)
     last = key.split(".")[-1].lower()
-    # A right name in a wrong section is nearer than a similar spelling of the whole.
+    # The right name in a wrong section is a better guess than a similar spelling of the whole key.
     found = next((item for item in known if item.split(".")[-1].lower() == last), None) or nearest(key, known)
     way_out = f"did you mean {found}?" if found else "it lists no such section."
-    return f"{source} sets {key}, which is no config key; {way_out}"
+    return f"{source} sets {key}, which is not a config key; {way_out}"
 
 
 def _fit(value: Any, default: Any, key: str, source: str) -> Any:

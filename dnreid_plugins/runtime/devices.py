@@ -13,7 +13,7 @@ from .config_files import read_config_file
 
 
 def device_type(args: tuple[Any, ...]) -> str:
-    """``"cuda"`` or ``"cpu"``: ``MODEL.DEVICE`` of the command line in ``args``, or else what there is.
+    """``"cuda"`` or ``"cpu"``: ``MODEL.DEVICE`` of the command line in ``args``, else what the machine has.
 
     A device that torch does not know counts as ``"cpu"``; the pre-flight check refuses it in the processes.
 
@@ -31,7 +31,7 @@ def device_type(args: tuple[Any, ...]) -> str:
 
 
 def _device_of(config_file: str, opts: list[str]) -> str:
-    """``MODEL.DEVICE`` of a command line, empty where it says nothing. Unknown keys are somebody else's matter."""
+    """``MODEL.DEVICE`` of a command line, empty if it is not given. Unknown keys are checked elsewhere."""
     for key, value in reversed(list(zip(opts[::2], opts[1::2]))):
         if key == "MODEL.DEVICE":
             return str(value)
@@ -40,10 +40,10 @@ def _device_of(config_file: str, opts: list[str]) -> str:
 
 
 def use_device(name: str) -> None:
-    """Make the CUDA device ``name`` the current one if it has a number, as in ``"cuda:1"``.
+    """Make the CUDA device ``name`` the current one if it has a number, e.g. ``"cuda:1"``.
 
-    Generators, loss scaling and whatever asks for ``"cuda"`` then mean the model's device. Each of several
-    processes has its own device already, see `joined`.
+    Generators, loss scaling and everything else that asks for ``"cuda"`` then use the model's device. With several
+    processes each has its own device already, see `joined`.
     """
     device = torch.device(name)
     if device.type == "cuda" and ":" in name and comm.get_world_size() == 1:

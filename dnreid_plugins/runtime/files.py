@@ -1,4 +1,4 @@
-"""Writing files so that a kill, a full disk or a reader in between never sees half of one."""
+"""Atomic writing of files: a kill, a full disk or a concurrent reader never leaves or sees half a file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ TEMPORARY_SUFFIX = ".part"
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Call ``write`` on a temporary file beside ``path``, force it to the disk, then rename it to ``path``.
+    """Call ``write`` on a temporary file next to ``path``, flush it to the disk, then rename it to ``path``.
 
-    On any error the temporary file is removed, the old ``path`` stays as it was and the error goes on.
+    On any error the temporary file is removed, the old ``path`` stays as it was and the error is raised.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
@@ -34,13 +34,13 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Non
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Delete the temporary files that killed runs left in ``folder``."""
+    """Delete the temporary files that killed runs have left in ``folder``."""
     for path in Path(folder).glob(f".*{TEMPORARY_SUFFIX}"):
         path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename durable. Some file systems cannot sync a folder; the rename itself is done by then."""
+    """Make a rename durable. Some file systems cannot sync a folder; the rename itself has been done."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -54,13 +54,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 def plain(value: Any, name: str = "data") -> Any:
-    """``value`` with everything that PyTorch's safe loader would refuse turned into what it accepts.
+    """``value`` with everything that PyTorch's safe loader refuses converted to types that it accepts.
 
     numpy scalars and enums become Python numbers, paths become strings, config nodes and other mappings
-    become dicts, named tuples become tuples; tensors are passed through.
+    become dicts, named tuples become tuples; tensors are unchanged.
 
     Raises:
-        TypeError: an object has no such counterpart; the message names where it stands.
+        TypeError: an object has no such counterpart; the message names its place.
     """
     if value is None or isinstance(value, (torch.Tensor, torch.device, torch.dtype, torch.Size)):
         return value

@@ -1,4 +1,4 @@
-"""Run image transforms and samplers under seeds of their own, without disturbing anybody else's generators."""
+"""Run image transforms and samplers under their own seeds without touching other users' random generators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def seed_generators(seed: int) -> None:
     """Seed the CPU generators that transforms draw from (Python, NumPy, torch): about 8 microseconds."""
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002 (third-party transforms draw from it)
-    # torch.manual_seed would also seed every accelerator, which costs 100 microseconds and disturbs training
+    # torch.manual_seed would also seed every accelerator, which costs 100 microseconds and changes the training
     torch.default_generator.manual_seed(seed)
 
 
@@ -27,7 +27,7 @@ def image_seeds(entropy: tuple[int, ...], count: int) -> npt.NDArray[np.uint64]:
 
 @contextmanager
 def generators_kept() -> Iterator[None]:
-    """Put the three global generators back as they were, also after an exception."""
+    """Restore the three global generators at the end, also after an exception."""
     before = _states()
     try:
         yield
@@ -36,10 +36,10 @@ def generators_kept() -> Iterator[None]:
 
 
 class PrivateGenerators:
-    """Global generators that belong to one user: seeded once, in force only inside ``with in_force()``.
+    """A private state of the global generators: seeded once, active only inside ``with in_force()``.
 
-    For code that draws from the global generators over a long time, such as fast-reid's samplers: what others
-    draw or seed in between does not reach it, nor the other way round.
+    For code that draws from the global generators over a long time, such as fast-reid's samplers: it is not affected
+    by what others draw or seed in between, nor does it affect them.
     """
 
     def __init__(self, seed: int) -> None:
@@ -49,7 +49,7 @@ class PrivateGenerators:
 
     @contextmanager
     def in_force(self) -> Iterator[None]:
-        """What is drawn inside goes on where the last ``with`` ended."""
+        """Draws inside continue where the last ``with`` ended."""
         with generators_kept():
             _set_states(self._states)
             try:

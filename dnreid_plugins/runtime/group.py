@@ -18,10 +18,10 @@ from fastreid.utils import comm
 
 logger = logging.getLogger(__name__)
 
-#: A process that answers nothing for so long counts as lost; the label phase of rank 0 must be shorter.
+#: A process that does not answer for this long counts as lost; the label phase of rank 0 must be shorter.
 TIMEOUT_MINUTES = 120.0
-#: What gloo, NCCL and the store say when another process is gone. An error of this process's own may name NCCL or a
-#: timeout as well and must stay what it is: out of memory, say, or tensors of unequal size (gloo's "preamble").
+#: Messages of gloo, NCCL and the store when another process is gone. This process's own errors may also mention NCCL
+#: or a timeout and must stay as they are, e.g. out of memory or tensors of unequal size (gloo's "preamble").
 LOST_PEER = re.compile(
     r"connection (was likely )?(closed|reset|refused)|broken pipe|socket (closed|timeout|has timed out)|"
     r"(timed out|timeout) waiting|timed out after \d+ \w+ waiting|wait timeout|operation timeout|before timing out|"
@@ -32,7 +32,7 @@ LOST_PEER = re.compile(
 
 
 class LostProcessError(SystemExit):
-    """Another process of the job died or does not answer; ends this one with the sentence and exit code 1."""
+    """Another process of the job died or does not answer; ends this one with the message and exit code 1."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Member:
 
     Attributes:
         rank, world_size: among all processes.
-        local_rank, machine: among those of its machine, and which machine that is.
-        init_method: where they meet: ``"env://"``, ``"tcp://host:port"`` or ``"file:///path"``.
+        local_rank, machine: among those of its machine, and the number of that machine.
+        init_method: where the processes meet: ``"env://"``, ``"tcp://host:port"`` or ``"file:///path"``.
     """
 
     rank: int
@@ -54,10 +54,10 @@ class Member:
 
 @contextmanager
 def joined(member: Member, *, device: str) -> Iterator[None]:
-    """Inside, this process belongs to the job's process group, which is left at the end.
+    """Inside, this process belongs to the job's process group; it leaves the group at the end.
 
     Raises:
-        LostProcessError: in place of the errors that PyTorch raises when another process is gone.
+        LostProcessError: instead of the errors that PyTorch raises when another process is gone.
         ValueError: the machine has fewer GPUs than processes.
     """
     warnings.filterwarnings("ignore", "TypedStorage is deprecated", module="fastreid")
@@ -81,17 +81,17 @@ def joined(member: Member, *, device: str) -> Iterator[None]:
         )
         _make_groups(member.machine, timeout)
         yield
-    except SystemExit:  # all processes were asked to end
+    except SystemExit:  # all processes were asked to shut down
         raise
     except RuntimeError as error:
         failed = True
         if not LOST_PEER.search(str(error)):
             raise
-        logger.exception("process %d of %d cannot go on:", member.rank, member.world_size)
+        logger.exception("process %d of %d cannot continue:", member.rank, member.world_size)
         text = re.sub(r"\[[^\]]*gloo/[^\]]*\] ", "", " ".join(str(error).split()))[:100]
         raise LostProcessError(
             f"error: process {member.rank} of {member.world_size} lost another process of the job ({text} ...); "
-            "see that one's message, then go on with --resume."
+            "see the message of that process, then continue with --resume."
         ) from None
     except BaseException:
         failed = True
@@ -104,16 +104,16 @@ def joined(member: Member, *, device: str) -> Iterator[None]:
 
 
 def _leave(*, failed: bool) -> None:
-    """Destroying an NCCL group may wait for the others; a process with an error must say so and end instead."""
+    """Destroying an NCCL group may wait for the others; a process with an error must report it and end instead."""
     if dist.is_initialized() and not (failed and dist.get_backend() == "nccl"):
         dist.destroy_process_group()
 
 
 def _make_groups(machine: int, timeout: datetime.timedelta) -> None:
-    """Tell fast-reid which processes share this machine, and through which group all talk on the CPU.
+    """Tell fast-reid which processes share this machine, and which group all of them use on the CPU.
 
-    Machines may have different numbers of processes. A group made without ``timeout`` would have PyTorch's own
-    (30 minutes on gloo), and it is the CPU's group that waits for the label phase of rank 0.
+    Machines may have different numbers of processes. A group made without ``timeout`` would have PyTorch's default (30
+    minutes on gloo), and it is the CPU group that waits for the label phase of rank 0.
     """
     machines: list[int] = [0] * dist.get_world_size()
     dist.all_gather_object(machines, machine)
@@ -127,10 +127,10 @@ def _make_groups(machine: int, timeout: datetime.timedelta) -> None:
 
 
 def timeout_minutes() -> float:
-    """`TIMEOUT_MINUTES`, or what the environment variable ``DNREID_TIMEOUT_MINUTES`` says.
+    """`TIMEOUT_MINUTES`, or the value of the environment variable ``DNREID_TIMEOUT_MINUTES``.
 
     Raises:
-        ValueError: it is no positive number.
+        ValueError: it is not a positive number.
     """
     text = os.environ.get("DNREID_TIMEOUT_MINUTES", str(TIMEOUT_MINUTES))
     try:
@@ -138,5 +138,5 @@ def timeout_minutes() -> float:
     except ValueError:
         minutes = 0.0
     if not minutes > 0:
-        raise ValueError(f"DNREID_TIMEOUT_MINUTES is {text!r}; it is a number of minutes above 0.")
+        raise ValueError(f"DNREID_TIMEOUT_MINUTES is {text!r}; it must be a number of minutes above 0.")
     return minutes

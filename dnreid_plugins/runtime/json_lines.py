@@ -1,4 +1,4 @@
-"""Files of one JSON object per line that a resumed run goes on writing."""
+"""Files of one JSON object per line that a resumed run continues."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def drop_rows(path: Path, key: str, first: float) -> int:
-    """Remove the rows whose ``key`` is ``first`` or more, and a last row that a kill left unfinished.
+    """Remove the rows whose ``key`` is at least ``first``, and a last row that a kill left unfinished.
 
-    Rows without ``key`` stay. The file is shortened where it is, since a writer may hold it open. Returns how
-    many rows were removed; nothing happens where there is no file.
+    Rows without ``key`` stay. The file is truncated in place, since a writer may hold it open. Returns how
+    many rows were removed; nothing happens if there is no file.
     """
     if not path.is_file():
         return 0

@@ -1,4 +1,4 @@
-"""fast-reid's ``launch``: one process, those of torchrun, or as many as asked for."""
+"""fast-reid's ``launch``: one process, those of torchrun, or as many as requested."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def launch(
     dist_url: str | None = None,
     args: tuple[Any, ...] = (),
 ) -> Any:
-    """fast-reid's ``launch``: run ``main_func(*args)`` in as many processes as asked for.
+    """fast-reid's ``launch``: run ``main_func(*args)`` in as many processes as requested.
 
-    Under ``torchrun`` this process is one of the job's, and the numbers given here do not matter. Otherwise
+    Under ``torchrun`` this process is one of the job's, and the numbers given here are ignored. Otherwise
     ``num_gpus_per_machine`` processes are started here: one per GPU, or on CPU where the config in ``args``
-    says ``MODEL.DEVICE cpu``. Returns what ``main_func`` gives (in rank 0 where processes are started here).
+    says ``MODEL.DEVICE cpu``. Returns the result of ``main_func`` (of rank 0 if processes are started here).
 
     Raises:
-        LostProcessError: a process of the job died; the others are ended with this sentence.
-        ValueError: fewer GPUs than asked for, or a ``dist_url`` that several machines cannot share.
+        LostProcessError: a process of the job died; the others are ended with this message.
+        ValueError: fewer GPUs than requested, or a ``dist_url`` that several machines cannot share.
     """
     if dist.is_initialized():
         return main_func(*args)
@@ -56,7 +56,7 @@ def torchrun_member() -> Member:
     """This process as ``torchrun`` describes it in the environment.
 
     Raises:
-        ValueError: a variable is missing or no number.
+        ValueError: a variable is missing or not a number.
     """
     try:
         rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))

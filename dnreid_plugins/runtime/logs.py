@@ -1,4 +1,4 @@
-"""One screen and one log file for fast-reid's messages and ours."""
+"""One console and one log file for fast-reid's messages and ours."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ OURS = "dnreid_plugins"
 
 
 def setup_logs(output_dir: str) -> None:
-    """Log to the screen and to ``<output_dir>/log.txt``; a second run in one process gets its own file only.
+    """Log to the console and to ``<output_dir>/log.txt``; a second run in the same process gets its own file only.
 
-    What is for looking deeper (level DEBUG, tracebacks above all) goes to the file only.
+    Details for debugging (level DEBUG, mainly tracebacks) go to the file only.
     """
     if output_dir and comm.is_main_process():
         look_before(output_dir)
@@ -29,7 +29,7 @@ def setup_logs(output_dir: str) -> None:
             fastreid.removeHandler(handler)
         setup_logger.cache_clear()
         ours.output_dir = output_dir  # type: ignore[attr-defined]
-    # The very call that fast-reid's default_setup makes, so that its cache knows it.
+    # The same call as in fast-reid's default_setup, so that its cache contains it.
     setup_logger(output_dir, distributed_rank=comm.get_rank())
     for handler in _screens():
         handler.setLevel(logging.INFO)
@@ -44,7 +44,7 @@ def _screens() -> list[logging.Handler]:
 
 @contextlib.contextmanager
 def quiet_screen() -> Iterator[None]:
-    """Inside, only warnings reach the screen; the log file gets everything."""
+    """Inside, only warnings are shown on the console; the log file gets everything."""
     handlers = _screens()
     levels = [handler.level for handler in handlers]
     for handler in handlers:

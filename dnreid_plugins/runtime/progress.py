@@ -1,4 +1,4 @@
-"""How far a long computation is: a bar on a terminal, a line in the log now and then; nothing for a short one."""
+"""Progress of a long computation: a bar on a terminal, or a log line now and then; nothing for a short one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
-#: Seconds until the first line and between two lines, a little less than the five that nobody should wait for a word.
+#: Seconds until the first line and between two lines; no one should wait more than five without a message.
 EVERY = 4.0
 
 Thing = TypeVar("Thing")
@@ -21,12 +21,12 @@ Thing = TypeVar("Thing")
 class ProgressLine:
     """A ``progress(done, total)`` callback that logs share, seconds spent and seconds to go.
 
-    Lines come at least `EVERY` seconds apart, the first one that long after construction; the last step says
-    nothing, since what follows speaks for itself. A log line and not a bar: it reaches the log file too, and
-    of several processes only the main one puts it on the screen.
+    Lines are at least `EVERY` seconds apart, the first one that long after construction; there is none for the last
+    step, since the next message follows at once. A log line instead of a bar also reaches the log file, and with
+    several processes only the main one shows it.
 
     Args:
-        text: what is computed, the head of each line.
+        text: what is computed; the beginning of each line.
         clock: seconds, monotonic.
     """
 

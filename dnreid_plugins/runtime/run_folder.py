@@ -1,4 +1,4 @@
-"""One folder, one run: what an earlier run left behind is set aside, neither mixed in nor lost."""
+"""One folder, one run: files of an earlier run are moved aside, neither mixed with the new ones nor lost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-# What stages leave (`Stage.file_name`), and what a run writes and a later run would append to or go on from.
+# What stages leave (`Stage.file_name`), and files that a run writes and a later run would append to or continue from.
 STAGE_FILES = "stage*.pth"
 TRACES = (
     "metrics.json",
@@ -23,13 +23,13 @@ TRACES = (
 )
 
 
-# What tells of a run but is written again, or already open, when a fresh run sets the earlier one aside.
+# Files that belong to a run but are rewritten, or already open, when a fresh run moves the earlier one aside.
 CONFIG, LOG = "config.yaml", "log.txt"
 
 
 @dataclass(frozen=True)
 class _Before:
-    """What a folder held before this process wrote anything: the config, and the length of the log in bytes."""
+    """The state of a folder before this process wrote anything: the config, and the length of the log in bytes."""
 
     config: bytes | None
     log_bytes: int
@@ -39,7 +39,7 @@ _BEFORE: dict[Path, _Before] = {}
 
 
 def look_before(folder: str | Path) -> None:
-    """Call this before ``config.yaml`` or ``log.txt`` of ``folder`` are touched; only the first look counts."""
+    """Call this before ``config.yaml`` or ``log.txt`` of ``folder`` change; only the first call counts."""
     folder = Path(folder).absolute()
     if folder not in _BEFORE:
         config, log = folder / CONFIG, folder / LOG
@@ -49,16 +49,15 @@ def look_before(folder: str | Path) -> None:
 
 
 def forget_before(folder: str | Path) -> None:
-    """The run goes on with what is in ``folder``; another run of this process looks anew."""
+    """The run continues with the files in ``folder``; the next run of this process records the state again."""
     _BEFORE.pop(Path(folder).absolute(), None)
 
 
 def set_aside(folder: str | Path, *, keep: tuple[str, ...] = ()) -> Path | None:
-    """Move the traces of an earlier run in ``folder`` to ``folder/previous-<n>``; returns that, or None.
+    """Move the files of an earlier run in ``folder`` to ``folder/previous-<n>``; returns that path, or None.
 
     Its ``config.yaml`` and its part of ``log.txt`` go with them. Call it before a fresh run opens its own files and
-    after ``MODEL.WEIGHTS`` (which may lie there) is read. ``keep`` are patterns of names that
-    stay.
+    after ``MODEL.WEIGHTS`` (which may lie there) is read. ``keep`` are patterns of file names that stay.
     """
     folder = Path(folder)
     look_before(folder)
@@ -82,7 +81,7 @@ def set_aside(folder: str | Path, *, keep: tuple[str, ...] = ()) -> Path | None:
 
 
 def _split_log(log: Path, old: Path, length: int) -> None:
-    """The first ``length`` bytes become ``old``. The file stays the same one, since the log is open for appending."""
+    """Move the first ``length`` bytes to ``old``. The file itself stays, since the log is open for appending."""
     with log.open("r+b") as file:
         old.write_bytes(file.read(length))
         rest = file.read()

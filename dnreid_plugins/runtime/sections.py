@@ -1,10 +1,10 @@
-"""A section of the config is a constructor's signature: keys, defaults, types and ranges have one home.
+"""A section of the config is a constructor's signature: keys, defaults, types and ranges are defined in one place.
 
 ``@configured("MODEL.MEMORY")`` on a class says that its constructor's keyword arguments are the keys of that
 section, in upper case. A choice is a ``Literal``, a range an ``Annotated[float, Range(...)]``; both are checked
-whenever the class is constructed, from a config or by hand. A keyword argument without a default is no key; one
-whose type is itself `configured` with an empty path stands for that class's own keys. The sentence that documents
-a key is the argument's entry in the docstring's ``Args``.
+whenever the class is constructed, from a config or by hand. A keyword argument without a default is not a key; one
+whose type is itself `configured` with an empty path stands for the keys of that class. The documentation of a key is
+the argument's entry in the docstring's ``Args``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from fastreid.config import CfgNode
 
 T = TypeVar("T", bound=type)
 
-#: Every section that a class stands behind, by its dotted path.
+#: The class of every configured section, by the section's dotted path.
 SECTIONS: dict[str, type] = {}
-#: Configs that were extended already; a section that is configured later is added to them at once.
+#: Configs that have been extended already; a section that is configured later is added to them at once.
 _EXTENDED: list[CfgNode] = []
 
 
@@ -67,7 +67,7 @@ class Key:
 
     Attributes:
         name: in upper case.
-        default: its value where nobody says another.
+        default: its value unless the config sets another.
         kind: annotation of the constructor's argument.
         sentence: from the docstring.
     """
@@ -83,7 +83,7 @@ class Key:
 
     @property
     def choices(self) -> str:
-        """What the value may be, for the documentation; empty where the type says all."""
+        """The allowed values, for the documentation; empty if the type alone describes them."""
         choice, numbers = _choices(self.kind), _range(self.kind)
         if choice:
             return ", ".join(repr(one) for one in choice)
@@ -91,10 +91,10 @@ class Key:
 
 
 def configured(path: str, *, without: Sequence[str] = ()) -> Callable[[T], T]:
-    """Class decorator: the constructor's signature is the config section ``path``; see the module.
+    """Class decorator: the constructor's signature is the config section ``path``; see the module's docstring.
 
-    An empty path makes the class a group of keys that another class takes as one argument. ``without`` names
-    arguments that have a default and are no keys.
+    An empty path makes the class a group of keys that another class takes as one argument. ``without`` names arguments
+    that have a default and are not keys.
     """
 
     def decorate(cls: T) -> T:
@@ -119,7 +119,7 @@ def configured(path: str, *, without: Sequence[str] = ()) -> Callable[[T], T]:
 
 
 def add_sections(cfg: CfgNode) -> None:
-    """Add every configured section, and those that come later, with its defaults to ``cfg``."""
+    """Add every configured section, also those configured later, with its defaults to ``cfg``."""
     _EXTENDED.append(cfg)
     for path, cls in SECTIONS.items():
         _add_section(cfg, path, cls)
@@ -132,7 +132,7 @@ def add_missing_sections(cfg: CfgNode) -> None:
 
 
 def construct(cls: type, cfg: CfgNode, **others: Any) -> Any:
-    """An object of a configured class from its section of ``cfg``; ``others`` are arguments that are no keys.
+    """An object of a configured class from its section of ``cfg``; ``others`` are arguments that are not keys.
 
     Raises:
         ValueError: a value that the signature does not allow.
@@ -191,7 +191,7 @@ def check_arguments(cls: type, arguments: Mapping[str, Any]) -> None:
     """Refuse values that the signature of a configured class does not allow.
 
     Raises:
-        ValueError: key, value and what it may be.
+        ValueError: with the key, its value and the allowed values.
     """
     _refuse(cls.section, own_keys(cls), arguments)  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""Where the configs lie that come with the plug-ins: beside the package in the source tree, in it in a wheel."""
+"""Find the configs that come with the plug-ins: next to the package in the source tree, inside it in a wheel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOMES = (PACKAGE / "_configs", PACKAGE.parent)
 
 
 def find_config(name: str | Path) -> Path:
-    """The config file ``name``: a path as it stands, else a shipped config by its name or its path in the source tree.
+    """The config file ``name``: a path as given, else a shipped config by its name or its path in the source tree.
 
     Raises:
         ConfigError: there is none.

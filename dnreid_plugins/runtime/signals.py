@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a wish to end: the run keeps its state first and leaves with a sentence."""
+"""Graceful shutdown on SIGTERM and Ctrl-C: the run saves its state first and ends with a message."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(SystemExit):
-    """The run was asked to end; the exit code is 128 + the signal's number, as a shell would say it."""
+    """The run was asked to shut down; the exit code is 128 + the signal's number, as in a shell."""
 
 
 class StopSignals:
-    """Remembers the first SIGTERM or SIGINT of this process; the owner looks at `wanted` at safe points.
+    """Records the first SIGTERM or SIGINT of this process; the owner checks `wanted` at safe points.
 
-    The same signal a second time, or any while there is nothing to lose, ends the process at once.
+    The same signal a second time, or any signal while there is nothing to lose, ends the process at once.
 
     Args:
-        nothing_to_lose: True while everything that was computed is on disk (or was never to be kept).
-        something_kept: True once a resume would find a state on disk.
+        nothing_to_lose: True while everything that was computed is on disk (or does not need to be saved).
+        something_kept: True once there is a state on disk to resume from.
     """
 
     def __init__(
@@ -38,35 +38,37 @@ class StopSignals:
         self._process = 0
 
     def install(self) -> None:
-        """Take the signals over; outside the main thread Python does not allow that, and nothing happens."""
+        """Install the handlers; outside the main thread, where Python does not allow that, nothing happens."""
         if threading.current_thread() is threading.main_thread():
             self.wanted, self._process = 0, os.getpid()
             self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
 
     def remove(self) -> None:
-        """Give the signals back to whom they belonged."""
+        """Restore the previous handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
 
     def _receive(self, number: int, frame: Any) -> None:
         if os.getpid() != self._process:
-            # A loader's worker inherited this. Ctrl-C reaches it too, but its owner ends it when the time comes.
+            # A loader's worker inherits this handler. It also receives Ctrl-C, but its owner ends it later.
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return
         again, self.wanted = self.wanted == number, number
         if again or self.nothing_to_lose():
-            self.leave("the second time, so nothing more is kept" if again else "nothing new was to be kept")
-        logger.warning("%s: going on to the next point at which the state can be kept.", _name(number))
+            self.leave(
+                "received twice, so nothing more is saved" if again else "there was nothing new to save"
+            )
+        logger.warning("%s: continuing to the next point at which the state can be saved.", _name(number))
 
     def leave(self, what: str, number: int = 0) -> None:
         """Raise `Stopped` with ``what`` about the state; ``number`` if another process got the signal."""
         number = self.wanted or number or signal.SIGTERM
         way_on = (
-            "Go on with --resume"
+            "Continue with --resume"
             if self.something_kept()
-            else "There is nothing to go on from; start it again"
+            else "There is no saved state to resume from; start it again"
         )
         logger.warning("Ended by %s: %s. %s.", _name(number), what, way_on)
         raise Stopped(128 + number)

@@ -27,20 +27,20 @@ from torch.multiprocessing.spawn import ProcessContext, ProcessException, start_
 from .agreement import portable
 from .group import LostProcessError, Member, joined
 
-#: Seconds that the other processes get to end by themselves after one has died; as many again after SIGTERM.
+#: Seconds that the other processes get to end by themselves after one has died; the same time again after SIGTERM.
 GRACE = 7.0
-#: Seconds that all get to write a checkpoint after SIGTERM or Ctrl-C.
+#: Seconds that all processes get to write a checkpoint after SIGTERM or Ctrl-C.
 STOP_GRACE = 120.0
 POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Work:
-    """A function by name, since a new process can find it by that only.
+    """A function by name, the only way in which a new process can find it.
 
     Attributes:
         module, name: where it is.
-        script: path of the main script if the function was defined there, else empty.
+        script: path of the main script if the function is defined there, else empty.
     """
 
     module: str
@@ -54,7 +54,7 @@ class Work:
         script = getattr(sys.modules["__main__"], "__file__", None) if module == "__main__" else ""
         if "<" in name or script is None:
             raise ValueError(
-                f"{name} cannot be started in other processes; give launch a function at the top of a file."
+                f"{name} cannot be started in other processes; give launch a function at the top level of a file."
             )
         return cls(module, name, script)
 
@@ -75,11 +75,11 @@ def run_processes(
     dist_url: str | None,
     device: str,
 ) -> Any:
-    """Run ``main_func(*args)`` in ``per_machine`` processes here; returns rank 0's result if it is here.
+    """Run ``main_func(*args)`` in ``per_machine`` processes here; returns rank 0's result if rank 0 is one of them.
 
     Raises:
         LostProcessError: a process was killed.
-        SystemExit: a process left with a code, after a signal for instance.
+        SystemExit: a process ended with an exit code, for instance after a signal.
         Exception: what ``main_func`` raised.
     """
     if num_machines > 1 and not str(dist_url).startswith("tcp://"):
@@ -89,7 +89,7 @@ def run_processes(
     work, world = Work.of(main_func), per_machine * num_machines
     threads = max(torch.get_num_threads() // per_machine, 1) if device == "cpu" else 0
     with tempfile.TemporaryDirectory(prefix="dnreid-") as folder:
-        # Processes of one machine meet in a file: no port that could be taken.
+        # Processes of one machine meet in a file: there is no port that could be in use.
         place = f"file://{folder}/meet" if num_machines == 1 else str(dist_url)
         members = [
             Member(machine * per_machine + local, world, local, machine, place)
@@ -110,7 +110,7 @@ def run_processes(
 
 @contextlib.contextmanager
 def _without_main() -> Iterator[None]:
-    """A spawned process runs the main script first; ours must have mended fast-reid before it may do that."""
+    """A spawned process runs the main script first; fast-reid must have been patched before that."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -128,10 +128,10 @@ def _member_main(
     threads: int,
     senders: tuple[Connection, ...],
 ) -> None:
-    """What a started process does; its last word goes through its sender as (kind, content, traceback)."""
+    """What a started process runs; its outcome is sent through its pipe as (kind, content, traceback)."""
     for other in (*senders[:local], *senders[local + 1 :]):
         other.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent passes it on
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent forwards it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if threads:
         torch.set_num_threads(threads)
@@ -151,7 +151,7 @@ def _member_main(
 
 def _tell(sender: Connection, kind: str, content: Any) -> None:
     text = traceback.format_exc() if kind == "error" else ""
-    # Plain pickle, since torch would send a tensor as a handle that dies with this process.
+    # Plain pickle, since torch would send a tensor as a handle that is invalid once this process ends.
     with contextlib.suppress(OSError):
         sender.send_bytes(pickle.dumps((kind, portable(content) if kind == "error" else content, text)))
 
@@ -164,13 +164,13 @@ def _end_with_parent() -> None:
 
 
 class Watch:
-    """Waits for the processes of this machine, hears their last words and says what happened in one sentence.
+    """Waits for the processes of this machine, receives their outcomes and reports what happened in one sentence.
 
-    PyTorch's context ends the others when one fails; signals, results and the reason of the end are ours.
+    PyTorch's context ends the others when one fails; signals, results and the reason for the end are handled here.
 
     Args:
         context: the started processes.
-        members, receivers: of each process, its place in the job and where its last word comes from.
+        members, receivers: of each process, its place in the job and the pipe that its outcome comes from.
     """
 
     def __init__(
@@ -178,12 +178,12 @@ class Watch:
     ) -> None:
         self.context, self.members, self.receivers = context, members, receivers
         self.words: dict[int, tuple[str, Any, str]] = {}
-        #: Those that failed before anybody was ended.
+        #: Processes that failed before any was ended.
         self.failed: list[int] = []
         self.stopped_by = 0
 
     def outcome(self) -> Any:
-        """The result of the first process, or the exception that tells best what happened."""
+        """The result of the first process, or the exception that explains best what happened."""
         with self._passing_signals_on():
             while not self._all_ended():
                 time.sleep(POLL_SECONDS)
@@ -194,7 +194,7 @@ class Watch:
         told = len(self.words)
         self._listen()
         if told < len(self.words) == len(self.members):
-            self._kill_after(GRACE)  # those that do not end although all is said
+            self._kill_after(GRACE)  # those that do not end although the outcome is known
         self.failed = [rank for rank, process in enumerate(self.context.processes) if process.exitcode]
         try:
             ended: bool = self.context.join(0, grace_period=STOP_GRACE if self.stopped_by else GRACE)
@@ -204,7 +204,7 @@ class Watch:
         return ended
 
     def _listen(self) -> None:
-        """Take the last words that have come."""
+        """Receive the outcomes that have arrived."""
         for rank, receiver in enumerate(self.receivers):
             with contextlib.suppress(EOFError, OSError):
                 if rank not in self.words and receiver.poll():
@@ -212,7 +212,7 @@ class Watch:
 
     @contextlib.contextmanager
     def _passing_signals_on(self) -> Iterator[None]:
-        """SIGTERM and Ctrl-C go to all processes as SIGTERM; only a main thread can arrange for that."""
+        """Forward SIGTERM and Ctrl-C to all processes as SIGTERM; only a main thread can install that."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -248,17 +248,17 @@ class Watch:
             code, member = self.context.processes[silent[0]].exitcode, self.members[silent[0]]
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
             raise LostProcessError(
-                f"error: process {member.rank} of {member.world_size} {how}; the others were ended. Go on with "
+                f"error: process {member.rank} of {member.world_size} {how}; the others were ended. Continue with "
                 "--resume."
             )
         if said["lost"]:
             raise LostProcessError(self.words[said["lost"][0]][1])
         if len(said["result"]) < len(self.members):
-            raise LostProcessError("error: a process did not end and was killed; go on with --resume.")
+            raise LostProcessError("error: a process did not end and was killed; continue with --resume.")
         return self.words[0][1]
 
     def _as_raised(self, rank: int) -> BaseException:
-        """The exception of a process, with the place where it happened as a note for those who look deeper."""
+        """The exception of a process, with its traceback attached for debugging."""
         _, error, text = self.words[rank]
         error.__cause__ = RuntimeError(f"in process {self.members[rank].rank}:\n{text}")
         return error

@@ -1,4 +1,4 @@
-"""Reading weight files: no code in a pickle runs, damage is noticed, any wrapping is unwrapped."""
+"""Reading weight files: no code in a pickle is run, damage is detected, any wrapping is removed."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: How a pickle of protocol 2 or later begins, and an archive.
+#: First bytes of a pickle of protocol 2 or later, and of an archive.
 PICKLE, ARCHIVE = b"\x80", b"PK\x03\x04"
 WRAPPERS = ("model", "state_dict", "model_state", "model_state_dict", "net", "network")
 
 
 class WeightFileError(ValueError):
-    """A weight file is missing, damaged or unsafe; the message is one sentence with the way out."""
+    """A weight file is missing, damaged or unsafe; the message is one sentence that says what to do."""
 
 
 def read_weight_file(path: str | Path) -> Any:
-    """Everything a ``.pth`` or ``.safetensors`` file holds, on the CPU, without running a pickle's code.
+    """Everything a ``.pth`` or ``.safetensors`` file holds, on the CPU, without running any code of a pickle.
 
-    PyTorch reads a file with flipped bits without a word, so the checksums of the archive are compared too.
+    PyTorch reads a file with flipped bits without any error, so the checksums of the archive are compared too.
 
     Raises:
         WeightFileError: no such file; damaged; or it holds objects other than tensors and plain values.
@@ -59,14 +59,14 @@ def _check_archive(path: Path) -> None:
 
 
 def _check_beginning(path: Path) -> None:
-    """What is no archive may be an old pickle; torch answers anything else with advice on how to run its code."""
+    """A file that is not an archive may be an old pickle; otherwise torch would advise to run its code."""
     with path.open("rb") as file:
         beginning = file.read(8)
     if beginning.startswith(ARCHIVE):
         raise WeightFileError(f"{path} is damaged: its end is missing; use another copy.")
     if not beginning.startswith(PICKLE):
         raise WeightFileError(
-            f"{path} is no checkpoint ({f'it begins with {beginning!r}' if beginning else 'it is empty'}); give a "
+            f"{path} is not a checkpoint ({f'it begins with {beginning!r}' if beginning else 'it is empty'}); give a "
             ".pth as torch.save writes it, or a .safetensors."
         )
 
@@ -75,8 +75,8 @@ def _explain(path: Path, error: Exception) -> WeightFileError:
     found = re.search(r"GLOBAL:? ([\w.]+)", str(error))
     if found and not isinstance(error, (zipfile.BadZipFile, zlib.error)):
         return WeightFileError(
-            f"{path} holds {found.group(1)} beside tensors and is refused, since loading such an object can "
-            f"run code; where you trust it, convert it once with torch.save(model.state_dict(), ...)."
+            f"{path} holds {found.group(1)} besides tensors and is refused, since loading such an object can "
+            f"run code; if you trust it, convert it once with torch.save(model.state_dict(), ...)."
         )
     # The first line of torch's safe loader is advice on how to run the code of such a file.
     own = re.search(r"WeightsUnpickler error: (.*)", str(error))

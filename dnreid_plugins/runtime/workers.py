@@ -1,7 +1,7 @@
-"""Processes that start with a fresh interpreter load the plug-ins first, and one that dies at once is noticed.
+"""Processes with a fresh interpreter load the plug-ins first, and one that dies at its start is detected.
 
 Under the start methods ``spawn`` and ``forkserver`` (macOS, Windows, Python >= 3.14) a loader's worker runs the main
-script once more and unpickles its data set. Both import fast-reid, which fails where `compat` has not been before.
+script once more and unpickles its data set. Both import fast-reid, which fails unless `compat` was imported before.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from multiprocessing import spawn
 from typing import Any
 
-#: Seconds between two looks at a process that does not take what it is sent.
+#: Seconds between two checks of a process that does not read what it is sent.
 LOOK_EVERY = 0.2
 
 
@@ -39,10 +39,10 @@ def also_call(function: Callable[..., Any], *args: Any) -> None:
 
 
 def install() -> None:
-    """Reach every process that this one starts, whoever starts it.
+    """Reach every process that this one starts, whichever library starts it.
 
-    What `multiprocessing` sends first is a dict that says how to prepare; our calls ride in it, so that they happen
-    before the main script and the task are looked at. Coverage tools enter new processes in the same way.
+    `multiprocessing` first sends a dict that tells the process how to prepare; our calls are part of it, so that they
+    run before the main script and the task are loaded. Coverage tools enter new processes in the same way.
     """
     spawn.get_preparation_data = _with_plugins(spawn.get_preparation_data)  # type: ignore[assignment]
     if os.name == "posix":
@@ -55,7 +55,7 @@ def _with_plugins(get_preparation_data: Callable[[str], dict[str, Any]]) -> Call
     @functools.wraps(get_preparation_data)
     def get(name: str) -> dict[str, Any]:
         data = get_preparation_data(name)
-        # The package may lie where only this process's sys.path leads.
+        # The package may be in a folder that only this process's sys.path contains.
         path = _Call(spawn.prepare, {"sys_path": data["sys_path"]})
         return {"dnreid_plugins": [path, *_FIRST], **data}
 
@@ -63,7 +63,7 @@ def _with_plugins(get_preparation_data: Callable[[str], dict[str, Any]]) -> Call
 
 
 class _Descriptors(list[int]):
-    """What a new process inherits. `Popen._launch` adds the two ends of its pipes; the reading one is kept here."""
+    """File descriptors that a new process inherits. `Popen._launch` adds its pipe ends; the reading end is kept."""
 
     reading_end: int | None = None
 
@@ -74,7 +74,7 @@ class _Descriptors(list[int]):
 
 
 def _watched(launch: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
-    """`Popen._launch` of Python waits for ever when the new process dies before it has read all it is sent."""
+    """`Popen._launch` of Python waits forever if the new process dies before it has read everything it is sent."""
 
     @functools.wraps(launch)
     def watched(self: Any, process: Any) -> None:
@@ -90,7 +90,7 @@ def _watched(launch: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
 
 
 def _read_for_the_dead(popen: Any, launched: threading.Event) -> None:
-    """Empty the pipe of a process that died, so that its parent goes on and finds it dead."""
+    """Empty the pipe of a process that died, so that its parent continues and finds it dead."""
     while not launched.wait(LOOK_EVERY):
         if getattr(popen, "pid", None) is not None and popen.poll() is not None:
             while select.select([popen._fds.reading_end], [], [], LOOK_EVERY)[0]:

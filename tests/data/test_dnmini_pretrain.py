@@ -97,7 +97,7 @@ def test_global_generator_is_left_alone(source: SourceSet) -> None:
 
 
 def test_fewer_images_than_a_batch_are_refused(source: SourceSet) -> None:
-    with pytest.raises(ValueError, match="8 source images make no batch of 64"):
+    with pytest.raises(ValueError, match="8 source images are too few for a batch of 64"):
         pretrain(PretrainOptions(), source=source)
 
 

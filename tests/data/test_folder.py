@@ -56,7 +56,7 @@ def test_two_paths_may_be_given(tmp_path: Path, write_images) -> None:
     data = DayNightFolder(tmp_path / "nowhere")
     assert [(Path(item.path).name, item.domain) for item in data.train] == [("a.jpg", 0), ("b.jpg", 1)]
     settings("DATASETS.DAY_DIR", str(tmp_path / "gone"), "DATASETS.NIGHT_DIR", str(tmp_path / "dark"))
-    with pytest.raises(DataError, match=r"DATASETS.DAY_DIR is .*gone', which is no folder"):
+    with pytest.raises(DataError, match=r"DATASETS.DAY_DIR is .*gone', which is not a folder"):
         DayNightFolder(tmp_path)
 
 
@@ -68,7 +68,7 @@ def test_two_paths_may_be_given(tmp_path: Path, write_images) -> None:
             ["DATASETS.NAMES", "('DN348',)", "DATASETS.DAY_DIR", "x", "DATASETS.NIGHT_DIR", "y"],
             "DN348 does not read",
         ),
-        (["DATASETS.FOLDER_IDS", "yes"], "FOLDER_IDS is 'yes'; it is 'auto', 'none' or 'folders'"),
+        (["DATASETS.FOLDER_IDS", "yes"], "FOLDER_IDS is 'yes'; it must be 'auto', 'none' or 'folders'"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(pairs: list[str], sentence: str) -> None:
@@ -86,7 +86,7 @@ def test_sub_folders_of_any_name_are_identities(
         pids = {Path(item.path).name: item.pid for item in data.train}
     assert pids["a.jpg"] == pids["g.jpg"] != pids["b.jpg"] == pids["c d.jpg"] == pids["f.jpg"]
     assert len(set(pids.values())) == 3 and not any(str(pid).endswith("_-1") for pid in pids.values())
-    assert "taken for 3 identities, 2 of them in both domains" in caplog.text
+    assert "used as 3 identities, 2 of them in both domains" in caplog.text
     assert data.has_ids and len(data.test) == 6
     names = [Path(data.test[i].path).name for i in data.protocol["D2N"].query]
     assert names == ["a.jpg", "b.jpg", "c d.jpg"], "a query needs its identity in the other domain"
@@ -98,7 +98,7 @@ def test_sub_folders_of_any_name_are_identities(
 @pytest.mark.parametrize(
     ("day", "night", "reason"),
     [
-        (["1/a.jpg", "b.jpg"], ["1/c.jpg"], r"1 images lie in no sub-folder, such as .*b\.jpg"),
+        (["1/a.jpg", "b.jpg"], ["1/c.jpg"], r"1 images are not in a sub-folder, such as .*b\.jpg"),
         (["cam1/a.jpg"], ["cam2/b.jpg"], "no sub-folder is in both domains"),
     ],
 )

@@ -19,12 +19,12 @@ def items_of(num_ids: int, each: int = 3) -> list[tuple[str, str, str]]:
 @pytest.mark.parametrize(
     ("num_ids", "batch", "instances", "sentence"),
     [
-        (4, 8, 3, "no multiple of DATALOADER.NUM_INSTANCE 3"),
-        (3, 8, 2, "wants 4 identities, the training set has 3; lower SOLVER.IMS_PER_BATCH to 6"),
+        (4, 8, 3, "not a multiple of DATALOADER.NUM_INSTANCE 3"),
+        (3, 8, 2, "needs 4 identities, the training set has 3; lower SOLVER.IMS_PER_BATCH to 6"),
         (4, 2, 4, "NUM_INSTANCE 4 exceeds the batch of 2"),
         (4, 0, 1, "must be at least 1"),
         (4, 4, 0, "must be at least 1"),
-        (0, 4, 2, "wants 2 identities, the training set has 0"),
+        (0, 4, 2, "needs 2 identities, the training set has 0"),
     ],
 )
 def test_refusals(num_ids: int, batch: int, instances: int, sentence: str) -> None:

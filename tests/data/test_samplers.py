@@ -176,7 +176,7 @@ def test_one_identity_with_one_image_does_not_hang() -> None:
         ({"num_instances": 0}, "num_instances is 0"),
         ({"iterations": 0}, "iterations is 0"),
         ({"world_size": 0}, "world_size is 0"),
-        ({"num_clusters": 3, "world_size": 2}, "3 clusters per domain cannot be dealt to 2 processes"),
+        ({"num_clusters": 3, "world_size": 2}, "3 clusters per domain cannot be divided among 2 processes"),
         ({"rank": 1}, "rank is 1 of 1|rank 1 of 1"),
         ({"seed": -1}, "seed"),
     ],

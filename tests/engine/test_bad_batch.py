@@ -232,7 +232,7 @@ def test_the_tool_prints_every_head(cfg: CfgNode, capsys: pytest.CaptureFixture[
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     torch.save({"model": {}}, tmp_path / "other.pt")
-    with pytest.raises(WeightFileError, match="holds no kept batch"):
+    with pytest.raises(WeightFileError, match="is not a saved batch"):
         load_bad_batch([tmp_path / "other.pt"])
     with pytest.raises(SystemExit, match="error: There is no weight file"):
         replay_main([str(tmp_path / "absent.pt")])

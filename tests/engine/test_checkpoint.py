@@ -275,9 +275,9 @@ def test_another_number_of_classes_is_a_warning_another_backbone_an_error(
     more_classes = Model(classes=7)
     with caplog.at_level(logging.WARNING):
         AtomicCheckpointer(more_classes).load(str(tmp_path / "w.pth"))
-    assert "heads.weight is (3, 4) there and (7, 4) here; it keeps its start" in caplog.text
+    assert "heads.weight is (3, 4) in the file, (7, 4) here; it keeps its initial values" in caplog.text
     assert equal(more_classes.backbone, model.backbone)
-    with pytest.raises(WeightFileError, match=r"backbone\.0\.bias is \(4,\) there and \(8,\) here"):
+    with pytest.raises(WeightFileError, match=r"backbone\.0\.bias is \(4,\) in the file, \(8,\) here"):
         AtomicCheckpointer(Model(width=8)).load(str(tmp_path / "w.pth"))
 
 

@@ -50,9 +50,9 @@ def test_a_module_runs_as_python_does_it(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "error: nothing to run was named.\nusage: .*-m MODULE.*demo.*list KIND"),
-        (["-m"], "error: -m needs the name of a module"),
-        (["-m", "no_such_module"], "error: No module named no_such_module; name one"),
+        ([], "error: no command or script was given.\nusage: .*-m MODULE.*demo.*list KIND"),
+        (["-m"], "error: -m must be followed by the name of a module"),
+        (["-m", "no_such_module"], "error: No module named no_such_module; name a module"),
         (["-m", "json"], "error: No module named json.__main__; 'json' is a package"),
         (["absent.py"], "error: there is no script 'absent.py'"),
         (["list", "metods"], "error: .*'metods'.*methods, datasets, configs, backbones"),
@@ -120,5 +120,5 @@ def test_it_speaks_before_it_imports_what_takes_seconds(tmp_path: Path) -> None:
         timeout=60,
         check=False,
     )
-    assert done.returncode == 1 and "nothing to run was named" in done.stderr
+    assert done.returncode == 1 and "no command or script was given" in done.stderr
     assert "| torch" not in done.stderr and "fastreid" not in done.stderr.split("error:")[0]

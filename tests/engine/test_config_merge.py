@@ -109,11 +109,11 @@ def test_nothing_is_merged_when_one_key_is_wrong() -> None:
         (["DATASETS.NAMES", "DNMini"], r"to 'DNMini'; it must be a tuple such as \('DNMini',\)"),
         (
             ["SOLVER.MAX_EPOCH", "3", "--resume"],
-            "--resume stands among the KEY VALUE pairs, .* put all flags before",
+            "--resume is among the KEY VALUE pairs, .* put all flags before",
         ),
-        (["--eval-only", "SOLVER.MAX_EPOCH", "3"], "--eval-only stands among"),
+        (["--eval-only", "SOLVER.MAX_EPOCH", "3"], "--eval-only is among"),
         (["SOLVER", "3"], "but it is a section"),
-        (["ABSOLUTELY.UNLIKE", "3"], "which is no config key; it lists no such section"),
+        (["ABSOLUTELY.UNLIKE", "3"], "which is not a config key; it lists no such section"),
     ],
 )
 def test_wrong_values_are_refused_in_one_sentence(opts: list[str], message: str) -> None:

@@ -343,7 +343,7 @@ def test_one_process_is_no_group() -> None:
 
 
 def test_what_cannot_be_started_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="give launch a function at the top of a file"):
+    with pytest.raises(ValueError, match="give launch a function at the top level of a file"):
         launch(lambda: None, 2)
     with pytest.raises(ValueError, match="2 machines need tcp://host:port"):
         launch(gloo_jobs.ranks, 2, 2, dist_url="auto")

@@ -20,9 +20,9 @@ def test_the_command_reports(capsys: pytest.CaptureFixture[str], monkeypatch: py
         runpy.run_module("dnreid_plugins", run_name="__main__", alter_sys=False)
     text = capsys.readouterr().out
     assert left.value.code == 0, text
-    assert "0 not met" in text and "All that a run needs is there." in text and "!!" not in text
+    assert "0 not met" in text and "Everything that a run needs is installed." in text and "!!" not in text
     assert f"fast-reid {VERSION('fastreid')}, installed with --no-deps; pip check complains" in text
-    assert "torch ==1.13.1 is wanted" in text and "faiss" in text and "CPU:" in text
+    assert "torch ==1.13.1 is required" in text and "faiss" in text and "CPU:" in text
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,8 @@ def test_the_command_reports(capsys: pytest.CaptureFixture[str], monkeypatch: py
     [
         ("fastreid", None, "!! fast-reid is not installed; run: pip install --no-deps fastreid==1.4.0"),
         ("fastreid", "1.3.0", "!! fast-reid is 1.3.0, the plug-ins are for 1.4.0"),
-        ("numba", None, "!! numba >=0.61 is wanted and not installed; run: pip install --upgrade numba"),
-        ("scipy", "1.2", "!! scipy >=1.13.1 is wanted, 1.2 installed"),
+        ("numba", None, "!! numba >=0.61 is required and not installed; run: pip install --upgrade numba"),
+        ("scipy", "1.2", "!! scipy >=1.13.1 is required, 1.2 is installed"),
         ("dnreid_plugins", None, "!! dnreid_plugins is not installed, only on the path"),
     ],
 )

@@ -78,4 +78,4 @@ def test_a_fastreid_script_takes_the_same_config(
     cfg.merge_from_file("CIA/dnmini")
     with caplog.at_level(logging.WARNING):
         cfg.merge_from_list(["DATASETS.NAMES", "('DayNightFolder',)"])
-    assert cfg.DATASETS.TESTS == ("DayNightFolder",) and "DATASETS.NAMES is changed alone" in caplog.text
+    assert cfg.DATASETS.TESTS == ("DayNightFolder",) and "Only DATASETS.NAMES was changed" in caplog.text

@@ -58,7 +58,7 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (("MODEL.DEVICE", "gpu"), "MODEL.DEVICE is 'gpu'; it is 'cpu', 'cuda'"),
+        (("MODEL.DEVICE", "gpu"), "MODEL.DEVICE is 'gpu'; it must be 'cpu', 'cuda'"),
         (
             ("MODEL.DEVICE", "mps"),
             "MODEL.DEVICE is 'mps', but only CPU and CUDA are supported; set MODEL.DEVICE cpu",
@@ -139,10 +139,10 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
         (("MODEL.BACKBONE.NORM", ""), "MODEL.BACKBONE.NORM has ''.*known are BN, FrozenBN"),
         (
             ("MODEL.PIXEL_MEAN", "[1.0, 'nan', 1.0]"),
-            "PIXEL_MEAN is .1.0, 'nan', 1.0.; it is three numbers, one",
+            "PIXEL_MEAN is .1.0, 'nan', 1.0.; it must be three numbers, one",
         ),
-        (("MODEL.PIXEL_STD", "[1.0, 0.0, 1.0]"), "PIXEL_STD is .* it is three numbers above 0"),
-        (("MODEL.PIXEL_STD", "[]"), "PIXEL_STD is ..; it is three"),
+        (("MODEL.PIXEL_STD", "[1.0, 0.0, 1.0]"), "PIXEL_STD is .* it must be three numbers above 0"),
+        (("MODEL.PIXEL_STD", "[]"), "PIXEL_STD is ..; it must be three"),
         (("MODEL.HEADS.WITH_BNNECK", "True", "MODEL.HEADS.NORM", "FrozenBN"), "FrozenBN cannot be used"),
         (("INPUT.SIZE_TRAIN", "[0, 3]"), r"INPUT.SIZE_TRAIN is \[0, 3\]"),
         (("INPUT.SIZE_TRAIN", "[0]", "INPUT.PADDING.ENABLED", "True"), "INPUT.PADDING has no size"),
@@ -153,7 +153,7 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
             ("MODEL.BACKBONE.NAME", "build_vit_backbone", "INPUT.SIZE_TEST", "[224, 224]"),
             "must be the same .height, width. for build_vit_backbone",
         ),
-        (("MODEL.META_ARCHITECTURE", "MGN", "MODEL.BACKBONE.DEPTH", "18x"), "made of ResNet 50x or 101x"),
+        (("MODEL.META_ARCHITECTURE", "MGN", "MODEL.BACKBONE.DEPTH", "18x"), "MGN needs ResNet 50x or 101x"),
         (
             ("MODEL.META_ARCHITECTURE", "MGN", "MODEL.BACKBONE.WITH_NL", "True"),
             "MGN drops the non-local blocks",
@@ -162,7 +162,7 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
             ("MODEL.META_ARCHITECTURE", "MGN", "INPUT.SIZE_TRAIN", "[64, 64]"),
             "4 feature rows, which cannot be cut",
         ),
-        (("MODEL.META_ARCHITECTURE", "MoCo", "MODEL.QUEUE_SIZE", "100"), "QUEUE_SIZE 100 is no multiple"),
+        (("MODEL.META_ARCHITECTURE", "MoCo", "MODEL.QUEUE_SIZE", "100"), "QUEUE_SIZE 100 is not a multiple"),
         (
             ("MODEL.META_ARCHITECTURE", "MoCo", "MODEL.HEADS.EMBEDDING_DIM", "8"),
             "needs MODEL.HEADS.NECK_FEAT after",
@@ -192,7 +192,7 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
             "CLUSTER.FEATURE is 'before' with MODEL.HEADS.EMBEDDING_DIM 8",
         ),
         ((*BASE, "MODEL.LOSSES.NAME", "('ImageText',)"), "needs build_clip_vit_backbone and ClipNeckHead"),
-        (("OUTPUT_DIR", "x" * 300), "OUTPUT_DIR 'xxx.*' is no name for a folder .File name too long."),
+        (("OUTPUT_DIR", "x" * 300), "OUTPUT_DIR 'xxx.*' cannot be a folder name .File name too long."),
         (("OUTPUT_DIR", "a\0b"), "OUTPUT_DIR .* has a NUL byte"),
         (("MODEL.WEIGHTS", "x" * 300), "MODEL.WEIGHTS xxx"),
         (("OUTPUT_DIR", "/dev/null/run"), "OUTPUT_DIR /dev/null/run cannot be written"),
@@ -233,7 +233,7 @@ def test_every_check_can_object() -> None:
 def test_cuda_without_cuda_and_beyond_the_last_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(
-        ValueError, match=r"MODEL\.DEVICE is 'cuda' but PyTorch sees no CUDA device; set MODEL\.DEVICE cpu"
+        ValueError, match=r"MODEL\.DEVICE is 'cuda' but PyTorch finds no CUDA device; set MODEL\.DEVICE cpu"
     ):
         check(config("MODEL.DEVICE", "cuda"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -273,7 +273,7 @@ def dataset(identities: int, images: int) -> Any:
 def test_a_training_set_that_fits_and_ones_that_do_not() -> None:
     naive = ("DATALOADER.SAMPLER_TRAIN", "NaiveIdentitySampler", "SOLVER.IMS_PER_BATCH", "16")
     check_supervised_data(config(*naive), dataset(4, 16))
-    with pytest.raises(ValueError, match="a batch wants 4 identities, the training set has 3"):
+    with pytest.raises(ValueError, match="a batch needs 4 identities, the training set has 3"):
         check_supervised_data(config(*naive), dataset(3, 30))
     with pytest.raises(ValueError, match="has 15 images, SOLVER.IMS_PER_BATCH is 16"):
         check_supervised_data(config(*naive), dataset(5, 15))

@@ -67,7 +67,7 @@ def test_training_is_a_function_of_its_options(tmp_path: Path) -> None:
 
 
 def test_too_few_vehicles_are_refused() -> None:
-    with pytest.raises(ValueError, match="2 vehicles make no batch of 4"):
+    with pytest.raises(ValueError, match="2 vehicles are too few for a batch of 4"):
         pretrain_clip(TINY, source=source_set(2, 1, 0, workers=1))
 
 

@@ -53,7 +53,7 @@ def test_a_damaged_file_is_a_warning(
     (tmp_path / "results.json").write_bytes(content)
     with caplog.at_level(logging.WARNING):
         update_results(str(tmp_path), seed=3)
-    assert "results.json cannot be read" in caplog.text and "figures of the start" in caplog.text
+    assert "results.json cannot be read" in caplog.text and "results before training" in caplog.text
     assert json.loads((tmp_path / "results.json").read_text()) == {"seed": 3}
 
 
@@ -83,7 +83,7 @@ def test_the_table_has_every_figure_once_and_those_of_the_start(
 def test_what_a_script_returns_becomes_plain_figures_by_set(caplog: pytest.LogCaptureFixture) -> None:
     figures = {"mAP": np.float32(1.5), "acc": torch.tensor([2.0]), "n": 3, "curve": np.zeros(2), "name": "x"}
     assert numbers(figures) == {"mAP": 1.5, "acc": 2.0, "n": 3}
-    assert "for curve, which is no number" in caplog.text and "for name" in caplog.text
+    assert "for curve, which is not a number" in caplog.text and "for name" in caplog.text
     assert by_set({"mAP": 1.0}, ["A"]) == by_set({"A": {"mAP": 1.0}}, ["A"]) == {"A": {"mAP": 1.0}}
     assert by_set({"A": {}, "B": {"mAP": 1.0}}, ["A", "B"]) == {"A": {}, "B": {"mAP": 1.0}}
     assert by_set(None, ["A"]) == {"A": {}} and by_set({}, []) == {}

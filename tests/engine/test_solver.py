@@ -132,7 +132,7 @@ def test_clipping_by_value_and_an_unknown_kind() -> None:
     model.loss().backward()
     optimizer.step()
     assert max(float(p.grad.abs().max()) for p in model.parameters() if p.grad is not None) <= 0.01
-    with pytest.raises(ValueError, match="CLIP_TYPE is 'both'; it is 'norm' or 'value'"):
+    with pytest.raises(ValueError, match="CLIP_TYPE is 'both'; it must be 'norm' or 'value'"):
         build_optimizer(solver(CLIP_GRADIENTS__ENABLED=True, CLIP_GRADIENTS__CLIP_TYPE="both"), model)
 
 

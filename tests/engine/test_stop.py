@@ -71,7 +71,7 @@ def test_with_nothing_to_lose_a_run_leaves_at_once(tiny_cfg: CfgNode, caplog: An
     with pytest.raises(Stopped):
         trainer.train()
     assert list(Path(tiny_cfg.OUTPUT_DIR).glob("*.pth")) == []
-    ended = "Ended by SIGTERM: nothing new was to be kept. There is nothing to go on from; start it again."
+    ended = "Ended by SIGTERM: there was nothing new to save. There is no saved state to resume from; start it again."
     assert ended in caplog.messages
 
 
@@ -80,7 +80,7 @@ def test_between_two_epochs_there_is_something_to_go_on_from(tiny_cfg: CfgNode, 
     signal_in(trainer, "label phase", signal.SIGINT, 4)
     with pytest.raises(Stopped):
         trainer.train()
-    assert "Ended by Ctrl-C: nothing new was to be kept. Go on with --resume." in caplog.messages
+    assert "Ended by Ctrl-C: there was nothing new to save. Continue with --resume." in caplog.messages
 
 
 def test_ctrl_c_before_training_is_a_sentence(tiny_cfg: CfgNode, caplog: Any) -> None:
@@ -88,7 +88,7 @@ def test_ctrl_c_before_training_is_a_sentence(tiny_cfg: CfgNode, caplog: Any) ->
     with pytest.raises(Stopped) as caught, cli.sentences():
         raise KeyboardInterrupt
     assert caught.value.code == 130
-    assert "Ended by Ctrl-C while nothing was trained" in caplog.text
+    assert "Ended by Ctrl-C before any training" in caplog.text
 
 
 def test_a_resume_without_a_checkpoint_says_that_it_begins_afresh(tiny_cfg: CfgNode, caplog: Any) -> None:

@@ -82,13 +82,13 @@ def test_samples_without_camera_and_own_evaluator(clas_cfg: CfgNode, pictures: A
 
 
 def test_training_images_of_any_size(clas_cfg: CfgNode, pictures: Any) -> None:
-    """Patched: `INPUT.SIZE_TRAIN [0]` means images as they are, cut to one size by `INPUT.CROP`."""
+    """Patched: `INPUT.SIZE_TRAIN [0]` means images of their original size, cropped to one size by `INPUT.CROP`."""
     batch = next(iter(classifier(pictures)(clas_cfg).data_loader))
     assert batch["images"].shape[1:] == (3, 16, 16)
 
 
 def test_its_package_names_a_missing_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dead upstream: its package imports `distracted_driver`, a file that the repository lacks; take out the line."""
+    """Dead upstream: its package imports `distracted_driver`, which the repository lacks; remove the line."""
     package = tmp_path / "mini_fastclas"
     package.mkdir()
     (package / "__init__.py").write_text("from .distracted_driver import *\n")

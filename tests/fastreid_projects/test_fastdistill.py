@@ -60,7 +60,7 @@ def teacher(cfg: CfgNode, run: Any, tmp_path: Path) -> list[Any]:
 def test_a_student_learns_from_a_teacher(
     cfg: CfgNode, run: Any, teacher: list[Any], architecture: str
 ) -> None:
-    """Runs: logits (`Distiller`) and feature maps (`DistillerOverhaul`) of teachers, an average of the student too."""
+    """Runs: logits (`Distiller`) and feature maps (`DistillerOverhaul`) of teachers, also a student average."""
     cfg.merge_from_list([*teacher, "MODEL.META_ARCHITECTURE", architecture, "KD.EMA.ENABLED", True])
     assert run(fastreid.engine.DefaultTrainer, cfg)["DN348"]["D2N"]["mAP"] > 0
 

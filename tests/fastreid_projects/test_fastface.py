@@ -18,7 +18,7 @@ from dnreid_plugins.runtime.config_files import ConfigError
 def test_names_that_pytorch_dropped(
     as_fastreid: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Patched: `torch._six` and the classes that left `collections` are there when its modules are imported."""
+    """Patched: `torch._six` and the classes removed from `collections` exist when its modules are imported."""
     (tmp_path / "mini_amp.py").write_text(
         "from torch._six import container_abcs, string_classes\nfrom collections import Mapping\n"
     )
@@ -29,14 +29,14 @@ def test_names_that_pytorch_dropped(
 
 
 def test_images_as_they_are_at_test_time(cfg: CfgNode) -> None:
-    """Patched: `INPUT.SIZE_TRAIN [0]` with `SIZE_TEST [0]` is no fault."""
+    """Patched: `INPUT.SIZE_TRAIN [0]` with `SIZE_TEST [0]` is accepted."""
     cfg.merge_from_list(["INPUT.SIZE_TRAIN", [0], "INPUT.SIZE_TEST", [0]])
     assert next(iter(fastreid.engine.DefaultTrainer(cfg).data_loader))["images"].shape[1:] == (3, 24, 24)
 
 
 def test_a_trainer_that_puts_itself_together_is_refused(cfg: CfgNode) -> None:
-    """Dead upstream: its test sets are read with bcolz, of which there is no built package for today's Python, its
-    training set with mxnet, which is retired. Its trainer leaves out `DefaultTrainer.__init__`: refused at the start.
+    """Dead upstream: its test sets are read with bcolz, which has no binary package for today's Python, its
+    training set with mxnet, which is retired. Its trainer skips `DefaultTrainer.__init__`: refused at the start.
     """
 
     class FaceTrainer(fastreid.engine.DefaultTrainer):

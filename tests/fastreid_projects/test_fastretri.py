@@ -42,7 +42,7 @@ class Recalls(DatasetEvaluator):
 def test_recall_in_place_of_ranks(
     cfg: CfgNode, pictures: Any, run: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Patched: `Recall@k` of its own evaluator is reported, where a ranking of our own stood before."""
+    """Patched: `Recall@k` of its own evaluator is reported, instead of our own ranking."""
 
     class Trainer(fastreid.engine.DefaultTrainer):
         @classmethod

@@ -38,7 +38,7 @@ def test_hooks_put_together_by_hand(cfg: CfgNode, run: Any, tmp_path: Path) -> N
 
 
 def test_its_freezing_takes_an_argument_more(cfg: CfgNode) -> None:
-    """Dead upstream: it gives `LayerFreeze` a fourth argument that fast-reid 1.4.0 dropped, and imports
+    """Dead upstream: it gives `LayerFreeze` a fourth argument that fast-reid 1.4.0 removed, and imports
     `ray.tune.suggest`, which Ray 2 moved."""
     with pytest.raises(TypeError, match="4 were given|5 were given"):
         hooks.LayerFreeze(None, ["backbone"], 10, 0)  # type: ignore[call-arg]

@@ -29,7 +29,7 @@ class MiniNAIC(ImageDataset):
 def test_training_with_an_argument_for_the_data_set(
     cfg: CfgNode, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Runs: training on a data set with an argument of its own and evaluation with cameras that are words."""
+    """Runs: training on a data set with an additional argument and evaluation with cameras that are strings."""
     monkeypatch.setattr("fastreid.data.build._root", __import__("os").environ["FASTREID_DATASETS"])
 
     class Trainer(fastreid.engine.DefaultTrainer):
@@ -44,7 +44,7 @@ def test_training_with_an_argument_for_the_data_set(
 
 
 def test_its_configs_name_a_key_that_fastreid_dropped(cfg: CfgNode) -> None:
-    """Dead upstream: its configs set `SOLVER.FREEZE_FC_ITERS`, which fast-reid 1.4.0 lacks; take out the line."""
+    """Dead upstream: its configs set `SOLVER.FREEZE_FC_ITERS`, which fast-reid 1.4.0 lacks; remove the line."""
     with pytest.raises((KeyError, AssertionError, ValueError), match="FREEZE_FC_ITERS"):
         cfg.merge_from_list(["SOLVER.FREEZE_FC_ITERS", 0])
 

@@ -1,4 +1,4 @@
-"""PartialReID: persons of whom a part is seen, with DSR."""
+"""PartialReID: partially visible persons, with DSR."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class SpatialEvaluator(DatasetEvaluator):
 
 
 def test_outputs_that_are_tuples(cfg: CfgNode, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Patched: a model that gives a tuple of features is scored by its own evaluator on each of its test sets."""
+    """Patched: a model that returns a tuple of features is scored by its own evaluator on each of its test sets."""
     monkeypatch.setattr("fastreid.data.build._root", __import__("os").environ["FASTREID_DATASETS"])
 
     class Trainer(fastreid.engine.DefaultTrainer):
@@ -82,7 +82,7 @@ def test_outputs_that_are_tuples(cfg: CfgNode, run: Any, monkeypatch: pytest.Mon
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it works with CUDA")
 def test_dsr_needs_cuda() -> None:
-    """Dead upstream: DSR's distances call `.cuda()` and want a gallery of 100 images or more; on a CPU set
+    """Dead upstream: DSR's distances call `.cuda()` and need a gallery of 100 images or more; on a CPU set
     `TEST.DSR.ENABLED` False."""
     with pytest.raises((RuntimeError, AssertionError)):
         torch.ones(2, 2).cuda()

@@ -102,5 +102,5 @@ def test_refusals_name_the_value() -> None:
     day, night, assignment = matched()
     with pytest.raises(ValueError, match="got -0.1"):
         merge_rows(day, night, assignment, momentum=-0.1)
-    with pytest.raises(ValueError, match=r"assignment speaks of \(3, 4\) clusters"):
+    with pytest.raises(ValueError, match=r"assignment is for \(3, 4\) clusters"):
         merge_rows(night, day, assignment)

@@ -88,7 +88,7 @@ def test_float16_is_left_off_on_a_cpu_with_a_word(
     tiny_cfg.SOLVER.AMP.ENABLED, tiny_cfg.SOLVER.AMP.DTYPE = True, dtype
     trainer = CrossDomainTrainer(tiny_cfg)
     assert trainer.step_trainer.amp_dtype is used
-    assert ("SOLVER.AMP is left off: float16 is slow on a CPU" in caplog.text) == (used is None)
+    assert ("SOLVER.AMP is ignored: float16 is slow on a CPU" in caplog.text) == (used is None)
     assert trainer.checkpoints.capture(0)["config"]["SOLVER.AMP.ENABLED"] == "True"
 
 

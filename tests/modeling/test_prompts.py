@@ -98,8 +98,8 @@ def test_templates_of_different_length_in_one_batch(text: ClipTextTower) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"templates": ("a photo", DAY)}, "'a photo' has no place"),
-        ({"templates": (DAY, "{} and {}")}, "or several"),
+        ({"templates": ("a photo", DAY)}, "'a photo' must have exactly one"),
+        ({"templates": (DAY, "{} and {}")}, "must have exactly one"),
         ({"templates": (DAY,)}, "1 templates"),
         ({"num_tokens": 0}, r"MODEL\.PROMPT\.NUM_TOKENS is 0"),
         ({"num_tokens": 25}, "A prompt has 34 tokens; the tower takes 30"),

@@ -135,7 +135,7 @@ def test_first_moment_in_bfloat16_stays_close_and_survives_saving() -> None:
 def test_dense_gradient_is_refused() -> None:
     table = nn.Parameter(torch.randn(3, 2))
     table.square().sum().backward()
-    with pytest.raises(ValueError, match=r"takes the \(N, D\) table"):
+    with pytest.raises(ValueError, match=r"needs the \(N, D\) table"):
         RowAdamW([table]).step()
 
 

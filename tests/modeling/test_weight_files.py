@@ -49,7 +49,7 @@ def test_no_code_runs(tmp_path: Path) -> None:
     torch.save({"model": {}, "x": Payload(marker)}, tmp_path / "evil.pth")
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Payload(marker), protocol=2))
     for name in ("evil.pth", "evil.pkl"):
-        with pytest.raises(WeightFileError, match=r"posix\.system beside tensors and is refused"):
+        with pytest.raises(WeightFileError, match=r"posix\.system besides tensors and is refused"):
             read_weight_file(tmp_path / name)
     assert not marker.exists()
 
@@ -76,9 +76,9 @@ def test_what_is_no_weight_file_is_named(tmp_path: Path, content: bytes) -> None
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", r"is no checkpoint \(it is empty\); give a \.pth"),
-        (b"\xff\xd8\xff\xe0 a picture", r"is no checkpoint \(it begins with b'.xff.xd8.*\); give a \.pth"),
-        (b"MODEL:\n  DEVICE: cpu\n", r"is no checkpoint \(it begins with b'MODEL:.*\); give a \.pth"),
+        (b"", r"is not a checkpoint \(it is empty\); give a \.pth"),
+        (b"\xff\xd8\xff\xe0 a picture", r"is not a checkpoint \(it begins with b'.xff.xd8.*\); give a \.pth"),
+        (b"MODEL:\n  DEVICE: cpu\n", r"is not a checkpoint \(it begins with b'MODEL:.*\); give a \.pth"),
         (b"PK\x03\x04 cut short", "is damaged: its end is missing; use another copy"),
         (
             b"\x80\x02garbage",

@@ -1,4 +1,4 @@
-"""What every day/night reader shares: lazy halves, canonical order, checks, fast-reid's interface."""
+"""Base of all day/night readers: lazy train and test halves, canonical order, checks, fast-reid's interface."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ logger = logging.getLogger(__name__)
 class CrossDomainDataset(ImageDataset):
     """A data set with two domains, in fast-reid's registry and interface.
 
-    ``train``, and ``test`` with its ``protocol``, are read on first use, so that a copy of the test half is
-    enough to evaluate. Training images that cannot be read are all named at once (``DATASETS.SKIP_BAD``). Order is canonical: day before night, each sorted by path; it depends neither on the
-    file system nor on the order of the lists. ``query`` and ``gallery`` are the D2N direction with camera 0
-    and 1, on which fast-reid's own evaluator applies the right rule; ``test`` holds every distinct test image
-    once and ``protocol`` indexes it for both directions.
+    ``train``, and ``test`` with its ``protocol``, are read on first use, so that the test half alone is enough to
+    evaluate. All training images that cannot be read are listed at once (``DATASETS.SKIP_BAD``). Order is canonical:
+    day before night, each sorted by path; it depends neither on the file system nor on the order of the lists.
+    ``query`` and ``gallery`` are the D2N direction with camera 0 and 1, for which fast-reid's own evaluator applies
+    the correct rule; ``test`` holds every distinct test image once and ``protocol`` indexes it for both directions.
 
     Args:
         root: folder that holds the data sets; None, or fast-reid's default, reads ``$FASTREID_DATASETS``.
@@ -41,7 +41,7 @@ class CrossDomainDataset(ImageDataset):
     """
 
     dataset_name = "unnamed"
-    #: False when the images carry no identity; such a set can only be trained on.
+    #: False if the images have no identities; such a set can only be used for training.
     has_ids = True
 
     def __init__(
@@ -62,7 +62,7 @@ class CrossDomainDataset(ImageDataset):
 
     @abstractmethod
     def find_root(self, root: Path) -> Path:
-        """The data set's own folder below the folder of all data sets."""
+        """The data set's own folder inside the folder of all data sets."""
 
     @abstractmethod
     def load_train(self) -> list[DomainItem]:
@@ -103,7 +103,7 @@ class CrossDomainDataset(ImageDataset):
         return getattr(self, self.mode)
 
     def combine_all(self) -> None:
-        """Add the test images to ``train`` under identities of their own (fast-reid's COMBINEALL)."""
+        """Add the test images to ``train`` with their own identities (fast-reid's COMBINEALL)."""
         extra = [
             DomainItem(
                 item.path,
@@ -135,7 +135,7 @@ class CrossDomainDataset(ImageDataset):
         return self._test
 
     def _warn_of_shared_ids(self) -> None:
-        """Train and test identities must be disjoint. RegDB numbers both from 0: it overrides this."""
+        """Check that train and test identities are disjoint. RegDB numbers both from 0 and overrides this."""
         if self._train is None or self._test is None or self.combineall:
             return
         shared = {item.pid for item in self._train} & {
@@ -157,7 +157,7 @@ def canonical(items: Iterable[DomainItem]) -> list[DomainItem]:
 
 
 def refuse_empty(name: str, domain: Domain, count: int, where: Path) -> None:
-    """Raise :class:`DataError` when a domain has no image."""
+    """Raise :class:`DataError` if a domain has no image."""
     if count == 0:
         raise DataError(
             f"{name}: {str(where)!r} names no {domain.name.lower()} image; both domains need at least one"

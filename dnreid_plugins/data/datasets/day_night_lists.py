@@ -22,8 +22,8 @@ _FOLDER_OF_LISTS = "train_test_split"
 class DayNightListDataset(CrossDomainDataset):
     """Lists of paths relative to the domain's folder; the first part of a path is the identity.
 
-    Both released layouts and list names are understood; the first that exists is taken and logged. Only
-    field 0 of a line counts, blank lines are skipped. Test identities stay raw integers.
+    Both released layouts and list names are supported; the first that exists is used and logged. Only field 0 of a
+    line is used, blank lines are skipped. Test identities stay raw integers.
     """
 
     folders: tuple[str, ...] = ()
@@ -120,7 +120,7 @@ class DN348(DayNightListDataset):
 
 @DATASET_REGISTRY.register()
 class DNWild(DayNightListDataset):
-    """DN-Wild: 1 574 training and 712 test identities, 140 897 images; queries have their own lists."""
+    """DN-Wild: 1 574 training and 712 test identities, 140 897 images; it has separate query lists."""
 
     dataset_name = "dnwild"
     folders = ("dnwild", "DNWild", "DN-Wild")

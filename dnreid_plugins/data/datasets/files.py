@@ -1,4 +1,4 @@
-"""Find a data set on disk: its root, its lists, its images. Everything missing is one sentence."""
+"""Find a data set on disk: its root, its lists, its images. Missing files are reported in one sentence."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ ENVIRONMENT = "FASTREID_DATASETS"
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 )
-# A path of a list ends with the first image suffix that a white space or the line's end follows.
+# A path in a list ends at the first image suffix that is followed by white space or the end of the line.
 _IMAGE_NAME = re.compile(
     rf"(.*?(?:{'|'.join(re.escape(suffix) for suffix in sorted(IMAGE_SUFFIXES))}))(?:\s+(.*))?$", re.IGNORECASE
 )
 
 
 def datasets_root(root: str | os.PathLike[str] | None) -> Path:
-    """Folder that holds the data sets: ``root``, or ``$FASTREID_DATASETS`` as it is now.
+    """Folder that holds the data sets: ``root``, or the current ``$FASTREID_DATASETS``.
 
-    fast-reid reads the variable at import and passes that stale value as ``root``; it is looked up again.
+    fast-reid reads the variable at import and passes that old value as ``root``; it is read again here.
     """
     from fastreid.data import build
 
@@ -36,7 +36,7 @@ def datasets_root(root: str | os.PathLike[str] | None) -> Path:
 
 
 def find_folder(name: str, root: Path, folders: Sequence[str], markers: Sequence[str]) -> Path:
-    """First of ``root/<folder>`` that exists; ``root`` itself when it holds one of ``markers``.
+    """First of ``root/<folder>`` that exists; ``root`` itself if it contains one of ``markers``.
 
     Raises:
         DataError: neither does.
@@ -81,15 +81,15 @@ def find_optional_list(folders: Sequence[Path], names: Sequence[str]) -> Path | 
 def read_lines(path: Path) -> list[tuple[int, list[str]]]:
     """``(line number, fields)`` of each non-blank line of a list; ``\\`` becomes ``/``.
 
-    Field 0 is the path, white space in the image's name included where the name ends like an image's.
+    Field 0 is the path, including white space in the name if the name ends with an image suffix.
 
     Raises:
-        DataError: the file is no text, or a path leaves the data set's folder.
+        DataError: the file is not text, or a path points outside the data set's folder.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise DataError(f"list {str(path)!r} cannot be read: {reason}; copy it again") from None
     lines = []
     for number, line in enumerate(text.split("\n"), start=1):
@@ -98,7 +98,7 @@ def read_lines(path: Path) -> list[tuple[int, list[str]]]:
             continue
         if fields[0].startswith("/") or "\0" in fields[0] or ".." in fields[0].split("/"):
             raise DataError(
-                f"list {str(path)!r}, line {number}: {shortened(fields[0])!r} leaves the data folder; make it relative"
+                f"list {str(path)!r}, line {number}: {shortened(fields[0])!r} is outside the data folder; make it relative"
             )
         lines.append((number, fields))
     return lines
@@ -123,30 +123,30 @@ def domain_folders(root: Path) -> dict[Domain, Path] | None:
     """The folders ``day`` and ``night`` of ``root``, in any case (``Day``, ``NIGHT``); None unless both are there."""
     found: dict[str, Path] = {}
     try:
-        # "day" comes after "Day" and "DAY" and so wins
+        # "day" sorts after "Day" and "DAY" and so takes precedence
         for child in sorted(root.iterdir()):
             if child.name.lower() in ("day", "night") and child.is_dir():
                 found[child.name.lower()] = child
-    except OSError:  # no folder, or a forbidden one
+    except OSError:  # not a folder, or no permission
         return None
     return {domain: found[domain.name.lower()] for domain in Domain} if len(found) == 2 else None
 
 
 def shortened(path: str) -> str:
-    """``path`` as a message can show it: a damaged list may have a line of any length."""
+    """``path`` short enough for a message: a damaged list may have a line of any length."""
     return path if len(path) <= 100 else f"{path[:97]}..."
 
 
 def parse_identity(list_path: Path, line: int, text: str) -> int:
-    """A non-negative integer that fits 64 bits.
+    """A non-negative integer that fits into 64 bits.
 
     Raises:
-        DataError: ``text`` is none; the message names list and line.
+        DataError: ``text`` is not one; the message names list and line.
     """
     if text.isascii() and text.isdigit() and len(text) <= 18:
         return int(text)
     raise DataError(
-        f"list {str(list_path)!r}, line {line}: {text[:40]!r} is no integer identity; correct the line"
+        f"list {str(list_path)!r}, line {line}: {text[:40]!r} is not an integer identity; correct the line"
     )
 
 
@@ -154,7 +154,7 @@ def unique_paths(list_path: Path, pairs: Iterable[tuple[str, int]]) -> dict[str,
     """Path -> identity; a repeated line counts once, with a warning.
 
     Raises:
-        DataError: one path stands there with two identities.
+        DataError: one path has two identities.
     """
     identities: dict[str, int] = {}
     repeated = 0
@@ -171,7 +171,7 @@ def unique_paths(list_path: Path, pairs: Iterable[tuple[str, int]]) -> dict[str,
 
 
 def missing_images(base: Path, paths: Iterable[str]) -> list[str]:
-    """Those of the relative ``paths`` that do not exist below ``base``. One directory scan per folder."""
+    """The relative ``paths`` that do not exist below ``base``. One directory scan per folder."""
     by_folder: dict[str, list[str]] = {}
     for path in paths:
         by_folder.setdefault(path.rpartition("/")[0], []).append(path)
@@ -190,7 +190,7 @@ def locate_images(name: str, list_path: Path, bases: Sequence[Path], paths: Sequ
     """The one of ``bases`` below which all ``paths`` exist.
 
     Raises:
-        DataError: every candidate lacks some; the message counts them and names the first five.
+        DataError: images are missing in every candidate; the message gives their number and the first five.
     """
     candidates = [base for base in bases if base.is_dir()] or list(bases[:1])
     lacking = {base: missing_images(base, paths) for base in candidates}

@@ -1,4 +1,4 @@
-"""An engineer's two folders of crops, ``day/`` and ``night/``, with or without a sub-folder per identity."""
+"""The user's own two folders of crops, ``day/`` and ``night/``, with or without a sub-folder per identity."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ UNKNOWN = -1
 class DayNightFolder(CrossDomainDataset):
     """Every image below ``day`` and ``night`` (in any case), sub-folders included; no lists.
 
-    The two folders lie in ``$FASTREID_DATASETS`` or in the one folder in it that holds both, or are given by
-    ``DATASETS.DAY_DIR`` and ``DATASETS.NIGHT_DIR``. Identities are the sub-folders ``day/<id>/...`` when every
-    image lies in one and both domains share some (``DATASETS.FOLDER_IDS`` auto); then the set is also scored, on
-    the very images that it trains on. Otherwise each identity is -1 and there is nothing to score.
+    The two folders are in ``$FASTREID_DATASETS`` or in the only folder there that contains both, or are given by
+    ``DATASETS.DAY_DIR`` and ``DATASETS.NIGHT_DIR``. Identities are the sub-folders ``day/<id>/...`` if every image is
+    in one and both domains share some (``DATASETS.FOLDER_IDS`` auto); then the set is also scored, on the same images
+    that it trains on. Otherwise each identity is -1 and nothing is scored.
     """
 
     dataset_name = "daynightfolder"
@@ -63,11 +63,11 @@ class DayNightFolder(CrossDomainDataset):
         return self.protocol is not None
 
     def _identities(self, paths: dict[Domain, list[str]]) -> dict[str, str]:
-        """Path -> name of its identity, or an empty dict; says which of the two was understood."""
+        """Path -> name of its identity, or an empty dict; logs which of the two applies."""
         names, in_both, lacking = _sub_folders(paths, self.folder_of)
         images = " and ".join(f"{len(paths[d])} {d.name.lower()} images" for d in Domain)
         if lacking:
-            obstacle = f"{len(lacking)} images lie in no sub-folder, such as {lacking[0]!r}"
+            obstacle = f"{len(lacking)} images are not in a sub-folder, such as {lacking[0]!r}"
         else:
             obstacle = "" if in_both else "no sub-folder is in both domains"
         if SETTINGS.folder_ids == "folders" and obstacle:
@@ -77,12 +77,12 @@ class DayNightFolder(CrossDomainDataset):
             )
         if SETTINGS.folder_ids == "none" or obstacle:
             reason = obstacle or "DATASETS.FOLDER_IDS is 'none'"
-            text = f"without identities ({reason}): it trains and nothing is scored"
+            text = f"without identities ({reason}): it is trained on and nothing is scored"
         else:
             count = len(set(names.values()))
             text = (
-                f"the sub-folders are taken for {count} identities, {in_both} of them in both domains; they are "
-                "scored on the images of the training. DATASETS.FOLDER_IDS none: they are something else"
+                f"the sub-folders are used as {count} identities, {in_both} of them in both domains; they are "
+                "scored on the training images. Set DATASETS.FOLDER_IDS none if they are something else"
             )
         where = ", ".join(str(self.folder_of[domain]) for domain in Domain)
         message = f"DayNightFolder ({where}): {images}; {text}."
@@ -90,7 +90,7 @@ class DayNightFolder(CrossDomainDataset):
         return {} if SETTINGS.folder_ids == "none" or obstacle else names
 
     def _warn_of_shared_ids(self) -> None:
-        """Training and test images are the same on purpose, which the line about the identities says."""
+        """Training and test images are the same on purpose, which the log line about the identities says."""
 
 
 def _folders(root: Path) -> tuple[Path, dict[Domain, Path]]:
@@ -102,7 +102,7 @@ def _folders(root: Path) -> tuple[Path, dict[Domain, Path]]:
         return root, found
     homes = {}
     for child in sorted(root.iterdir()) if root.is_dir() else ():
-        # DN-348, DN-Wild and DNMini have the same two folders, and lists beside them.
+        # DN-348, DN-Wild and DNMini have the same two folders, and lists next to them.
         if (found := files.domain_folders(child)) is not None and not (child / "train_test_split").exists():
             homes[child] = found
     if len(homes) == 1:
@@ -118,14 +118,14 @@ def _folders(root: Path) -> tuple[Path, dict[Domain, Path]]:
 def _given(domain: Domain, path: str) -> Path:
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise DataError(f"DATASETS.{domain.name}_DIR is {path!r}, which is no folder; correct the path")
+        raise DataError(f"DATASETS.{domain.name}_DIR is {path!r}, which is not a folder; correct the path")
     return folder
 
 
 def _sub_folders(
     paths: dict[Domain, list[str]], folder_of: dict[Domain, Path]
 ) -> tuple[dict[str, str], int, list[str]]:
-    """Path -> first sub-folder, number of sub-folders that both domains have, images that lie in none."""
+    """Path -> first sub-folder, number of sub-folders that both domains have, images that are in none."""
     names: dict[str, str] = {}
     lacking: list[str] = []
     found: dict[Domain, set[str]] = {domain: set() for domain in Domain}

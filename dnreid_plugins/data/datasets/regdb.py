@@ -27,7 +27,7 @@ class RegDB(CrossDomainDataset):
     the trial and to the split. Visible counts as day, thermal as night.
 
     Args:
-        trial: 1-10; None takes ``DATASETS.REGDB_TRIAL``.
+        trial: 1-10; None uses ``DATASETS.REGDB_TRIAL``.
 
     Raises:
         ValueError: ``trial`` is not in 1-10.
@@ -88,7 +88,7 @@ class RegDB(CrossDomainDataset):
         return {os.path.join(base, path): label for path, label in labels.items()}
 
     def _warn_of_shared_ids(self) -> None:
-        """Train and test labels both count from 0, so equal numbers say nothing."""
+        """Train and test labels both count from 0, so equal numbers mean nothing."""
 
 
 def _parse(list_path: Path, line: int, fields: list[str]) -> tuple[str, int]:

@@ -1,6 +1,6 @@
-"""Which variant of a data set the readers give when the caller does not say.
+"""The variant of a data set that the readers use if the caller does not specify one.
 
-fast-reid builds a data set from its name and root alone, so the trainer hands these choices over here.
+fast-reid builds a data set from its name and root alone, so the trainer stores these choices here.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ FOLDER_IDS = ("auto", "none", "folders")
 class Settings:
     """``regdb_trial`` 1-10, ``dnmini_seed`` any non-negative integer (0 is the published one).
 
-    ``dnwild_all_queries``: every test image of DN-Wild asks, not only those of the query lists.
-    ``day_dir``, ``night_dir``: the two folders of `DayNightFolder`, both or neither; ``folder_ids``: what its
-    sub-folders mean. ``skip_bad``: train without the images that cannot be read.
+    ``dnwild_all_queries``: every test image of DN-Wild is a query, not only those of the query lists.
+    ``day_dir``, ``night_dir``: the two folders of `DayNightFolder`, both or neither; ``folder_ids``: the meaning of
+    its sub-folders. ``skip_bad``: train without the images that cannot be read.
     """
 
     regdb_trial: int = 1
@@ -34,11 +34,11 @@ class Settings:
         """The keys of ``DATASETS``.
 
         Raises:
-            ValueError: a key has a value that no reader understands, or one that no reader would read.
+            ValueError: a key has an invalid value, or a value that no reader would use.
         """
         data = cfg.DATASETS
         if data.FOLDER_IDS not in FOLDER_IDS:
-            raise ValueError(f"DATASETS.FOLDER_IDS is {data.FOLDER_IDS!r}; it is 'auto', 'none' or 'folders'.")
+            raise ValueError(f"DATASETS.FOLDER_IDS is {data.FOLDER_IDS!r}; it must be 'auto', 'none' or 'folders'.")
         if bool(data.DAY_DIR) != bool(data.NIGHT_DIR):
             raise ValueError(
                 f"DATASETS.DAY_DIR is {data.DAY_DIR!r} and NIGHT_DIR {data.NIGHT_DIR!r}; give both or neither."
@@ -63,5 +63,5 @@ SETTINGS = Settings()
 
 
 def configure(cfg: CfgNode) -> None:
-    """Take the keys of ``DATASETS`` that choose a variant for every reader built from now on."""
+    """Apply the keys of ``DATASETS`` that choose a variant to every reader built from now on."""
     vars(SETTINGS).update(vars(Settings.from_config(cfg)))

@@ -1,4 +1,4 @@
-"""What is refused before the first epoch: settings that cannot work or that fast-reid would silently ignore."""
+"""Checks before the first epoch: refuse settings that cannot work or that fast-reid would silently ignore."""
 
 from .resources import check_resources
 from .training import check, check_supervised_data

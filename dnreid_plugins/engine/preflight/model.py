@@ -38,18 +38,18 @@ def _device(cfg: CfgNode) -> str | None:
     try:
         device = torch.device(cfg.MODEL.DEVICE)
     except RuntimeError:
-        return f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; it is 'cpu', 'cuda' or 'cuda:<number>'."
+        return f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; it must be 'cpu', 'cuda' or 'cuda:<number>'."
     if device.type not in ("cpu", "cuda"):
         return f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but only CPU and CUDA are supported; set MODEL.DEVICE cpu."
     if device.type == "cuda" and not torch.cuda.is_available():
-        return f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r} but PyTorch sees no CUDA device; set MODEL.DEVICE cpu."
+        return f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r} but PyTorch finds no CUDA device; set MODEL.DEVICE cpu."
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         return f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r} but there are {torch.cuda.device_count()} CUDA devices."
     return None
 
 
 def _names(cfg: CfgNode) -> str | None:
-    """Registered names; fast-reid answers an unknown one with a KeyError from the depth."""
+    """Check registered names; for an unknown one fast-reid raises a KeyError deep in its code."""
     wanted = [
         ("MODEL.META_ARCHITECTURE", [cfg.MODEL.META_ARCHITECTURE], META_ARCH_REGISTRY._obj_map),
         ("MODEL.BACKBONE.NAME", [cfg.MODEL.BACKBONE.NAME], BACKBONE_REGISTRY._obj_map),
@@ -104,7 +104,7 @@ def _pretrained(cfg: CfgNode) -> str | None:
         return None
     if not backbone.PRETRAIN_PATH:
         return (
-            "MODEL.BACKBONE.PRETRAIN is True and PRETRAIN_PATH is empty; nothing is downloaded by itself, so give "
+            "MODEL.BACKBONE.PRETRAIN is True and PRETRAIN_PATH is empty; nothing is downloaded automatically, so give "
             "the path of a weight file or set PRETRAIN False."
         )
     try:
@@ -133,7 +133,7 @@ def _weights(cfg: CfgNode) -> str | None:
 
 
 def _backbone_switches(cfg: CfgNode) -> str | None:
-    """A switch that the builder's module never reads would change nothing."""
+    """A switch that the builder's module never reads would have no effect."""
     backbone = cfg.MODEL.BACKBONE
     if not _is_fastreids(backbone.NAME):
         return None
@@ -169,7 +169,7 @@ def _heads(cfg: CfgNode) -> str | None:
             f"used; choose GlobalAvgPool or GeneralizedMeanPooling."
         )
     if heads.NECK_FEAT not in ("before", "after"):
-        return f"MODEL.HEADS.NECK_FEAT is {heads.NECK_FEAT!r}; it is 'before' or 'after'."
+        return f"MODEL.HEADS.NECK_FEAT is {heads.NECK_FEAT!r}; it must be 'before' or 'after'."
     if heads.WITH_BNNECK and heads.NORM == "FrozenBN":
         return "MODEL.HEADS.NORM FrozenBN cannot be used with WITH_BNNECK True; choose BN."
     return None
@@ -179,7 +179,9 @@ def _image_size(cfg: CfgNode) -> str | None:
     for key in ("SIZE_TRAIN", "SIZE_TEST"):
         size = list(cfg.INPUT[key])
         if size != [0] and (len(size) not in (1, 2) or any(type(n) is not int or n < 1 for n in size)):
-            return f"INPUT.{key} is {size}; it is [height, width] in pixels, or [0] for images as they are."
+            return (
+                f"INPUT.{key} is {size}; it must be [height, width] in pixels, or [0] for the original size."
+            )
     train, test = list(cfg.INPUT.SIZE_TRAIN), list(cfg.INPUT.SIZE_TEST)
     if train == [0]:
         if cfg.INPUT.PADDING.ENABLED:
@@ -188,7 +190,7 @@ def _image_size(cfg: CfgNode) -> str | None:
             )
         if needs_clusters(cfg) or cfg.MODEL.BACKBONE.NAME == "build_clip_vit_backbone":
             return (
-                f"INPUT.SIZE_TRAIN is [0] (images as they are), but {cfg.MODEL.META_ARCHITECTURE} with "
+                f"INPUT.SIZE_TRAIN is [0] (original size), but {cfg.MODEL.META_ARCHITECTURE} with "
                 f"{cfg.MODEL.BACKBONE.NAME} is built for one size; give [height, width]."
             )
     if cfg.MODEL.BACKBONE.NAME == "build_vit_backbone" and (train != test or len(train) != 2):
@@ -204,7 +206,7 @@ def _pixels(cfg: CfgNode) -> str | None:
         values = cfg.MODEL[key]
         if len(values) != 3 or not all(isinstance(v, (int, float)) and lowest < v < math.inf for v in values):
             kind = "numbers above 0" if lowest == 0 else "numbers"
-            return f"MODEL.{key} is {list(values)}; it is three {kind}, one per channel, for values 0 to 255."
+            return f"MODEL.{key} is {list(values)}; it must be three {kind}, one per channel, for values 0 to 255."
     return None
 
 

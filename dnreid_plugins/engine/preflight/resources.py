@@ -1,4 +1,4 @@
-"""Will it fit? Memory and time of the label phase, disk space, one batch through the model; before epoch 0."""
+"""Resource checks before the first epoch: memory and time of the label phase, disk space, one batch."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ..step import amp_dtype
 
 logger = logging.getLogger(__name__)
 
-#: What the rest of the machine may still need.
+#: Memory reserved for everything else on the machine.
 SPARE_MEMORY = 0.1
-#: A line about the label phase is worth reading from so many images on.
+#: The label phase is announced in the log from this number of images on.
 WORTH_SAYING = 5000
 SMALLER_DIMS = (1024, 512, 256, 128, 64)
 GIB = 2.0**30
 
 
 def available_memory() -> int | None:
-    """Bytes that this machine, or the container it is in, could still give out; None where nobody says."""
+    """Bytes that this machine, or the container it is in, has available; None if unknown."""
     found = []
     info = Path("/proc/meminfo")
     if info.is_file():
@@ -45,7 +45,7 @@ def label_phase_need(
 ) -> LabelPhaseEstimate:
     """Peak memory on one machine and time of clustering both domains, ``counts`` images of ``dim`` floats.
 
-    Every process holds all features, during the gathering twice; one process clusters, domain by domain.
+    Every process holds all features, twice while they are gathered; one process clusters, domain by domain.
     """
     parts = [estimate_label_phase(count, dim, k1=k1, rate=rate) for count in counts]
     features = 2 * 4 * dim * sum(counts) * processes
@@ -57,7 +57,7 @@ def label_phase_need(
 def label_phase_objection(
     counts: Sequence[int], dim: int, available: int | None, *, k1: int, processes: int = 1
 ) -> str | None:
-    """One sentence if the label phase does not fit, with the option that does."""
+    """One sentence if the label phase does not fit into memory, with an option that does."""
     rate = None if sum(counts) > WORTH_SAYING else 1e11
     need = label_phase_need(counts, dim, k1=k1, processes=processes, rate=rate)
     if sum(counts) > WORTH_SAYING:
@@ -84,7 +84,7 @@ def label_phase_objection(
 
 
 def checkpoint_bytes(model: nn.Module, optimizer: str, *, cluster_features: int = 0) -> int:
-    """Size of one checkpoint: weights, optimizer moments (one for SGD, else two), features of an epoch inside."""
+    """Size of one checkpoint: weights, optimizer moments (one for SGD, else two), features of a running epoch."""
     weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return weights + trained * (1 if optimizer == "SGD" else 2) + cluster_features
@@ -106,11 +106,11 @@ def disk_objection(folder: str, one: int, keep: int) -> str | None:
 def trial_batch(
     model: Any, batch: int, size: Sequence[int], *, amp_dtype: torch.dtype | None = None
 ) -> str | None:
-    """Send a batch of noise forward and backward through the encoder; weights and statistics stay as they are.
+    """Run a batch of noise forward and backward through the encoder; weights and statistics are not changed.
 
-    ``amp_dtype``: autocast as in training, which halves what such a batch needs; None = float32.
+    ``amp_dtype``: autocast as in training, which halves the memory of a batch; None = float32.
 
-    Returns one sentence if it does not go through: too little memory, or parts that do not fit together.
+    Returns one sentence if that fails: too little memory, or parts that do not fit together.
     """
     buffers = {name: value.clone() for name, value in model.named_buffers()}
     height, width = (size[0], size[-1])
@@ -143,7 +143,7 @@ def check_resources(cfg: Any, model: Any, counts: Sequence[int]) -> None:
     """All of the above for a run with ``counts`` day and night images.
 
     Raises:
-        ConfigError: with the sentence of every check that objects.
+        ConfigError: with the sentence of every check that fails.
     """
     dim = cfg.MODEL.HEADS.EMBEDDING_DIM or cfg.MODEL.BACKBONE.FEAT_DIM
     inside = 4 * dim * sum(counts) if cfg.SOLVER.CHECKPOINT_MINUTES > 0 else 0

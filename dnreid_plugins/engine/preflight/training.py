@@ -1,6 +1,6 @@
-"""What is refused before the first epoch: settings that cannot work or that fast-reid would silently ignore.
+"""Checks before the first epoch: refuse settings that cannot work or that fast-reid would silently ignore.
 
-Each check takes the config and returns None or one sentence with the key, its value and the way out.
+Each check takes the config and returns None or one sentence with the key, its value and what to do.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ IDENTITY_SAMPLERS = ("NaiveIdentitySampler", "BalancedIdentitySampler")
 
 
 def check(cfg: CfgNode, *, eval_only: bool = False) -> None:
-    """Go through all checks; ``eval_only`` leaves out those that matter for training only.
+    """Run all checks; ``eval_only`` leaves out those that concern training only.
 
     Raises:
-        ConfigError: with the sentence of every check that objects, one per line.
+        ConfigError: with the sentence of every check that fails, one per line.
     """
     checks = (*EVALUATION_CHECKS, _weights_given) if eval_only else EVALUATION_CHECKS + TRAINING_CHECKS
     objections: list[str] = []
@@ -47,7 +47,7 @@ def check(cfg: CfgNode, *, eval_only: bool = False) -> None:
         except (TypeError, IndexError, OverflowError):
             if not objections:
                 raise
-            continue  # it stumbled over what an earlier check has refused
+            continue  # it failed on what an earlier check has refused
         objections += [text] if text is not None else []
     if objections:
         raise ConfigError("\n".join(objections))
@@ -79,7 +79,7 @@ def _periods(cfg: CfgNode) -> str | None:
         return f"SOLVER.MAX_EPOCH is {cfg.SOLVER.MAX_EPOCH}; train at least 1 epoch or use --eval-only."
     for section, key in ((cfg.TEST, "EVAL_PERIOD"), (cfg.SOLVER, "CHECKPOINT_PERIOD")):
         if section[key] < 0:
-            return f"{key} is {section[key]}; it is a number of epochs, or 0 for only at the end."
+            return f"{key} is {section[key]}; it must be a number of epochs, or 0 for only at the end."
     return None
 
 
@@ -112,19 +112,17 @@ def _output(cfg: CfgNode) -> str | None:
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     except OSError as error:
         return (
-            f"OUTPUT_DIR {cfg.OUTPUT_DIR[:100]!r} is no name for a folder ({error.strerror}); choose another."
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR[:100]!r} cannot be a folder name ({error.strerror}); choose another."
         )
     if "\0" in cfg.OUTPUT_DIR:
         return f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} has a NUL byte; choose another."
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        return (
-            f"OUTPUT_DIR {folder} cannot be written, since {existing} is no writable folder; choose another."
-        )
+        return f"OUTPUT_DIR {folder} cannot be written, since {existing} is not a writable folder; choose another."
     return None
 
 
 def _accepts(build: Callable[[CfgNode], Any]) -> Callable[[CfgNode], str | None]:
-    """A part that checks its own keys: what it raises is the sentence."""
+    """A part that checks its own keys: the message of its error is the sentence."""
 
     def one(cfg: CfgNode) -> str | None:
         try:
@@ -151,7 +149,7 @@ TRAINING_CHECKS: tuple[Check, ...] = (
     _freezing,
     _unused_by_clusters,
     _accepts(lambda cfg: optimizer_class(cfg.SOLVER.OPT)),
-    # Any length will do here; the real one is known when the data is read.
+    # Any length works here; the real one is known once the data is read.
     _accepts(lambda cfg: plan_from_config(cfg, iters_per_epoch=10**9)),
     _accepts(lambda cfg: build_domain_transform(cfg, is_train=True)),
 )
@@ -161,7 +159,7 @@ def check_supervised_data(cfg: CfgNode, dataset: Any) -> None:
     """Check a training set with identities (``img_items``, ``num_classes``) against batch, sampler and loss.
 
     Raises:
-        ValueError: fast-reid's sampler would loop for ever, an epoch would be empty, or the loss has one class.
+        ValueError: fast-reid's sampler would loop forever, an epoch would be empty, or the loss has one class.
     """
     batch = cfg.SOLVER.IMS_PER_BATCH
     if cfg.DATALOADER.SAMPLER_TRAIN in IDENTITY_SAMPLERS:

@@ -38,7 +38,7 @@ NORMS = (
 def build_optimizer(cfg: Any, model: nn.Module) -> Optimizer:
     """``SOLVER.OPT`` over the trainable parameters of ``model``, one group per learning rate and decay.
 
-    Differs from fast-reid's function where that one went wrong: parameters are never copied into flat
+    Differs from fast-reid's function where that one is wrong: parameters are never copied into flat
     buffers, equal groups are merged, ``CLIP_GRADIENTS`` with type ``norm`` means the norm over all
     parameters, ``WEIGHT_DECAY`` 0 means no decay at all, ``HEADS_LR_FACTOR`` also reaches heads called
     ``*_head``, and ``Lamb`` works.
@@ -86,7 +86,7 @@ def optimizer_class(name: str) -> Callable[..., Optimizer]:
         ValueError: not one of `OPTIMIZERS`.
     """
     if name not in OPTIMIZERS:
-        raise ValueError(f"SOLVER.OPT is {name!r}; it is one of {', '.join(OPTIMIZERS)}.")
+        raise ValueError(f"SOLVER.OPT is {name!r}; it must be one of {', '.join(OPTIMIZERS)}.")
     if name == "Lamb":
         from fastreid.solver.optim import Lamb
 
@@ -128,7 +128,7 @@ def add_clipping(optimizer: Optimizer, *, kind: str, limit: float, norm_type: fl
         ValueError: ``kind`` is neither ``"norm"`` nor ``"value"``.
     """
     if kind not in ("norm", "value"):
-        raise ValueError(f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {kind!r}; it is 'norm' or 'value'.")
+        raise ValueError(f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {kind!r}; it must be 'norm' or 'value'.")
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def clip(*_: Any) -> None:
@@ -151,7 +151,7 @@ def _trainable(model: nn.Module) -> Iterator[tuple[nn.Parameter, str, nn.Module,
 
 
 def _own_decay(solver: Any, key: str) -> float:
-    """``WEIGHT_DECAY_NORM`` and ``_BIAS`` are copies in fast-reid, so that ``WEIGHT_DECAY 0`` left both at 5e-4."""
+    """``WEIGHT_DECAY_NORM`` and ``_BIAS`` are copies in fast-reid, so ``WEIGHT_DECAY 0`` leaves both at 5e-4."""
     if solver.WEIGHT_DECAY == 0 and solver[key] != 0:
         logger.warning("SOLVER.WEIGHT_DECAY is 0, so SOLVER.%s (%g) counts as 0 too.", key, solver[key])
         return 0.0

@@ -1,4 +1,4 @@
-"""The learning rate as a function of the iteration, so that a resume is exact by construction."""
+"""The learning rate as a function of the iteration, which makes a resume exact."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 SCHEDULES = {"MultiStepLR": "step", "StepLR": "step", "CosineAnnealingLR": "cosine"}
 WARMUPS = ("linear", "constant", "exp")
-# What is left of a warm-up that would not end within the run.
+# Length of a warm-up that would not end within the run.
 CLIPPED_WARMUP = 0.1
 
 
@@ -25,10 +25,10 @@ class SchedulePlan:
     Attributes:
         kind: ``"step"`` (``gamma`` at each of ``milestones``) or ``"cosine"`` (down to ``min_lr`` at the
             stage's last epoch), both per epoch.
-        iters_per_epoch, max_epoch: length of the run.
-        stage_starts: first epochs of the stages, 0 always among them; each stage runs the whole schedule.
-        delay_epochs: epochs of a stage before which the decay does not begin.
-        warmup_iters, warmup_factor, warmup_method: as in fast-reid, per iteration, anew in each stage.
+        iters_per_epoch, max_epoch: length of an epoch and of the run.
+        stage_starts: first epochs of the stages, always including 0; each stage runs the whole schedule.
+        delay_epochs: the decay does not begin before this epoch of a stage.
+        warmup_iters, warmup_factor, warmup_method: as in fast-reid, per iteration, repeated in each stage.
     """
 
     kind: str
@@ -44,7 +44,7 @@ class SchedulePlan:
     warmup_method: str = "linear"
 
     def learning_rate(self, base: float, iteration: int) -> float:
-        """The rate of the step number ``iteration`` (from 0) for a group whose full rate is ``base``."""
+        """The rate at step ``iteration`` (from 0) for a group whose full rate is ``base``."""
         epoch = iteration // self.iters_per_epoch
         start, length = self._stage(epoch)
         decayed = self._decayed(base, epoch - start, length)
@@ -80,7 +80,7 @@ class SchedulePlan:
 
 
 class EpochSchedule:
-    """Sets the learning rate of each group from the iteration alone; at a stage border the optimizer starts afresh.
+    """Sets the learning rate of each group from the iteration alone; at the start of a stage the optimizer is reset.
 
     Args:
         optimizer: its groups' present rates are the full ones.
@@ -102,7 +102,7 @@ class EpochSchedule:
             group["lr"] = self.plan.learning_rate(base, iteration)
         if self.plan.restarts_at(iteration):
             logger.info(
-                "Iteration %d: a new stage, optimizer and learning-rate schedule start afresh.", iteration
+                "Iteration %d: a new stage, optimizer and learning-rate schedule are reset.", iteration
             )
             self.optimizer.state.clear()
 
@@ -141,10 +141,10 @@ def plan_from_config(cfg: Any, iters_per_epoch: int) -> SchedulePlan:
             f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH}; lower it."
         )
     if solver.SCHED not in SCHEDULES:
-        raise ValueError(f"SOLVER.SCHED is {solver.SCHED!r}; it is one of {', '.join(SCHEDULES)}.")
+        raise ValueError(f"SOLVER.SCHED is {solver.SCHED!r}; it must be one of {', '.join(SCHEDULES)}.")
     if solver.WARMUP_METHOD not in WARMUPS:
         raise ValueError(
-            f"SOLVER.WARMUP_METHOD is {solver.WARMUP_METHOD!r}; it is one of {', '.join(WARMUPS)}."
+            f"SOLVER.WARMUP_METHOD is {solver.WARMUP_METHOD!r}; it must be one of {', '.join(WARMUPS)}."
         )
     starts = _stage_starts(tuple(solver.get("STAGES", ())), solver.MAX_EPOCH)
     ends = (*starts[1:], solver.MAX_EPOCH)
@@ -165,7 +165,7 @@ def plan_from_config(cfg: Any, iters_per_epoch: int) -> SchedulePlan:
 
 
 def _stage_starts(stages: tuple[int, ...], max_epoch: int) -> tuple[int, ...]:
-    """``SOLVER.STAGES`` counts from 1 and may name epoch 1 or not; here epochs count from 0 and 0 is named."""
+    """``SOLVER.STAGES`` counts from 1 and may contain epoch 1; here epochs count from 0 and 0 is always included."""
     whole = all(type(epoch) is int and epoch >= 1 for epoch in stages)
     starts = (0, *(epoch - 1 for epoch in stages if epoch != 1)) if whole else ()
     if whole and max(stages, default=1) > max(max_epoch, 1):
@@ -175,7 +175,7 @@ def _stage_starts(stages: tuple[int, ...], max_epoch: int) -> tuple[int, ...]:
         )
     if not whole or list(starts) != sorted(set(starts)) or starts[-1] >= max(max_epoch, 1):
         raise ValueError(
-            f"SOLVER.STAGES is {stages}; it lists the first epochs of the later stages in ascending order, "
+            f"SOLVER.STAGES is {stages}; it must list the first epochs of the later stages in ascending order, "
             f"each from 1 to MAX_EPOCH {max_epoch}."
         )
     return starts

@@ -1,4 +1,4 @@
-"""Stages: what happens before the first epoch, one file each."""
+"""Stages: work that a method does before the first epoch, one file each."""
 
 from .base import STAGE_REGISTRY, Stage, build_stages
 from .compute_stage import ComputeStage

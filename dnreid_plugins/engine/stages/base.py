@@ -1,4 +1,4 @@
-"""Stages: what a method does before the first epoch; resumable at any moment, each with a file of its own."""
+"""Stages: what a method does before the first epoch; resumable at any moment, each with its own file."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from ..epoch_state import generator_state, set_generator_state
 logger = logging.getLogger(__name__)
 
 STAGE_REGISTRY = Registry("STAGE")
-STAGE_REGISTRY.__doc__ = "Stages by the name that a part gives in `Part.stages`."
+STAGE_REGISTRY.__doc__ = "Stages by their name in `Part.stages`."
 FORMAT = 3
 
 
 class Stage(HookBase):
-    """Runs once, before the first epoch of a run, and hands what it has made to the parts that asked for it.
+    """Runs once, before the first epoch of a run, and passes its result to the parts that need it.
 
-    Where that comes from, in this order: the file of another run that the config names (`reuse_from`); the stage's
-    own ``file_name`` in the output folder, if it was left there by the run that is resumed; else the stage runs now,
-    in the main process, and keeps its state every `period` epochs and when it is asked to end.
+    The result comes from, in this order: the file of another run that the config names (`reuse_from`); the stage's own
+    ``file_name`` in the output folder, if the run that is resumed has left it there; else the stage runs now, in the
+    main process, and saves its state every `period` epochs and on a graceful shutdown.
 
-    A subclass says what it is made for, how it is built, trained, handed over and kept.
+    A subclass defines what its result depends on, and how it is built, trained, passed on and saved.
 
     Args:
         trainer: of the run; ``cfg``, ``bare_model`` and ``train_data`` are used.
     """
 
-    #: What the stage leaves in the output folder; it matches `run_folder.STAGE_FILES`.
+    #: The stage's file in the output folder; it matches `run_folder.STAGE_FILES`.
     file_name: ClassVar[str]
 
     def __init__(self, trainer: Any) -> None:
@@ -54,13 +54,13 @@ class Stage(HookBase):
         self._saved = True
         self._last_time = time.monotonic()
 
-    # ------------------------------------------------------------------ what a subclass says
+    # ------------------------------------------------------------------ what a subclass defines
 
     #: File of a finished stage of another run; empty = none.
     reuse_from: str = ""
-    #: Config key of `reuse_from`, for sentences.
+    #: Config key of `reuse_from`, for error messages.
     reuse_key: str = ""
-    #: Epochs between two states that are kept; 0 = none but the finished one.
+    #: Epochs between two saved states; 0 = only the finished one.
     period: int = 0
 
     @classmethod
@@ -68,25 +68,25 @@ class Stage(HookBase):
         """Refuse keys that cannot be used, before anything is read.
 
         Raises:
-            ValueError: there are such.
+            ValueError: there are such keys.
         """
 
     @abstractmethod
     def prepare(self) -> dict[str, str]:
-        """Build what is learned; returns what it is made for, by name: with another one it would say nothing."""
+        """Build what is learned; returns by name what its result depends on, for a check before it is reused."""
 
     @abstractmethod
     def begin(self) -> bool:
-        """Get ready to learn, or return False where the config says that nothing is to be learned."""
+        """Prepare the training; return False if the config says that nothing is to be learned."""
 
     @abstractmethod
     def run_epoch(self) -> None:
-        """Learn to the end of the stage's running epoch, or until `stop_wanted` says so."""
+        """Train to the end of the stage's running epoch, or until `stop_wanted` is true."""
 
     @property
     @abstractmethod
     def finished(self) -> bool:
-        """Is everything learned?"""
+        """Whether the training is finished."""
 
     @property
     @abstractmethod
@@ -95,19 +95,19 @@ class Stage(HookBase):
 
     @abstractmethod
     def place(self) -> str:
-        """Where the stage stands, in words."""
+        """The present position of the stage, as text."""
 
     @abstractmethod
     def state(self, *, finished: bool) -> dict[str, Any]:
-        """What the file holds: of a finished stage its result, of a running one all that it needs to go on."""
+        """The content of the file: a finished stage's result, or everything that a running one needs to resume."""
 
     @abstractmethod
     def load_running(self, state: dict[str, Any]) -> None:
-        """Go on from the `state` of a running stage."""
+        """Resume from the `state` of a running stage."""
 
     @abstractmethod
     def load_result(self, state: dict[str, Any], file: Path) -> None:
-        """Take over the result of a finished stage."""
+        """Load the result of a finished stage."""
 
     @abstractmethod
     def tensors(self) -> Sequence[torch.Tensor]:
@@ -115,12 +115,12 @@ class Stage(HookBase):
 
     @abstractmethod
     def hand_over(self) -> None:
-        """Give the result to the parts that asked for the stage."""
+        """Pass the result to the parts that need the stage."""
 
     # ------------------------------------------------------------------ the life cycle
 
     def before_train(self) -> None:
-        before = generator_state()  # a stage, whole, resumed or skipped, leaves no trace in what follows
+        before = generator_state()  # whether a stage runs, is resumed or skipped does not change what follows
         self.made_for = self.prepare()
         if self.reuse_from:
             self._reuse(Path(self.reuse_from))
@@ -130,7 +130,7 @@ class Stage(HookBase):
         self.hand_over()
 
     def stop_wanted(self) -> bool:
-        """Was the run asked to end?"""
+        """Whether the run was asked to shut down."""
         return self.signals.wanted != 0
 
     def _reuse(self, file: Path) -> None:
@@ -140,7 +140,7 @@ class Stage(HookBase):
                 f"The stage in {file} is not finished; resume that run or empty {self.reuse_key}."
             )
         self.load_result(content["stage"], file)
-        logger.info("%s: taken from %s", type(self).__name__, file)
+        logger.info("%s: loaded from %s", type(self).__name__, file)
 
     def _learn(self) -> None:
         file = self.file
@@ -150,18 +150,18 @@ class Stage(HookBase):
         if content is not None and content["finished"]:
             assert file is not None
             self.load_result(content["stage"], file)
-            logger.info("%s is finished: taken from %s", type(self).__name__, file)
+            logger.info("%s is finished: loaded from %s", type(self).__name__, file)
             return
         if self.run.iter > 0:
             raise ValueError(
-                f"The run stands at iteration {self.run.iter}, but {self.file} of the stage before it is not there; "
+                f"The run is at iteration {self.run.iter}, but {self.file} of the stage before it is missing; "
                 f"put it back, name it in {self.reuse_key} or start in another OUTPUT_DIR."
             )
         if not self.begin():
             return
         if content is not None:
             self.load_running(content["stage"])
-            logger.info("%s goes on at %s.", type(self).__name__, self.place())
+            logger.info("%s resumes at %s.", type(self).__name__, self.place())
         self._run()
         for tensor in self.tensors() if comm.get_world_size() > 1 else ():
             torch.distributed.broadcast(tensor.data, src=0)
@@ -177,7 +177,7 @@ class Stage(HookBase):
                 if finished or stop or self._due(self.epoch - 1):
                     self._save(finished=finished)
                 if stop:
-                    self.signals.leave(f"the stage is kept at {self.place()}")
+                    self.signals.leave(f"the stage is saved at {self.place()}")
         finally:
             self.signals.remove()
 
@@ -211,13 +211,14 @@ class Stage(HookBase):
         mine = isinstance(content, dict) and content.get("format") == FORMAT
         if not mine or content.get("name") != type(self).__name__:
             raise WeightFileError(
-                f"{file} holds no stage {type(self).__name__} of ours; name a {self.file_name} that a run has written."
+                f"{file} does not hold a stage {type(self).__name__}; name a {self.file_name} that a run has written."
             )
         for what, here in self.made_for.items():
             if content["made_for"].get(what) != here:
                 raise ValueError(
-                    f"The result in {file} was made for other {what} ({content['made_for'].get(what)} there, {here} "
-                    "here); go back to those or run the stage again, in another OUTPUT_DIR."
+                    f"The result in {file} was made with different {what} "
+                    f"({content['made_for'].get(what)}, not {here}); use the former or run the stage again, "
+                    "in another OUTPUT_DIR."
                 )
         return content
 
@@ -228,6 +229,6 @@ def build_stages(trainer: Any) -> list[Stage]:
 
 
 def name_of_images(paths: Sequence[str]) -> str:
-    """Number of images and twelve hex digits of their names; the same wherever the data set lies."""
+    """Number of images and twelve hex digits of their names; independent of where the data set is stored."""
     digest = hashlib.sha256("\n".join("/".join(Path(path).parts[-3:]) for path in paths).encode())
     return f"{len(paths)}-{digest.hexdigest()[:12]}"

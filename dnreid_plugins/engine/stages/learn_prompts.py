@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @STAGE_REGISTRY.register()
 class LearnPrompts(Stage):
-    """Learns the prompts once and hands them to the loss head ``ImageText``; sections MODEL.PROMPT, PROMPT_STAGE."""
+    """Learns the prompts once and passes them to the loss head ``ImageText``; sections MODEL.PROMPT, PROMPT_STAGE."""
 
     file_name = "stage1.pth"
     reuse_key = "PROMPT_STAGE.WEIGHTS"
@@ -110,7 +110,7 @@ class LearnPrompts(Stage):
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
-                f"The prompts in {file} do not fit MODEL.PROMPT ({reason}); use the keys they were made with."
+                f"The prompts in {file} do not fit MODEL.PROMPT ({reason}); use the keys that they were made with."
             ) from error
 
     def tensors(self) -> Sequence[Tensor]:
@@ -125,7 +125,7 @@ class LearnPrompts(Stage):
 
 
 def prompts_made_for(cfg: Any, text: ClipTextTower, images: str) -> dict[str, str]:
-    """What prompts belong to: with another text tower, template or image list they would say nothing."""
+    """What prompts depend on: with another text tower, template or image list they are meaningless."""
     digest = hashlib.sha256()
     for name, tensor in sorted(text.state_dict().items()):
         digest.update(name.encode())

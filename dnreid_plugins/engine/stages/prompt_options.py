@@ -21,22 +21,22 @@ class PromptStageOptions:
         epochs: Passes over the larger domain; 0 = no stage 1 (tokens stay random). Released code 180, paper 150.
         batch_size: Images per domain and step.
         optimizer: "AdamW" (released code) or "Adam" (paper; decay then enters the gradient).
-        lr: Learning rate after the warm-up, from which a cosine goes down (paper: value lost).
+        lr: Learning rate after the warm-up, where the cosine schedule begins (the paper's value is missing).
         weight_decay: Of the optimizer.
         warmup_epochs: Epochs of linear warm-up from WARMUP_LR to LR; 0 = none.
         warmup_lr: Learning rate at the start of the warm-up.
         min_lr: Learning rate in the last epoch.
         temperature: Divides the similarity of image and text (tau of Eq. 2-3).
-        token_rate: Learning rate of a sparse table's rows. "dense": as much above LR as a row moves further per visit
-            under the released code's dense AdamW, whose momentum goes on for the rest of the epoch (5.5 x at 31 steps
-            an epoch, 26 x at DN-Wild's 1109). "plain": LR.
+        token_rate: Learning rate of a sparse table's rows. "dense": LR times the factor by which a row moves further
+            per visit under the released code's dense AdamW, whose momentum continues for the rest of the epoch (5.5 x
+            at 31 steps an epoch, 26 x at DN-Wild's 1109). "plain": LR.
         first_moment: First moment of the token table: "float32" or "bfloat16" (DN-Wild: 0.4 GiB less).
         last_batch: Images of the larger domain that do not fill a batch: "drop" them for this epoch, "merge" them into
             the last full batch or "keep" them as a smaller batch.
         weights: A finished stage 1 of another run (its OUTPUT_DIR/stage1.pth) to use instead of running it again.
-        checkpoint_period: Keep the state of a running stage 1 every so many epochs; SOLVER.CHECKPOINT_MINUTES counts
+        checkpoint_period: Save the state of a running stage 1 every so many epochs; SOLVER.CHECKPOINT_MINUTES applies
             too.
-        seed: Of the order of the images.
+        seed: For the order of the images.
     """
 
     epochs: CountOrNone = 180
@@ -56,7 +56,7 @@ class PromptStageOptions:
     seed: int = 0
 
     def learning_rate(self, epoch: int) -> float:
-        """Rate of a whole epoch, counted from 1: linear warm-up, then the cosine over all epochs."""
+        """Learning rate of an epoch, counted from 1: linear warm-up, then the cosine over all epochs."""
         if epoch < self.warmup_epochs:
             return self.warmup_lr + (self.lr - self.warmup_lr) * epoch / self.warmup_epochs
         share = min(epoch / max(self.epochs, 1), 1.0)
@@ -66,9 +66,9 @@ class PromptStageOptions:
         """How much further than LR a row that is visited once per epoch should go per visit.
 
         A dense AdamW decays a row's second moment ``v`` in each of the S steps between two visits with gradient
-        ``g``, so that ``v = (1 - beta) g^2 / (1 - beta^S)``, and its first moment moves the row on until all of
-        ``g`` is spent: the row goes ``lr g / sqrt(v)``. A row-wise AdamW, whose clock stands still in between,
-        goes ``lr``. The factor is the quotient of the two.
+        ``g``, so that ``v = (1 - beta) g^2 / (1 - beta^S)``, and its first moment keeps moving the row until all of
+        ``g`` is used: the row moves by ``lr g / sqrt(v)``. A row-wise AdamW, whose step count does not advance in
+        between, moves it by ``lr``. The factor is the quotient of the two.
         """
         if self.token_rate == "plain":
             return 1.0

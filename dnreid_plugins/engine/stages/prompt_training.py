@@ -1,6 +1,6 @@
 """Stage 1 of "Bridging Day and Night": learn each training image's prompt from its frozen CLIP feature.
 
-Image features are extracted once by the caller. A step draws as many images of each domain, computes their
+Image features are extracted once by the caller. A step draws the same number of images of each domain, computes their
 prompts' text features (Eq. 1) and contrasts them with the images in both directions (Eq. 2, 3, 14). The towers
 are frozen; only the token table and the bias net train.
 """
@@ -28,10 +28,10 @@ _log = logging.getLogger(__name__)
 
 
 class PromptStage:
-    """Trains a `PromptLearner`. Interrupt it anywhere, save ``state_dict()``, and go on with the same bits.
+    """Trains a `PromptLearner`. It can be interrupted anywhere; resumed from ``state_dict()`` it is bit-exact.
 
     Args:
-        prompts: trained in place; its device is where the work is done.
+        prompts: trained in place; its device is used for the computation.
         text: the frozen text tower, on the same device.
         features: ``(N, F)`` image features in canonical order, ``unit_parts`` of the frozen image tower: unit
             rows whose last P columns are the projection. They may stay on the CPU and in half precision.
@@ -57,7 +57,7 @@ class PromptStage:
     ) -> None:
         if len(features) != prompts.num_images or len(features) == 0:
             raise ValueError(
-                f"Got {len(features)} features for {prompts.num_images} prompts; it takes one each."
+                f"Got {len(features)} features for {prompts.num_images} prompts; one each is needed."
             )
         self.prompts, self.text, self.features, self.options = prompts, text, features, options
         self.autocast = autocast
@@ -82,7 +82,7 @@ class PromptStage:
         return self.epoch > self.options.epochs
 
     def run(self, after_step: Callable[[PromptStage], None] | None = None) -> None:
-        """Train from where it stands to the end; ``after_step`` may save or raise to stop."""
+        """Train from the present position to the end; ``after_step`` may save, or raise to stop."""
         while not self.finished:
             self.run_epoch(after_step)
 
@@ -92,7 +92,7 @@ class PromptStage:
         *,
         stop: Callable[[], bool] | None = None,
     ) -> None:
-        """Train from where it stands to the end of the epoch, or until ``stop``, asked after each step, says so."""
+        """Train from the present position to the end of the epoch, or until ``stop()`` is true after a step."""
         started, epoch = time.monotonic(), self.epoch
         while self.epoch == epoch:
             means = self.train_step()
@@ -150,7 +150,7 @@ class PromptStage:
 
     @torch.no_grad()
     def text_features(self, batch_size: int = 512) -> Tensor:
-        """``(N, P)`` float32 text features of every image's prompt as it stands, not normalised, on the CPU."""
+        """``(N, P)`` float32 text features of every image's present prompt, not normalised, on the CPU."""
         parts = []
         for indices in torch.arange(len(self.features)).split(batch_size):
             features = self.features[indices.to(self.features.device)].to(self.device, torch.float32)
@@ -172,7 +172,7 @@ class PromptStage:
         }
 
     def _options(self) -> dict[str, Any]:
-        """What decides the bits."""
+        """Everything that determines the result."""
         free = ("weights", "checkpoint_period")
         return {key: value for key, value in asdict(self.options).items() if key not in free}
 

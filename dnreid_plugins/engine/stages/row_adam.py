@@ -1,4 +1,4 @@
-"""Adam for tables of which a step sees a few rows only: per-image prompt tokens."""
+"""Adam for tables of which each step uses a few rows only: per-image prompt tokens."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def row_adam_(
     weight_decay: float = 0.0,
     decoupled: bool = True,
 ) -> None:
-    """One Adam step on ``rows`` of ``table``, in place; every other row keeps its bits.
+    """One Adam step on ``rows`` of ``table``, in place; all other rows stay bit-identical.
 
-    A row's clock is the number of its own visits, so moments and bias correction of a row are those of a
+    A row's step count is the number of its own visits, so moments and bias correction of a row are those of a
     dense optimizer that is stepped only when the row is in the batch. If every row is in every batch this is
     ``torch.optim.AdamW`` (``decoupled``) or ``torch.optim.Adam``.
 
@@ -33,8 +33,8 @@ def row_adam_(
         table: ``(N, D)`` parameters.
         rows: ``(R,)`` int64 without repetition; may be empty.
         grad: ``(R, D)`` gradient of these rows.
-        first, second: ``(N, D)`` moments. The first may be bfloat16: its clock is short (a rounding error is
-            forgotten within a few visits). The second may not: a step changes it by less than bfloat16 resolves.
+        first, second: ``(N, D)`` moments. The first may be bfloat16: its memory is short (a rounding error vanishes
+            within a few visits). The second may not: a step changes it by less than bfloat16 can represent.
         visits: ``(N,)`` whole numbers in the table's dtype, steps that each row has had.
         decoupled: weight decay shrinks the row itself (AdamW) instead of entering its gradient (Adam).
     """
@@ -100,7 +100,7 @@ class RowAdamW(torch.optim.Optimizer):
     def _step_table(self, table: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         if table.ndim != 2 or not grad.is_sparse:
             raise ValueError(
-                f"RowAdamW got a parameter {tuple(table.shape)} with a {grad.layout} gradient; it takes the "
+                f"RowAdamW got a parameter {tuple(table.shape)} with a {grad.layout} gradient; it needs the "
                 "(N, D) table of nn.Embedding(sparse=True)."
             )
         state = self.state[table]

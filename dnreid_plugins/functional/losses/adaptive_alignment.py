@@ -1,4 +1,4 @@
-"""CIA's Multi-Factor Adaptive Alignment (Eq. 10-14): which pairs of a batch the MMD listens to."""
+"""CIA's Multi-Factor Adaptive Alignment (Eq. 10-14): how much each pair of a batch weighs in the MMD."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dnreid_plugins.functional.precision import in_full_precision
 
 
 class AdaptiveAlignment(NamedTuple):
-    """L_MAA and the number to watch.
+    """L_MAA and the number to monitor.
 
     Attributes:
         loss: scalar with gradient.
@@ -51,8 +51,8 @@ def multi_factor_weights(
     - Across, ``S`` also above ``s_0`` + the batch mean of the cross-domain S (Eq. 12, U14): sim =
       ``1 + alpha_0 (1 - (1 - S)^2)`` (Eq. 13). The rules are stacked: a pair with ``S <= 0`` is never
       boosted, even when the mean is so low that it passes this threshold, where Eq. 13 would turn negative.
-    - Across, above the threshold, and the two clusters are matched, which either map may say (a
-      many-to-one matching is not in one of them alone): class = ``class_factor``. Raw cluster numbers of
+    - Across, above the threshold, and the two clusters are matched in either map (for a many-to-one matching neither
+      map alone is complete): class = ``class_factor``. Raw cluster numbers of
       two domains are never compared (U22).
 
     Args:

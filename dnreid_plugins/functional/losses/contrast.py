@@ -1,4 +1,4 @@
-"""Contrast of features against cluster prototypes: of the own domain, and of the matched other one."""
+"""Contrastive losses between features and cluster prototypes of the same domain or of the matched other one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def zero_with_graph(features: Tensor) -> Tensor:
 
 
 def mapped_targets(targets: Tensor, partner: Tensor) -> Tensor:
-    """``(B,)`` int64: the other domain's cluster that each sample's cluster goes with; -1 = none.
+    """``(B,)`` int64: the other domain's cluster that each sample's cluster is matched with; -1 = none.
 
     Args:
         targets: ``(B,)`` int64 in ``-1 .. C-1``, clusters of the own domain.
@@ -74,7 +74,7 @@ def mutual_mapping_loss(
     Args:
         features: ``(B, D)`` unit rows of one domain; carry the gradient.
         targets: ``(B,)`` int64 in ``-1 .. C-1``, clusters of the features' own domain.
-        partner: ``(C,)`` int64, cluster of the other domain that goes with each own cluster; -1 = none.
+        partner: ``(C,)`` int64, cluster of the other domain that each own cluster is matched with; -1 = none.
         weight: ``(C,)`` weight of each pair, ``M`` of Eq. 5; used as a constant (U11).
         other_prototypes: ``(C_other, D)`` unit rows of the other domain.
         temperature: divides the cosine similarity; > 0.

@@ -2,7 +2,7 @@
 
 The released code evaluates it between memory rows, which carry no gradient (`released_cpml`). Three variants
 train something: queries from the batch (`instance_cpml`, the default; `batch_centroid_cpml`) or from
-classifier rows (`row_cpml`). In all but the released one the positive stands in its denominator and an anchor
+classifier rows (`row_cpml`). In all but the released one the positive is part of the denominator and an anchor
 without a hard negative contributes nothing.
 """
 
@@ -118,7 +118,7 @@ def row_cpml(
 def released_cpml(
     rows_day: Tensor, rows_night: Tensor, partition: NeighbourPartition, *, temperature: float = 0.07
 ) -> Tensor:
-    """The value the released code prints. **No gradient**: it trains nothing, whatever its weight.
+    """The value that the released code prints. **No gradient**: it trains nothing, whatever its weight.
 
     As `row_cpml`, but an anchor without a hard negative is compared with all other prototypes while the
     positive is left out of the denominator, so such a term has no lower bound. With a single prototype
@@ -145,7 +145,7 @@ def _pair_terms(logits: Tensor, positives: Tensor, hard: Tensor) -> tuple[Tensor
     """
     has_hard = hard.any(dim=1, keepdim=True)
     usable = positives & has_hard
-    # An anchor without hard negatives would be a log-sum over nothing: finite stand-in, masked out below.
+    # An anchor without hard negatives would be a log-sum over nothing: a finite placeholder, masked out below.
     candidates = torch.where(has_hard, logits.masked_fill(~hard, float("-inf")), 0.0)
     against = torch.logsumexp(candidates, dim=1, keepdim=True)
     terms = F.softplus(against - logits, threshold=50.0)

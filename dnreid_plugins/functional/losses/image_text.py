@@ -15,10 +15,10 @@ from dnreid_plugins.functional.precision import in_full_precision
 def instance_contrast(
     image_features: Tensor, text_features: Tensor, image_ids: Tensor, *, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Image-to-text and text-to-image contrast within a batch (Eq. 2 and 3); Eq. 14 adds them up.
+    """Image-to-text and text-to-image contrast within a batch (Eq. 2 and 3); Eq. 14 adds the two.
 
-    Every entry of the batch is its own class, but the smaller domain is over-sampled, so the same image may
-    stand in the batch several times: all its copies are positives, and the log-likelihood is averaged over
+    Every entry of the batch is its own class, but the smaller domain is over-sampled, so the same image may occur in
+    the batch several times: all its copies are positives, and the log-likelihood is averaged over
     them.
 
     Args:

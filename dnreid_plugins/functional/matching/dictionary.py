@@ -1,4 +1,4 @@
-"""CIA's mutual information dictionary and the graph it becomes (Eq. 4-7)."""
+"""CIA's mutual information dictionary and the graph built from it (Eq. 4-7)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def cosine_similarity_matrix(rows_day: Tensor, rows_night: Tensor) -> Tensor:
 def mutual_information(
     similarity: Tensor, *, scoring: Scoring = "continuous", alpha: float = 0.2, threshold: float = 0.5
 ) -> Tensor:
-    """Eq. 5 and its rivals of Table 4: how much a pair of clusters is believed, ``M``.
+    """Eq. 5 and its alternatives of Table 4: ``M``, the score of each pair of clusters.
 
     The paper defines only ``continuous``. It says that ``Fixed means scoring using fixed values``, that
     ``Discrete means using discrete scores``, that the continuous score maps similarities above the
@@ -33,8 +33,8 @@ def mutual_information(
       from ``alpha * threshold`` to 1 at the threshold, although the paper calls it continuous.
     - ``discrete``: the same, of a similarity rounded down to levels 0.1 wide, so that the score has a few
       values and near ties become ties.
-    - ``fixed``: two values, 1 where ``S >= threshold``, else 0 (``alpha`` = 0). All believed pairs cost the
-      same, so the assignment chooses among them by count only, and from two thirds of the ramp on
+    - ``fixed``: two values, 1 where ``S >= threshold``, else 0 (``alpha`` = 0). All pairs above the threshold cost the
+      same, so the assignment only maximises their number, and from two thirds of the ramp on
       (``T_ada > 1``) no pair is left.
     - ``direct``: ``S`` itself; then only similarities above ``T_ada`` >= 0.7 make an edge, and like
       ``fixed`` it has none left from two thirds of the ramp on, since no cosine exceeds 1.
@@ -43,7 +43,7 @@ def mutual_information(
         similarity: ``(C_day, C_night)`` cosines.
         scoring: see above.
         alpha: slope of the score (paper: 0.2).
-        threshold: similarity from which a pair is believed, ``S_tau`` (paper: 0.5).
+        threshold: similarity from which a pair counts as reliable, ``S_tau`` (paper: 0.5).
 
     Returns:
         ``M``, same shape and dtype.
@@ -65,15 +65,15 @@ def mutual_information(
 
 
 def _rounded_down(value: Tensor) -> Tensor:
-    # The tiny shift keeps 0.3 / 0.1 = 2.9999... on level 3.
+    # The tiny shift puts 0.3 / 0.1 = 2.9999... on level 3.
     return torch.floor(value / DISCRETE_STEP + 1e-6) * DISCRETE_STEP
 
 
 def ramped_threshold(epoch: float, max_epoch: float, *, start: float = 0.7, final: float = 1.15) -> float:
-    """Eq. 6: ``T_ada``, linear in the share of training that is over.
+    """Eq. 6: ``T_ada``, linear in the completed share of training.
 
     Args:
-        epoch: epochs that are over, ``0 .. max_epoch``, either of the whole run or of the stage (U2). An
+        epoch: completed epochs, ``0 .. max_epoch``, either of the whole run or of the stage (U2). An
             epoch counter that starts at 1 passes ``epoch - 1``.
         max_epoch: length of the run or the stage, > 0.
         start: threshold at 0, ``T_0`` (paper: 0.7).
@@ -92,6 +92,6 @@ def graph_cost(information: Tensor, edge_threshold: float, *, penalty: float = 1
 
     Edges cost at most 0.3 and, once the ramp has passed 1, no more than 0, so any penalty above that only
     trades the number of matched pairs against their score; 1.0 (U8; the paper gives no value) favours
-    the number. Pairs that the assignment takes at the penalty are no matches: drop them afterwards.
+    the number. Pairs that the assignment chooses at the cost ``penalty`` are not matches: drop them afterwards.
     """
     return torch.where(information >= edge_threshold, 1.0 - information, penalty)

@@ -1,4 +1,4 @@
-"""Which day cluster goes with which night cluster, by assignment on centroids: CIA's DGM, PGM, Hungarian."""
+"""Matching of day and night clusters by assignment on their centroids: CIA's DGM, PGM, Hungarian."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CAP_MARGIN = 0.005
 
 @dataclass(frozen=True)
 class GraphMatching:
-    """A dictionary-guided matching and what to log about it.
+    """A dictionary-guided matching and the figures to log with it.
 
     Attributes:
         assignment: one-to-one, scores are ``M`` of Eq. 5 (at least ``threshold``).
@@ -61,21 +61,21 @@ def dictionary_graph_matching(
 ) -> GraphMatching:
     """CIA's DGM (Eq. 4-7): minimum-cost assignment on the thresholded dictionary.
 
-    A pair the solver takes although it is no edge is dropped after the assignment, always: with an empty
-    graph every cost is equal and the solver answers in index order. With the paper's numbers an edge of
+    A pair that the solver chooses although it is not an edge is always dropped afterwards: with an empty
+    graph every cost is equal and the solver pairs clusters in index order. With the paper's numbers an edge of
     similarity S needs ``S >= 2.25 * progress - 1``, so the graph is empty for every S once ``progress``
-    exceeds 8/9. What then happens is ``on_empty``:
+    exceeds 8/9. ``on_empty`` decides what happens then:
 
     - ``skip``: no match; the loss built on it is zero.
-    - ``keep_last``: ``previous``, which must already speak of this epoch's clusters (`carried_assignment`);
+    - ``keep_last``: ``previous``, which must already refer to this epoch's clusters (`carried_assignment`);
       no match if there is none.
     - ``cap``: the threshold never rises above the best score minus 0.005, nor falls below
-      ``threshold_start``, so the ramp alone can not empty the graph.
+      ``threshold_start``, so the ramp alone cannot empty the graph.
 
     Args:
         centroids_day: ``(C_day, D)``, need not be unit rows.
         centroids_night: ``(C_night, D)``; either side may be the larger, either may be empty.
-        progress: share of training that is over, in ``[0, 1]`` (``T_epo`` of Eq. 6).
+        progress: completed share of training, in ``[0, 1]`` (``T_epo`` of Eq. 6).
         scoring: dictionary, see `mutual_information`.
         alpha: slope of the dictionary.
         similarity_threshold: ``S_tau`` of Eq. 5.
@@ -83,8 +83,8 @@ def dictionary_graph_matching(
         threshold_final: ``T_ada`` at progress 1.
         penalty: ``G_p`` of Eq. 7.
         on_empty: see above.
-        second_round: a cluster that is left over is matched among all of the other side, edges only, as PGM
-            does; its partner keeps its own first partner (U9). Off in CIA.
+        second_round: a cluster without a partner is matched with any cluster of the other side, along edges only, as
+            in PGM; its partner keeps its own first partner (U9). Off in CIA.
         previous: matching for ``keep_last``.
 
     Raises:
@@ -116,7 +116,7 @@ def dictionary_graph_matching(
 
 @torch.no_grad()
 def hungarian_matching(similarity: Tensor) -> Assignment:
-    """One-to-one matching of the largest total similarity; the larger side keeps clusters without a partner.
+    """One-to-one matching with the largest total similarity; on the larger side some clusters have no partner.
 
     Args:
         similarity: ``(C_day, C_night)``, finite, any real values; also the scores of the result.
@@ -132,14 +132,14 @@ def progressive_graph_matching(
 ) -> Assignment:
     """PGM: rounds of Hungarian matching at cost ``1 / exp(cos)`` until the larger side is covered.
 
-    Round 1 gives every cluster of the smaller side one of the larger. Each later round matches the still
-    unmatched clusters of the larger side to the whole smaller side, once each. Released code has two
-    rounds and no result at all if day has fewer clusters than night; here the sides swap roles by size.
+    Round 1 gives every cluster of the smaller side one of the larger. Each later round matches the remaining clusters
+    of the larger side with the whole smaller side, once each. The released code has two rounds and gives no result if
+    day has fewer clusters than night; here the sides swap roles by size.
 
     Args:
         centroids_day: ``(C_day, D)``, need not be unit rows.
         centroids_night: ``(C_night, D)``.
-        max_rounds: stop after so many rounds and leave the rest without a partner; None = never. The
+        max_rounds: stop after this many rounds and leave the rest without a partner; None = never. The
             number of rounds needed is the ratio of the sides, rounded up.
 
     Returns:
@@ -183,7 +183,7 @@ def _assigned_edges(cost: Tensor, information: Tensor, threshold: float) -> tupl
 
 
 def _match_leftovers(assignment: Assignment, cost: Tensor, information: Tensor, threshold: float) -> None:
-    """Give clusters without a partner one among all of the other side, in place; each side by itself."""
+    """Match clusters without a partner with any cluster of the other side, in place; each side separately."""
     for domain, costs, scores in ((0, cost, information), (1, cost.T, information.T)):
         partner, score = assignment.partner(domain)
         alone = torch.nonzero(partner < 0).flatten()

@@ -13,8 +13,8 @@ class NeighbourPartition(NamedTuple):
 
     Attributes:
         positives: each cluster is among the k nearest of the other; ``P`` of both sides at once.
-        hard_day: night clusters among the k nearest of the day cluster that are no positives, ``H_i``.
-        hard_night: day clusters among the k nearest of the night cluster that are no positives, ``H'_j``.
+        hard_day: night clusters among the k nearest of the day cluster that are not positives, ``H_i``.
+        hard_night: day clusters among the k nearest of the night cluster that are not positives, ``H'_j``.
     """
 
     positives: Tensor
@@ -24,12 +24,12 @@ class NeighbourPartition(NamedTuple):
 
 @torch.no_grad()
 def mutual_topk_partition(similarity: Tensor, k: int) -> NeighbourPartition:
-    """Split the ``k`` nearest clusters of the other domain by whether the nearness is mutual.
+    """Split the ``k`` nearest clusters of the other domain into mutual and one-sided neighbours.
 
     Args:
         similarity: ``(C_day, C_night)``; either side may be empty.
-        k: neighbours per cluster (released code: 15); more than there are means all. Among equal
-            similarities the lower cluster number is nearer.
+        k: neighbours per cluster (released code: 15); all of them if there are fewer. Among equal
+            similarities the lower cluster number comes first.
 
     Raises:
         ValueError: if ``k`` is below 1.

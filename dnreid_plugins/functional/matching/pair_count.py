@@ -21,13 +21,13 @@ def pair_count_matching(
 ) -> Assignment:
     """Greedy one-to-one matching by the number of image pairs with similarity at or above ``threshold``.
 
-    Cluster pairs are visited by descending count and taken if both clusters are still free; equal counts
-    in the order of the numbers (day first). The released code sorts all N_day x N_night similarities for
+    Cluster pairs are visited by descending count and accepted if both clusters are still free; equal counts in the
+    order of the cluster numbers (day first). The released code sorts all N_day x N_night similarities for
     this; counting them block by block gives the same result in ``block_rows * N_night`` memory.
 
     Args:
         features_day: ``(N_day, D)`` unit rows. The released code passes means of two unit rows (flip
-            average), whose length below 1 silently raises the threshold.
+            average), which are shorter than 1, and that silently raises the threshold.
         labels_day: ``(N_day,)`` int64, -1 = outlier, ignored.
         features_night: ``(N_night, D)`` unit rows.
         labels_night: ``(N_night,)`` int64.
@@ -110,7 +110,7 @@ def merge_rows(
     one_sided: bool = False,
     normalize: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """CMA's effect on the memory: ``row <- momentum * row + (1 - momentum) * row of the partner``.
+    """CMA's update of the memory: ``row <- momentum * row + (1 - momentum) * row of the partner``.
 
     Both sides blend the rows as they were before. The released code changes the day side only and does
     not renormalise: ``one_sided=True, normalize=False``. At momentum 0.1 two-sided merging nearly swaps
@@ -119,9 +119,9 @@ def merge_rows(
     Args:
         rows_day: ``(C_day, D)`` unit rows.
         rows_night: ``(C_night, D)`` unit rows.
-        assignment: clusters without a partner keep their row, bit by bit.
+        assignment: rows of clusters without a partner stay bit-identical.
         momentum: share of the own row, in ``[0, 1]``.
-        one_sided: leave the night rows alone.
+        one_sided: leave the night rows unchanged.
         normalize: bring merged rows back to unit length; a merged row of length zero stays the old one.
 
     Returns:
@@ -135,7 +135,7 @@ def merge_rows(
     sizes = (assignment.day_to_night.shape[0], assignment.night_to_day.shape[0])
     if sizes != (rows_day.shape[0], rows_night.shape[0]):
         raise ValueError(
-            f"assignment speaks of {sizes} clusters but the memory has {rows_day.shape[0]} day and "
+            f"assignment is for {sizes} clusters but the memory has {rows_day.shape[0]} day and "
             f"{rows_night.shape[0]} night rows; match the clusters the memory was built from."
         )
     merged_day = _merged(rows_day, rows_night, assignment.day_to_night, momentum, normalize)

@@ -1,4 +1,4 @@
-"""How right a cross-domain matching is, where true identities are at hand. Never for training."""
+"""Accuracy of a cross-domain matching, where true identities are available. Never used for training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dnreid_plugins.functional.types import Assignment
 
 
 def majority_identity(labels: Tensor, ids: Tensor, num_clusters: int) -> Tensor:
-    """``(C,)`` int64: the identity most images of each cluster have.
+    """``(C,)`` int64: the most frequent identity of each cluster.
 
     Args:
         labels: ``(N,)`` int64 pseudo labels, -1 = outlier, ignored.
@@ -36,7 +36,7 @@ def matching_precision(assignment: Assignment, majority_day: Tensor, majority_ni
 
     Args:
         assignment: every distinct pair that either map names counts once.
-        majority_day: ``(C_day,)`` int64 from `majority_identity`; -1 is never right.
+        majority_day: ``(C_day,)`` int64 from `majority_identity`; -1 never counts as correct.
         majority_night: ``(C_night,)`` int64.
 
     Returns:

@@ -1,7 +1,7 @@
 """Compiled loops of the exact k-NN search: the nearest candidates of each row, and their final order.
 
 Each row collects candidates in a buffer of twice the wanted width. A candidate is one integer, the bits of
-its distance above its index, so that integers compare like (distance, index). A full buffer is cut to its
+its distance above its index, so that integers compare like (distance, index). A full buffer is reduced to its
 smaller half, which tightens the limit that later candidates must pass.
 """
 

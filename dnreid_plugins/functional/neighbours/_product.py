@@ -17,9 +17,9 @@ Multiply = Callable[[Tensor], Tensor]
 def multiplier(right: Tensor) -> Multiply:
     """A function that maps ``left (B, D)`` to ``left @ right.T (B, N)`` in full float32, never TF32.
 
-    On CPUs where torch's BLAS stays below the vector width of the machine, oneDNN is up to twice as fast. Which
-    one is used must not depend on a measured time: their last bits differ, near ties of a ranking fall the other
-    way, and two runs of the same command would differ.
+    On CPUs where torch's BLAS stays below the vector width of the machine, oneDNN is up to twice as fast. The choice
+    must not depend on a measured time: their results differ in the last bits, which can swap near ties of a ranking,
+    so two runs of the same command would differ.
     """
     if not right.is_cuda and right.shape[0] > 0 and _has_packed():
         return _packed(right)
@@ -32,7 +32,7 @@ def multiplier(right: Tensor) -> Multiply:
 
 
 def product_rate(size: int = 1024) -> float:
-    """Measured float32 operations per second of the faster product; what a k-NN search can hope for."""
+    """Measured float32 operations per second of the faster product; the upper limit for a k-NN search."""
     a = torch.ones(size, size)
     fast = multiplier(a)
     return 2 * size**3 / min(_seconds(lambda: fast(a)) for _ in range(3))
@@ -52,7 +52,7 @@ def _packed(right: Tensor) -> Multiply:
 
 @functools.cache
 def _has_packed() -> bool:
-    """Whether the operator, a private one of PyTorch, is there and right."""
+    """Whether the operator, which is private to PyTorch, exists and gives correct results."""
     a = torch.arange(12.0).reshape(4, 3)
     try:
         return torch.allclose(_packed(a)(a), a @ a.t())
@@ -68,7 +68,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 @contextlib.contextmanager
 def full_precision(cuda: bool) -> Iterator[None]:
-    """Float32 products with nothing reduced (TF32, bfloat16) inside, whatever the training has allowed."""
+    """Float32 products without reduced precision (TF32, bfloat16) inside, whatever the training's own setting."""
     setting: Any = torch.backends.cuda if cuda else torch.backends.mkldnn
     name, exact = "fp32_precision", cast(object, "ieee")
     if not hasattr(torch.backends.cuda.matmul, name):  # torch < 2.9 has one switch, and only for the GPU

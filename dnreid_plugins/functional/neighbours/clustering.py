@@ -17,8 +17,8 @@ from .knn import BLOCK, SPARE, Neighbours, Progress
 
 TIE_TOLERANCE = 1e-6
 """Added to ``eps``. Two images that share j of their k2 expansion rows and nothing else are exactly
-``1 - j / (2 * k2 - j)`` apart: 0.5 for j = 4 of 6. On such a distance rounding alone would decide, and the
-public implementations do contradict each other there; here a tie is always within."""
+``1 - j / (2 * k2 - j)`` apart: 0.5 for j = 4 of 6. At such a distance rounding alone would decide, and the public
+implementations differ from each other; here a tie always counts as within ``eps``."""
 
 Labels = NDArray[np.int64]
 
@@ -150,7 +150,7 @@ def _dbscan(indptr: Array, columns: Array, distances: Array, eps: float, min_sam
 
 
 class LabelPhaseEstimate(NamedTuple):
-    """What computing pseudo labels will take on this machine, beyond the features themselves."""
+    """Memory and time that computing pseudo labels needs on this machine, without the features themselves."""
 
     bytes: int
     seconds: float
@@ -168,8 +168,8 @@ def estimate_label_phase(
 
     Returns:
         The N^2 D operations of the symmetric search at half that rate, since the search reads every product
-        once more for its candidates, and 25 microseconds per image for all that follows; bytes of the widest
-        moment, either the search (candidates and product blocks) or the graph (about 300 sparse entries per image
+        once more for its candidates, and 25 microseconds per image for all that follows; peak memory in bytes, either
+        of the search (candidates and product blocks) or of the graph (about 300 sparse entries per image
         with k1 = 30).
     """
     rate = product_rate() if rate is None else rate

@@ -46,8 +46,9 @@ def jaccard_graph(
         progress: see :func:`knn_table`.
 
     Returns:
-        ``(N, N)`` float32 upper triangle, columns ascending; a stored 0 is a distance. The diagonal is 0 but for
-        rows that more than k1 copies keep out of their own neighbours: those are up to 1 from themselves.
+        ``(N, N)`` float32 upper triangle, columns ascending; a stored 0 is a distance. The diagonal is 0, except for
+        rows with more than k1 copies that push the row out of its own neighbours: those are up to 1 away from
+        themselves.
     """
     if not 0 <= radius < 1:
         raise ValueError(

@@ -18,10 +18,10 @@ from ._product import multiplier
 Progress = Callable[[int, int], None]
 
 BLOCK = 1024
-"""Rows per product unless told otherwise: products near their best rate, little wasted on the diagonal."""
+"""Default rows per product: near the best rate of a matrix product, with little wasted on the diagonal."""
 
 SPARE = 8
-"""Candidates kept beyond k: a product rounds distances by about 1e-6, so the last places may be swapped."""
+"""Candidates kept beyond k: a product rounds distances by about 1e-6, so the last ranks may be swapped."""
 
 _CHUNK = 256
 """Rows or columns of a product block that one thread scans at a time."""
@@ -62,14 +62,14 @@ def knn_table(
     block: int = BLOCK,
     progress: Progress | None = None,
 ) -> Neighbours:
-    """Exact k nearest neighbours by squared Euclidean distance, ties to the lower index.
+    """Exact k nearest neighbours by squared Euclidean distance, the lower index first among equals.
 
-    A float32 matrix product proposes ``k + 8`` candidates per row, and their distances are then summed
-    again in float64. So the table does not depend on ``block``, threads, library or device, unless more than
-    eight rows tie with the last place within the rounding of a product (then any of them is as near).
+    A float32 matrix product proposes ``k + 8`` candidates per row, and their distances are then summed again in
+    float64. So the table does not depend on ``block``, threads, library or device, unless more than eight rows tie
+    with the last rank within the rounding of a product (then they are all equally near).
 
     Args:
-        features: ``(N, D)``, any float type, NumPy or torch; searched on the GPU where it is there.
+        features: ``(N, D)``, any float type, NumPy or torch; searched on the GPU if it lies there.
         k: neighbours per row, itself included; more than N is clamped to N.
         block: rows per product; memory grows by a block squared.
         progress: called as ``progress(done, total)`` after each product.
@@ -86,7 +86,7 @@ def knn_table(
     matrix = matrix.cpu()
     candidates = _candidates(matrix, width, block=block, progress=progress)
     indices, distances = np.empty((num, k), np.int32), np.empty((num, k), np.float32)
-    # rows with the same neighbours one after the other find them in the processor's cache
+    # consecutive rows with the same neighbours find them in the processor's cache
     order = np.argsort(candidates.min(axis=1), kind="stable")
     rows = matrix.numpy()
     map_rows(partial(rerank, rows, candidates, order, indices, distances), num, chunk=512)
@@ -99,7 +99,7 @@ def squared_norms(matrix: Tensor, *, block: int = 4096) -> Tensor:
 
 
 def _candidates(matrix: Tensor, width: int, *, block: int, progress: Progress | None) -> NDArray[np.int32]:
-    """``(N, width)`` indices of the nearest rows as the product sees them, in no order.
+    """``(N, width)`` indices of the nearest rows by the float32 product, unordered.
 
     The product of two different blocks serves both: half of the multiplications of a plain search.
     """
@@ -126,7 +126,7 @@ def _candidates(matrix: Tensor, width: int, *, block: int, progress: Progress | 
 
 
 def _search_cuda(matrix: Tensor, k: int, width: int, *, block: int, progress: Progress | None) -> Neighbours:
-    """The same search on a GPU: products and sums stay there, the table comes back."""
+    """The same search on a GPU: products and sums stay there, only the table is copied back."""
     num, dim = matrix.shape
     norms = squared_norms(matrix)
     multiply = multiplier(matrix)

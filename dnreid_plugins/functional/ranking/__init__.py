@@ -1,1 +1,1 @@
-"""Ranking a gallery for every query, and what is measured of it."""
+"""Ranking a gallery for every query, and the metrics of the ranking."""

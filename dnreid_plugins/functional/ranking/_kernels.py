@@ -1,4 +1,4 @@
-"""Compiled loop of the rank evaluation: the place of every correct image by counting, without sorting."""
+"""Compiled loop of the rank evaluation: the rank of every correct image by counting, without sorting."""
 
 from __future__ import annotations
 

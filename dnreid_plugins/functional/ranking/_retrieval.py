@@ -1,4 +1,4 @@
-"""What every retrieval measure needs: who matches whom, who is removed, and distances block by block."""
+"""What every retrieval metric needs: which images match, which are removed, and distances block by block."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..neighbours.knn import as_matrix, squared_norms
 Features = NDArray[np.floating] | Tensor
 Metric = Literal["cosine", "euclidean"]
 Removal = NDArray[np.bool_] | Callable[[NDArray[np.int64]], NDArray[np.bool_]]
-"""Which gallery images a query does not see: ``(Q, G)`` mask, or a function from query rows to their mask."""
+"""Which gallery images are removed for a query: ``(Q, G)`` mask, or a function from query rows to their mask."""
 
 
 class Matches:
@@ -82,7 +82,7 @@ class Matches:
 def distance_blocks(
     query_features: Features, gallery_features: Features, *, metric: Metric, block: int
 ) -> Iterator[NDArray[np.float32]]:
-    """``(B, G)`` float32 distances of consecutive blocks of queries; each is the caller's to change."""
+    """``(B, G)`` float32 distances of consecutive blocks of queries; the caller may change each of them."""
     query, gallery = (
         as_matrix(query_features, "query_features"),
         as_matrix(gallery_features, "gallery_features"),

@@ -18,7 +18,7 @@ Ids = ArrayLike | Tensor
 
 
 class QueryRanks(NamedTuple):
-    """What the metrics are averages of; one entry per query, in query order.
+    """The per-query values that the metrics are averages of, in query order.
 
     Attributes:
         first_rank: ``(Q,)`` int64, rank of the first correct image counted from 0; -1 = no correct image.
@@ -55,7 +55,7 @@ def rank_metrics(
         query_features, gallery_features: ``(Q, D)`` and ``(G, D)``; refused if not finite.
         query_ids, gallery_ids: ``(Q,)`` and ``(G,)`` integers.
         query_cams, gallery_cams: ``(Q,)`` and ``(G,)`` integers, both or neither.
-        topk: the k of the Rank-k entries; beyond the gallery the curve keeps its last value.
+        topk: the k of the Rank-k entries; beyond the gallery's size the curve keeps its last value.
         metric: ``cosine`` is ``1 - cos``; ``euclidean`` is squared.
         remove: further gallery images to remove: a ``(Q, G)`` mask (True = removed), or a function from an
             array of query rows to their ``(B, G)`` mask.
@@ -125,5 +125,5 @@ def _rank_blocks(blocks: Iterable[NDArray[np.float32]], matches: Matches, *, cmc
 
 
 def _copies(matrix: NDArray[np.floating], block: int) -> Iterator[NDArray[np.float32]]:
-    """Consecutive row blocks that may be written to; float64 stays float64 so that no order is lost."""
+    """Consecutive row blocks, writable; float64 stays float64 so that the order is kept."""
     return (np.array(matrix[start : start + block], order="C") for start in range(0, len(matrix), block))

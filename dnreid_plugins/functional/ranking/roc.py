@@ -1,4 +1,4 @@
-"""Verification: which share of the true pairs is accepted when few false pairs may be."""
+"""Verification: the share of true pairs that is accepted at a low rate of accepted false pairs."""
 
 from __future__ import annotations
 

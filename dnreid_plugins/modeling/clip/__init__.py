@@ -1,1 +1,1 @@
-"""CLIP: image tower, text tower, weights, necks, and the prompts that are learned for it."""
+"""CLIP: image tower, text tower, weights, necks, and learned prompts."""

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 class ConvStem(nn.Module):
-    """Stride-2 convolutions in place of the one large patch convolution; the grid of patches is the same.
+    """Stride-2 convolutions instead of the one large patch convolution; the grid of patches is the same.
 
-    Group norm between them, so that nothing depends on the batch and "frozen" means frozen. Four stages stand
-    for patch size 16. Follows the finding that early convolutions make small vision transformers train.
+    Group norm between them, so that nothing depends on the batch and a frozen stem really does not change. Four stages
+    correspond to patch size 16. Early convolutions are known to make small vision transformers easier to train.
 
     Args:
         hidden: channels of every stage but the last.
@@ -20,7 +20,7 @@ class ConvStem(nn.Module):
         patch_size: height and width in pixels; a power of two, ``2 ** (len(hidden) + 1)``.
 
     Raises:
-        ValueError: the stages do not add up to the patch size.
+        ValueError: the stages do not match the patch size.
     """
 
     def __init__(self, *, hidden: Sequence[int], width: int, patch_size: tuple[int, int]) -> None:

@@ -15,7 +15,7 @@ from .weights import describe
 
 
 class TwoNecks(nn.Module):
-    """Batch norm of the class token and, apart from it, of its projection; weights 1, bias frozen at 0."""
+    """Batch norm of the class token and, separately, of its projection; weights 1, bias frozen at 0."""
 
     def __init__(self, *, split: tuple[int, int], norm_type: str = "BN") -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class ClipNeckHead(EmbeddingHead):
     def _classify(self, neck: Tensor, targets: Tensor) -> dict[str, Tensor]:
         if type(self.cls_layer).__name__ == "Linear":
             logits = F.linear(neck, self.weight)
-        else:  # fast-reid's margin layers work on cosines
+        else:  # fast-reid's margin layers use cosines
             logits = F.linear(F.normalize(neck), F.normalize(self.weight))
         # The margin layers write into their input, hence the clone.
         classified = self.cls_layer(logits.clone(), targets)

@@ -34,11 +34,12 @@ class ClipOptions:
 
     Args:
         model: A ViT of open_clip by name, "miniclip" (shipped for DNMini) or the path of an open_clip_config.json. For
-            OpenAI's weights in a plain file take the name ending in "-quickgelu"; the tag "openai" knows by itself.
+            OpenAI's weights in a plain file take the name ending in "-quickgelu"; with the tag "openai" this is
+            automatic.
         pretrained: Weights of both towers: "" (random), an open_clip tag (looked up in the local cache, never
             fetched), a file or "miniclip". They are loaded only where MODEL.BACKBONE.PRETRAIN is True.
         stride: Distance of neighbouring patches in pixels; 0 = patch size, smaller = overlapping patches.
-        freeze_patch: Keep the patch projection as it is in the weights, as the released code does.
+        freeze_patch: Keep the patch projection of the weights fixed, as the released code does.
         pos_resize: Resize of the position embedding to the input: "bilinear" (as released) or "bicubic" (open_clip's
             own).
         grad_checkpoint: Recompute each block in the backward pass: about a third more time for much less memory.
@@ -55,13 +56,14 @@ class ClipOptions:
 def resize_position_embedding(
     embedding: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int], mode: str = "bilinear"
 ) -> Tensor:
-    """Position embedding of another grid of patches; the row of the class token stays as it is.
+    """Position embedding resized to another grid of patches; the row of the class token is unchanged.
 
     Args:
         embedding: ``(1 + h * w, W)``, class token first, then the grid row by row.
         old_grid: ``(h, w)``.
         new_grid: ``(h', w')``. The same grid gives the same tensor back, as in open_clip.
-        mode: ``"bilinear"`` as CLIP-ReID and its heirs do; ``"bicubic"`` is open_clip's resize, anti-aliased.
+        mode: ``"bilinear"`` as in CLIP-ReID and the methods built on it; ``"bicubic"`` is open_clip's anti-aliased
+            resize.
 
     Returns:
         ``(1 + h' * w', W)``.
@@ -94,7 +96,7 @@ class ClipEmbedding(nn.Module):
         self.mode = mode
         if stride and not isinstance(self.conv1, nn.Conv2d):
             raise ValueError(
-                f"STRIDE is {stride}, but a convolutional stem has its patches side by side; set 0."
+                f"STRIDE is {stride}, but a convolutional stem has no overlapping patches; set 0."
             )
         if stride:
             self.conv1.stride = self.step
@@ -188,11 +190,11 @@ class ClipVitBackbone(nn.Module):
 
 
 def unit_parts(features: Tensor, split: Sequence[int]) -> Tensor:
-    """``norm([norm(v); norm(p)])``, which stage 1 of Bridging Day and Night works on.
+    """``norm([norm(v); norm(p)])``, the feature that stage 1 of Bridging Day and Night uses.
 
     Args:
         features: ``(B, W + P)``, class token and projection, before the batch-norm necks.
-        split: ``(W, P)``, or the widths of any other parts.
+        split: ``(W, P)``, or the widths of other parts.
     """
     parts = [F.normalize(part, dim=1) for part in features.split(list(split), dim=1)]
     return F.normalize(torch.cat(parts, dim=1), dim=1)
@@ -252,5 +254,5 @@ def clip_objection(cfg: CfgNode) -> str | None:
     return None
 
 
-#: Asked by the pre-flight check of every backbone that has one; such a backbone loads its own weights.
+#: Called by the pre-flight check for every backbone that has one; such a backbone loads its weights itself.
 build_clip_vit_backbone.objection = clip_objection

@@ -4,7 +4,7 @@
     prompt_i = "A daytime photo of a [t'_1] ... [t'_M] vehicle."
 
 of "Bridging Day and Night". Every training image has its own M tokens (DN-Wild: 106,365 x 4 x 512 numbers),
-so the table's gradient is sparse: a step touches the rows of its batch only.
+so the table's gradient is sparse: a step changes the rows of its batch only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class DynamicBiasNet(nn.Module):
         super().__init__()
         self.hidden = nn.Linear(in_dim, hidden_dim)
         self.out = nn.Linear(hidden_dim, out_dim)
-        for layer in (self.hidden, self.out):  # torch's own start, drawn from our generator
+        for layer in (self.hidden, self.out):  # torch's own initialisation, drawn from our generator
             bound = layer.in_features**-0.5
             nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
             nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
@@ -41,16 +41,16 @@ class PromptLearner(nn.Module):
     """The prompts of all training images.
 
     Args:
-        text: The text tower, for the embeddings of the templates' words; it is not kept.
+        text: The text tower, for the embeddings of the templates' words; it is not stored.
         domains: ``(N,)`` int64, `Domain` of every training image in canonical order.
         feature_dim: F, width of the image feature (1280).
-        seed: Of tokens and bias net.
-        templates: Sentence of a day image and of a night image, each with one {} where the learned tokens stand.
+        seed: For tokens and bias net.
+        templates: Sentence of a day image and of a night image, each with one {} for the learned tokens.
         num_tokens: Learned tokens per image (M; the paper studies 1 to 8).
         bias_hidden: Width of the bias net's hidden layer (80 = 1280 / 16); 0 = no bias net, tokens alone.
         init_std: Standard deviation of the tokens at the start.
-        sparse: Sparse token table: only the images of a batch get gradient and optimizer steps. False is the
-            released code's dense table, whose AdamW also moves the tokens of images that are not in the batch.
+        sparse: Sparse token table: only the images of a batch get gradient and optimizer steps. False is the released
+            code's dense table, where AdamW also moves the tokens of images that are not in the batch.
 
     Attributes:
         tokens: ``nn.Embedding(N, M * D)``.
@@ -105,7 +105,7 @@ class PromptLearner(nn.Module):
 
         Args:
             indices: ``(B,)`` int64 positions in the canonical training list.
-            features: ``(B, F)``, what the bias net sees.
+            features: ``(B, F)``, input of the bias net.
 
         Returns:
             token embeddings ``(B, L, D)`` and the position ``(B,)`` of the end-of-text token.
@@ -128,9 +128,7 @@ def _frames(text: ClipTextTower, templates: Sequence[str], num_tokens: int) -> t
     sentences, starts = [], []
     for template in templates:
         if template.count("{}") != 1:
-            raise ValueError(
-                f"The template {template!r} has no place, or several, for the learned tokens; write one {{}}."
-            )
+            raise ValueError(f"The template {template!r} must have exactly one {{}} for the learned tokens.")
         before, after = template.split("{}")
         prefix = [start, *text.word_ids(before)]
         sentences.append((prefix, [*text.word_ids(after), end]))
@@ -155,7 +153,7 @@ def build_prompt_learner(cfg: Any, text: ClipTextTower, domains: Tensor) -> Prom
 
 
 class KeptPrompts(nn.Module):
-    """Stands for the prompts of all images, of which it has those of ``indices`` ``(U,)``, rising."""
+    """Replaces the prompts of all images, but holds only those of ``indices`` ``(U,)``, ascending."""
 
     def __init__(self, prompts: PromptLearner, indices: Tensor) -> None:
         super().__init__()
@@ -170,8 +168,8 @@ class KeptPrompts(nn.Module):
 def keep_prompts(prompts: PromptLearner, indices: Tensor) -> dict[str, Any]:
     """The prompts of the images ``indices`` ``(B,)`` as plain tensors.
 
-    ``indices`` ``(U,)`` int64, rising; ``domains`` ``(U,)`` int64; ``tokens`` ``(U, M * D)``; ``bias_net``, a state
-    dict. The text tower is not kept: `join_kept` builds it from the config again.
+    ``indices`` ``(U,)`` int64, ascending; ``domains`` ``(U,)`` int64; ``tokens`` ``(U, M * D)``; ``bias_net``, a state
+    dict. The text tower is not stored: `join_kept` builds it from the config again.
     """
     rows = indices.unique().cpu()
     table = prompts.tokens.weight.detach()
@@ -184,9 +182,9 @@ def keep_prompts(prompts: PromptLearner, indices: Tensor) -> dict[str, Any]:
 
 
 def join_kept(parts: Sequence[dict[str, Any]], cfg: Any) -> tuple[KeptPrompts, ClipTextTower]:
-    """The prompts that several processes have kept of one global batch, and the text tower of ``cfg``."""
+    """The prompts of one global batch that several processes have saved, and the text tower of ``cfg``."""
     indices = torch.cat([part["indices"] for part in parts])
-    # The place of each image's first row.
+    # The position of each image's first row.
     rising, which = indices.unique(return_inverse=True)
     first = torch.full_like(rising, len(indices)).scatter_reduce(
         0, which, torch.arange(len(indices)), reduce="amin"

@@ -1,6 +1,6 @@
-"""CLIP's text tower, frozen, exact but short: a prompt is computed up to its end-of-text token only.
+"""CLIP's frozen text tower; exact, but a prompt is computed up to its end-of-text token only.
 
-Attention in this tower is causal: no token sees what follows it. The feature of a text is read at its
+Attention in this tower is causal: no token depends on what follows it. The feature of a text is read at its
 end-of-text token, so the padding behind it (64 of 77 positions for "A daytime photo of a X X X X vehicle.")
 changes nothing and is not computed.
 """
@@ -19,7 +19,7 @@ from .weights import build_open_clip, describe
 
 
 class ClipTextTower(nn.Module):
-    """The text half of an open_clip model. Its weights never train; gradient flows through to the prompts.
+    """The text half of an open_clip model. Its weights are never trained; gradient flows through to the prompts.
 
     Args:
         model: ``CLIP`` or ``CustomTextCLIP`` of open_clip. Parameters are used, not copied, and frozen.
@@ -63,7 +63,7 @@ class ClipTextTower(nn.Module):
         self.train(False)
 
     def train(self, mode: bool = True) -> ClipTextTower:
-        """Stays in eval mode whatever is asked."""
+        """Stays in eval mode whatever ``mode`` is."""
         return super().train(False)
 
     def word_ids(self, text: str) -> list[int]:
@@ -99,12 +99,12 @@ class ClipTextTower(nn.Module):
         return self.encode_prompts(self.embed(ids), ends)
 
     def encode_prompts(self, token_embeddings: Tensor, eot_position: Tensor | int) -> Tensor:
-        """Text features of prompts given as embeddings, where learned tokens may stand among the words.
+        """Text features of prompts given as embeddings, which may contain learned tokens among the words.
 
         Args:
             token_embeddings: ``(B, L, D)``, start-of-text first, no position embedding added yet.
-            eot_position: ``(B,)`` int64 or one number for all, position of the end-of-text token. What stands
-                behind the last of them is cut off.
+            eot_position: ``(B,)`` int64 or one number for all, position of the end-of-text token. Everything after the
+                last of them is cut off.
 
         Returns:
             ``(B, P)``, projected, not normalised.
@@ -162,7 +162,7 @@ def build_text_tower(cfg: CfgNode) -> ClipTextTower:
     """The text tower that belongs to the image tower of ``cfg.MODEL.BACKBONE.CLIP``.
 
     Without pre-trained weights it is a function of ``SEED``, the same after a resume and in a replay; the global
-    generator stays as it is.
+    generator is not changed.
     """
     clip = cfg.MODEL.BACKBONE.CLIP
     description = describe(clip.MODEL)

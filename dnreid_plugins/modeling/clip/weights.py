@@ -1,7 +1,7 @@
-"""CLIP models from open_clip, built without touching the network: a name or a description, a tag or a file.
+"""CLIP models from open_clip, built without network access from a name or a description, and a tag or a file.
 
 The image tower and the text tower are taken from the same model and the same weights, so both
-:mod:`~dnreid_plugins.modeling.clip.image_tower` and :mod:`~dnreid_plugins.modeling.clip.text_tower` start here.
+:mod:`~dnreid_plugins.modeling.clip.image_tower` and :mod:`~dnreid_plugins.modeling.clip.text_tower` use this module.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .conv_stem import put_conv_stem
 
-# The miniature CLIP that we ship for DNMini; the name stands for its description and for its weights.
+# The miniature CLIP that is shipped for DNMini; the name of both its description and its weights.
 MINI_CLIP = "miniclip"
 _MINI_DIR = Path(__file__).resolve().parents[2] / "dnmini" / "weights"
 
@@ -31,9 +31,9 @@ class ClipDescription:
         name: as in the config.
         model_cfg: open_clip's own model description (``embed_dim``, ``vision_cfg``, ``text_cfg``, ...).
         vocabulary: ascending ids of CLIP's byte-pair encoding that have a row in a reduced token table, in
-            row order; ``None`` for the full table. Start- and end-of-text have the largest ids, hence the
-            last two rows, which is what open_clip's pooling at the end-of-text token relies on.
-        conv_stem: hidden channels of a `ConvStem` in place of the patch convolution; empty for none.
+            row order; ``None`` for the full table. Start- and end-of-text have the largest ids and hence the last two
+            rows, which open_clip's pooling at the end-of-text token relies on.
+        conv_stem: hidden channels of a `ConvStem` instead of the patch convolution; empty for none.
     """
 
     name: str
@@ -50,7 +50,7 @@ def describe(model: str) -> ClipDescription:
 
     Raises:
         ValueError: unknown name, or a tower that is not an open_clip transformer (timm, Hugging Face, CoCa).
-        FileNotFoundError: a ``.json`` path that is not there.
+        FileNotFoundError: a ``.json`` path that does not exist.
     """
     import open_clip
 
@@ -113,7 +113,7 @@ def build_open_clip(description: ClipDescription, pretrained: str = "") -> Any:
     custom_text = model_cfg.pop("custom_text", False)
     if tag_cfg.get("quick_gelu") or (path and _is_torchscript(path)):
         model_cfg["quick_gelu"] = (
-            True  # OpenAI's weights were trained with it, whatever the model's name says
+            True  # OpenAI's weights were trained with it, regardless of the model's name
         )
     model = (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**model_cfg)
     if description.conv_stem:
@@ -126,7 +126,7 @@ def build_open_clip(description: ClipDescription, pretrained: str = "") -> Any:
 
 
 def find_weights(model: str, pretrained: str) -> tuple[Path | None, dict[str, Any]]:
-    """Local file of the weights (``None`` for random ones) and what open_clip knows about the tag.
+    """Local file of the weights (``None`` for random ones) and open_clip's settings for the tag.
 
     Raises:
         FileNotFoundError: see :func:`build_open_clip`.
@@ -158,7 +158,7 @@ def find_weights(model: str, pretrained: str) -> tuple[Path | None, dict[str, An
 
 
 def _cached_file(tag_cfg: dict[str, Any]) -> Path | None:
-    """Where open_clip's own download has put this tag's weights, if it has."""
+    """The path to which open_clip's own download has saved this tag's weights, if any."""
     from huggingface_hub import try_to_load_from_cache
 
     hub, url = tag_cfg.get("hf_hub", ""), tag_cfg.get("url", "")
@@ -186,7 +186,7 @@ def _is_torchscript(path: Path) -> bool:
 
 def _load_torchscript(model: Any, path: Path) -> None:
     state: dict[str, Tensor] = dict(torch.jit.load(str(path), map_location="cpu").state_dict())
-    # Such an archive also keeps numbers beside the weights, and the mask, which the model makes for itself.
+    # Such an archive also contains numbers besides the weights, and the mask, which the model creates itself.
     for key in ("input_resolution", "context_length", "vocab_size", "attn_mask"):
         state.pop(key, None)
     model.load_state_dict({key: value.float() for key, value in state.items()}, strict=True)

@@ -1,4 +1,4 @@
-"""Loss heads: what a method adds to the batch loss, one file each."""
+"""Loss heads: the loss terms of the methods, one file each."""
 
 from . import fastreid_losses
 from .base import LOSS_HEAD_REGISTRY, LossHead, build_loss_heads

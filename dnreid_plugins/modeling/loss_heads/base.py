@@ -1,4 +1,4 @@
-"""What every loss head is: a weight over the epochs and a scalar per batch."""
+"""Base of the loss heads: a weight over the epochs and a scalar per batch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..matchers.base import Matcher
 from ..parts import Part, PartRegistry, Parts
 
 LOSS_HEAD_REGISTRY = PartRegistry("LOSS_HEAD", "MODEL.LOSSES")
-LOSS_HEAD_REGISTRY.__doc__ = "Loss heads by the name that stands in ``MODEL.LOSSES.NAME``."
+LOSS_HEAD_REGISTRY.__doc__ = "Loss heads by their name in ``MODEL.LOSSES.NAME``."
 
-#: ``((first_epoch, value), ...)``: piecewise constant in the epoch, epochs counted from 1, in rising order.
+#: ``((first_epoch, value), ...)``: piecewise constant in the epoch, epochs counted from 1, in ascending order.
 Schedule = Sequence[Sequence[float]]
 
 
@@ -24,12 +24,12 @@ class LossHead(Part):
     """Base of all loss heads; a head holds state and calls a pure function of `functional`.
 
     Args:
-        weight: ``((first_epoch, value), ...)``, see `Schedule`; 0 before the first border.
-        matcher: makes the matching across domains that the head works with, if it makes one.
+        weight: ``((first_epoch, value), ...)``, see `Schedule`; 0 before the first epoch given.
+        matcher: makes the matching across domains that the head uses, if it needs one.
         match_always: match also in epochs in which the weight is 0, for other parts that use a matching.
     """
 
-    #: False: the head changes the memory or the matching only and is left out of the loss.
+    #: False: the head only changes the memory or the matching and is left out of the loss.
     has_loss: ClassVar[bool] = True
     section: ClassVar[str] = "MODEL.LOSSES"
 
@@ -40,7 +40,7 @@ class LossHead(Part):
         self.schedule = parse_weight(weight, f"{self.section}.WEIGHT")
         self.matcher = matcher
         self.match_always = match_always
-        # Figures of the last batch for the log.
+        # Statistics of the last batch for the log.
         self.statistics: dict[str, Tensor | float] = {}
 
     @property
@@ -49,11 +49,11 @@ class LossHead(Part):
         return next((epoch for epoch, weight in self.schedule if weight > 0), 1)
 
     def weight_at(self, epoch: int) -> float:
-        """Weight in ``epoch`` (from 1); 0 before the first border."""
+        """Weight in ``epoch`` (from 1); 0 before the first epoch given."""
         return next((value for first, value in reversed(self.schedule) if epoch >= first), 0.0)
 
     def matches_in(self, epoch: int) -> bool:
-        """Does the head's matcher run in ``epoch``?"""
+        """Whether the head's matcher runs in ``epoch``."""
         return self.match_always or self.weight_at(epoch) > 0
 
     def forward(self, batch: BatchFeatures, parts: Parts) -> Tensor:
@@ -65,7 +65,7 @@ def build_loss_heads(cfg: Any) -> dict[str, LossHead]:
     """The loss heads of ``MODEL.LOSSES.NAME`` by name, in that order.
 
     Raises:
-        ValueError: no name, an unknown name, one that stands twice, or a head without the one it works with.
+        ValueError: no name, an unknown name, a repeated one, or a head without the one that it needs.
     """
     names = tuple(cfg.MODEL.LOSSES.NAME)
     known = LOSS_HEAD_REGISTRY.names()
@@ -83,8 +83,8 @@ def build_loss_heads(cfg: Any) -> dict[str, LossHead]:
 def joint_targets(batch: BatchFeatures, parts: Parts) -> Tensor:
     """``(B,)`` int64 labels that mean the same in both domains; -1 = none.
 
-    Those of the clusters called "joint" where the label source makes them; else a day and a night cluster are
-    never the same, so night clusters are counted after the day clusters.
+    Those of the clusters called "joint" where the label source makes them; else a day and a night cluster are never
+    the same, so night clusters are numbered after the day clusters.
     """
     if parts.epoch is not None and "joint" in parts.epoch.clusters:
         return parts.epoch.targets("joint", batch.indices)
@@ -96,7 +96,7 @@ def parse_weight(weight: Schedule, key: str = "WEIGHT") -> list[tuple[int, float
     """``((first_epoch, value), ...)`` as a checked list.
 
     Raises:
-        ValueError: empty, not pairs, epochs not whole, below 1 or not rising, or a weight below 0 or not finite.
+        ValueError: empty, not pairs, epochs not whole, below 1 or not ascending, or a weight below 0 or not finite.
     """
     try:
         schedule = [(int(first), float(value)) for first, value in weight]
@@ -107,7 +107,7 @@ def parse_weight(weight: Schedule, key: str = "WEIGHT") -> list[tuple[int, float
     fits = all(0 <= value < float("inf") for _, value in schedule)
     if not schedule or not whole or not rising or schedule[0][0] < 1 or not fits:
         raise ValueError(
-            f"{key} is {weight!r}; write ((first_epoch, value), ...) with rising whole epochs from 1 "
+            f"{key} is {weight!r}; write ((first_epoch, value), ...) with ascending whole epochs from 1 "
             "and values >= 0, e.g. ((1, 0.5), (51, 0.3))."
         )
     return schedule

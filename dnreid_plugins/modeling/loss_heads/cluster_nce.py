@@ -18,7 +18,7 @@ class ClusterNCE(LossHead):
 
     Args:
         weight: Piecewise constant over the epochs.
-        temperature: Softmax temperature; CIA silent (U3), 0.05 is ADCA's and ClusterContrast's.
+        temperature: Softmax temperature; not given by CIA (U3); 0.05 is that of ADCA and ClusterContrast.
     """
 
     def __init__(self, *, weight: Schedule = ((1, 1.0),), temperature: Positive = 0.05) -> None:

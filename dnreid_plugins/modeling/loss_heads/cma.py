@@ -1,4 +1,4 @@
-"""ADCA's cross-modality memory aggregation: matched rows are mixed once per epoch."""
+"""ADCA's cross-modality memory aggregation: the rows of matched clusters are mixed once per epoch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class CMA(LossHead):
 
     Args:
         weight: Above 0 switches it on; the value does not matter.
-        matcher: Which rows belong together.
+        matcher: Which clusters are matched.
         momentum: Share of the own row that stays.
         one_sided: As released: only the day rows change and they are not renormalised.
     """

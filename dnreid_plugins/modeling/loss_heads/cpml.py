@@ -20,14 +20,14 @@ CLASSIFIER = "PrototypeClassifier"
 
 @LOSS_HEAD_REGISTRY.register()
 class CPML(LossHead):
-    """Pulls mutual neighbours of the other domain, pushes one-sided ones; neighbours are found once per epoch.
+    """Attracts mutual neighbours of the other domain, repels one-sided ones; neighbours are found once per epoch.
 
     Args:
         weight: Piecewise constant over the epochs.
-        variant: What stands against the other domain's memory rows: the batch's images ("instance") or their mean
+        variant: What is compared with the other domain's memory rows: the batch's images ("instance") or their mean
             per cluster ("batch_centroid"). "classifier": the classifiers' rows of both domains, which trains those
             only. "as_released": memory rows, which trains nothing (T1).
-        matcher: Who is a neighbour of whom.
+        matcher: Which clusters are neighbours.
         temperature: Divides the cosine.
     """
 
@@ -40,7 +40,7 @@ class CPML(LossHead):
         temperature: Positive = 0.07,
     ) -> None:
         super().__init__(weight=weight, matcher=matcher)
-        self.neighbours = (matcher,)  # in a tuple, since it is registered as the head's matcher already
+        self.neighbours = (matcher,)  # in a tuple, since it is already registered as the head's matcher
         self.variant = variant
         self.temperature = temperature
         self.partition: NeighbourPartition | None = None

@@ -13,7 +13,7 @@ from ..parts import Parts
 def cross_domain_contrast(
     batch: BatchFeatures, parts: Parts, assignment: Assignment, domain: Domain, *, temperature: float
 ) -> Tensor:
-    """`mutual_mapping_loss` of the batch's ``domain`` part against the other domain's live rows."""
+    """`mutual_mapping_loss` of the batch's ``domain`` part against the current rows of the other domain."""
     part = batch.of(domain)
     partner, score = assignment.partner(domain)
     rows = parts.memory.cluster_rows(domain.other)

@@ -21,10 +21,11 @@ class DGM(LossHead):
     Args:
         weight: 0.3 from epoch 51 on in the paper.
         matcher: The dictionary.
-        temperature: Of Eq. 8; paper silent (U3).
-        match_always: Match in stage 1 too; paper silent (U22). The loss stays out, the matching goes to whoever uses
-            one: class factor of MAA, groups of MarginMMD and, with DATALOADER.PAIRED, the sampler.
-        update_other: Let matched features move the other domain's rows as PGM's code does; paper silent (U6).
+        temperature: Of Eq. 8; not given in the paper (U3).
+        match_always: Match in stage 1 too; not given in the paper (U22). There is no loss then, but the matching is
+            available to its users: class factor of MAA, groups of MarginMMD and, with DATALOADER.PAIRED, the sampler.
+        update_other: Let matched features update the other domain's rows as PGM's code does; not given in the paper
+            (U6).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""fast-reid's own metric losses beside ours in ``MODEL.LOSSES.NAME``, with their own sections of the config."""
+"""fast-reid's own metric losses next to ours in ``MODEL.LOSSES.NAME``, with their own config sections."""
 
 from __future__ import annotations
 
@@ -59,5 +59,5 @@ class Cosface(FastreidLoss):
 
 
 for _loss in (TripletLoss, CircleLoss, Cosface):
-    # Their sections are fast-reid's, so no section is made of the constructor.
+    # Their sections are fast-reid's, so the constructor does not define one.
     LOSS_HEAD_REGISTRY._do_register(_loss.__name__, _loss)

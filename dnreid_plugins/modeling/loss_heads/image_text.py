@@ -22,15 +22,15 @@ from .base import LOSS_HEAD_REGISTRY, LossHead, Schedule
 class ImageText(LossHead):
     """Images against the text features of their prompts, which stage 1 has learned and which stay frozen.
 
-    The prompts and the text tower are handed over by `prepare`; they are no part of ``state_dict``, since stage 1
-    has a file of its own.
+    The prompts and the text tower are set by `prepare`; they are not part of ``state_dict``, since stage 1 has its own
+    file.
 
     Args:
         weight: Piecewise constant over the epochs.
         alignment: "cluster" classifies an image by the text centroids of the clusters in the batch (Eq. 9);
             "instance" contrasts each image with its own text (Eq. 2-3, temperature 1), a row of the paper's Table 4.
         smoothing: Of the labels in Eq. 9.
-        unit_input: The bias net sees unit features as in stage 1; False: as released, neck features of length ~36
+        unit_input: The bias net gets unit features as in stage 1; False: as released, neck features of length ~36
             (T4).
         through_text: As released: gradient also flows image -> bias net -> text tower (T5). False: texts are
             constants of a step.
@@ -52,7 +52,7 @@ class ImageText(LossHead):
         self.smoothing = smoothing
         self.unit_input = unit_input
         self.through_text = through_text
-        # In a list, so that they are no sub-modules: neither trained nor saved with the model.
+        # In a list, so that they are not sub-modules: neither trained nor saved with the model.
         self._learned: list[tuple[PromptLearner | KeptPrompts, ClipTextTower]] = []
 
     @classmethod
@@ -68,7 +68,7 @@ class ImageText(LossHead):
         return head
 
     def prepare(self, prompts: PromptLearner | KeptPrompts, text: ClipTextTower) -> None:
-        """Take over what stage 1 has learned; both on the model's device."""
+        """Set the result of stage 1; both are on the model's device."""
         prompts.requires_grad_(False)
         self._learned = [(prompts, text)]
 
@@ -82,7 +82,7 @@ class ImageText(LossHead):
 
     def _one_domain(self, part: BatchFeatures) -> Tensor:
         texts = self.texts(part)
-        # The projection stands behind the class token in the feature, see `ClipNeckHead`.
+        # In the feature the projection follows the class token, see `ClipNeckHead`.
         images = part.features[:, -texts.shape[1] :]
         if self.alignment == "cluster":
             return batch_text_alignment(images, texts, part.targets, smoothing=self.smoothing)
@@ -96,14 +96,14 @@ class ImageText(LossHead):
             RuntimeError: `prepare` was not called.
         """
         if not self._learned:
-            raise RuntimeError("ImageText has no prompts; the stage LearnPrompts must be over before a step.")
+            raise RuntimeError("ImageText has no prompts; the stage LearnPrompts must be finished before.")
         prompts, text = self._learned[0]
         with torch.set_grad_enabled(self.through_text and torch.is_grad_enabled()):
             inputs = part.unit if self.unit_input else part.features
             return prompts.text_features(text, part.indices, inputs).float()
 
     def replay_state(self, indices: Tensor) -> dict[str, Any]:
-        """Of the prompts of all training images those of the batch."""
+        """The prompts of the batch's images."""
         prompts = self._learned[0][0] if self._learned else None
         return keep_prompts(prompts, indices) if isinstance(prompts, PromptLearner) else {}
 

@@ -20,12 +20,12 @@ class MAA(LossHead):
 
     Args:
         weight: 0.5, then 0.3 from epoch 51 on in the paper.
-        alpha_0: Of Eq. 12-13; paper silent (U12). Above 1 the loss rewards collapse.
-        s_0: Of Eq. 12; paper silent (U13).
+        alpha_0: Of Eq. 12-13; not given in the paper (U12). Above 1 the loss rewards collapse.
+        s_0: Of Eq. 12; not given in the paper (U13).
         intra_day, intra_night: w_1 of Eq. 11, from the paper.
         class_factor: Of Eq. 13, from the paper.
-        feature: "neck": the unit feature of Eq. 2; "pooled": before the batch-norm neck; paper silent (U18).
-        num_kernels: Gaussians in the kernel's sum, 1 = a single one; paper silent (U15), 5 is MMD-ReID's.
+        feature: "neck": the unit feature of Eq. 2; "pooled": before the batch-norm neck; not given in the paper (U18).
+        num_kernels: Gaussians in the kernel's sum, 1 = a single one; not given in the paper (U15), 5 is MMD-ReID's.
     """
 
     def __init__(

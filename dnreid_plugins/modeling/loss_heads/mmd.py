@@ -27,7 +27,7 @@ def aligned_features(
 
 
 def both_maps(parts: Parts, like: Tensor) -> tuple[Tensor, Tensor] | tuple[()]:
-    """``day_to_night`` and ``night_to_day`` on the device of ``like``; nothing while there is no matching."""
+    """``day_to_night`` and ``night_to_day`` on the device of ``like``; empty while there is no matching."""
     matching = None if parts.epoch is None else parts.epoch.matching
     return () if matching is None else (matching.day_to_night.to(like), matching.night_to_day.to(like))
 
@@ -37,7 +37,7 @@ class MMD(LossHead):
     """Squared multi-kernel MMD of the whole batch.
 
     Args:
-        weight: As MAA's.
+        weight: As for MAA.
         feature: "neck" or "pooled", as for MAA.
         num_kernels: Gaussians in the kernel's sum.
     """
@@ -63,7 +63,7 @@ class MarginMMD(LossHead):
     """MMD that counts only above a margin, per matched pair of clusters once another head has matched.
 
     Args:
-        weight: As MAA's.
+        weight: As for MAA.
         feature: "neck" or "pooled", as for MAA.
         num_kernels: Gaussians in the kernel's sum.
         margin: Per matched pair of clusters, as released per identity.

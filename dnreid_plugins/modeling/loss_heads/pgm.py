@@ -19,7 +19,7 @@ class PGM(LossHead):
 
     Args:
         weight: PGM's code uses 0.25.
-        matcher: Who goes with whom.
+        matcher: Which clusters are matched.
         temperature: Of the contrast.
         alternate: Odd epochs contrast night images with day rows, even epochs the reverse; False: both always.
     """

@@ -1,4 +1,4 @@
-"""Prototype-driven classification of Bridging Day and Night (Eq. 7/8): a linear layer that starts as the memory."""
+"""Prototype-driven classification of Bridging Day and Night (Eq. 7/8): a linear layer initialised with the memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PrototypeClassifier(LossHead):
     """One bias-free linear layer per domain, sized to its clusters and set to their rows at each epoch's start.
 
     The released code has 3000 outputs, crashes above that and lets old momentum move the new rows (T7); here the
-    optimizer forgets a layer when it is set anew.
+    optimizer state of a layer is reset with it.
 
     Args:
         weight: Piecewise constant over the epochs.

@@ -1,4 +1,4 @@
-"""Matchers: which day cluster goes with which night cluster, one file each."""
+"""Matchers: which day cluster is matched with which night cluster, one file each."""
 
 from .base import MATCHER_REGISTRY, Matcher
 from .dictionary import DictionaryMatcher

@@ -1,4 +1,4 @@
-"""What every matcher is: once per epoch, from clusters to an assignment across the domains."""
+"""Base of the matchers: once per epoch, from clusters to an assignment across the domains."""
 
 from __future__ import annotations
 

@@ -30,11 +30,11 @@ class DictionaryMatcher(Matcher):
         threshold_start, threshold_final: T_0 and final value of the ramp, Eq. 6.
         progress: T_epo over the whole run ("global") or from the first epoch with a weight above 0 on ("stage"), 0
             before that; paper ambiguous (U2).
-        penalty: Cost of a pair below the threshold, G_p of Eq. 7; paper silent (U8).
+        penalty: Cost of a pair below the threshold, G_p of Eq. 7; not given in the paper (U8).
         on_empty: When no pair reaches the threshold: "skip" the loss, "keep_last" matching that had a pair (also
-            across epochs in which a domain has no cluster at all) or "cap" the threshold; paper silent.
-        second_round: Match clusters that are left over once more, among all clusters of the other domain; paper
-            silent (U9).
+            across epochs in which a domain has no cluster at all) or "cap" the threshold; not given in the paper.
+        second_round: Match clusters without a partner once more, with any cluster of the other domain; not given in
+            the paper (U9).
     """
 
     day_labels: Tensor
@@ -66,7 +66,7 @@ class DictionaryMatcher(Matcher):
             "on_empty": on_empty,
             "second_round": second_round,
         }
-        # The last matching with a pair in it, and the labels that it speaks of.
+        # The last matching with at least one pair, and the labels that it refers to.
         for name in KEPT:
             kind = torch.float32 if name.endswith("score") else torch.int64
             self.register_buffer(name, torch.empty(0, dtype=kind))
@@ -101,7 +101,7 @@ class DictionaryMatcher(Matcher):
     def _progress(self, epoch: Epoch, first: int) -> float:
         """T_epo of Eq. 6 with epochs counted from 0, as in the reading ``e = 0 .. max - 1``."""
         first = first if self.progress == "stage" else 1
-        if epoch.number < first:  # matched although the stage has not begun
+        if epoch.number < first:  # matched before the stage has begun
             return 0.0
         return (epoch.number - first) / (epoch.last - first + 1)
 

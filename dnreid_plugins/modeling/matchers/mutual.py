@@ -14,14 +14,14 @@ from .base import MATCHER_REGISTRY, Matcher
 @MATCHER_REGISTRY.register()
 @configured("")
 class MutualNeighbours(Matcher):
-    """Many to many: clusters that are among each other's nearest ones.
+    """Many to many: clusters that are among each other's nearest neighbours.
 
     Args:
-        top_k: Neighbours per cluster; the released code has 15, keep it well below the number of clusters. As many as
-            there are clusters leave no hard negatives.
+        top_k: Neighbours per cluster; the released code has 15, keep it well below the number of clusters: with as
+            many neighbours as clusters there are no hard negatives.
 
     Attributes:
-        partition: of the running epoch: mutual pairs, and one-sided ones of either side.
+        partition: of the running epoch: mutual pairs, and one-sided pairs of either side.
     """
 
     def __init__(self, *, top_k: Count = 15) -> None:

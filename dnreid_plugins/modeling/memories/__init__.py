@@ -1,4 +1,4 @@
-"""Memories: what is remembered of the training images from step to step, one file each."""
+"""Memories: prototypes that are kept from step to step, one file each."""
 
 from .cluster_memory import ClusterMemory
 

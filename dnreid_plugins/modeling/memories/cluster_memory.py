@@ -1,4 +1,4 @@
-"""Cluster prototypes: named banks of unit rows, rebuilt each epoch and moved after each step."""
+"""Cluster prototypes: named banks of unit rows, rebuilt each epoch and updated after each step."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ class ClusterMemory(Part):
     Rows change in `begin_epoch`, `set_rows` and `update` only, never inside ``forward`` or ``backward``.
 
     Args:
-        momentum: Share of the old row that an update keeps (0.1: it follows the newest images); papers silent (U4).
-        update: Which images of a cluster update its row (papers silent, U4): "sequential" (each in turn), "mean" or
-            "hardest".
+        momentum: Share of the old row that an update keeps (0.1: it follows the newest images); not given in the
+            papers (U4).
+        update: Which images of a cluster update its row (not given in the papers, U4): "sequential" (each in turn),
+            "mean" or "hardest".
         outlier_rows: Features of outliers become rows of their own that are never updated (T-list of the projects'
             README); `num_clusters` does not count them.
         extra_banks: Further banks beside "own", as (name, update) pairs: the same rows at an epoch's start, moved by
@@ -37,7 +38,7 @@ class ClusterMemory(Part):
         plain_views_only: Only the plain view of an image (view 0) moves rows.
 
     Raises:
-        ValueError: an extra bank has a name twice or an unknown rule.
+        ValueError: a repeated name or an unknown rule of an extra bank.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class ClusterMemory(Part):
     def rows(self, name: Domain | int | str, bank: str = OWN) -> Tensor:
         """``(C, D)`` float32 unit rows of a domain, or of other clusters by name; no gradient.
 
-        Outlier rows, if any, stand at the end.
+        Outlier rows, if any, are at the end.
         """
         return getattr(self, f"{bank}_{_word(name)}")
 
@@ -84,7 +85,7 @@ class ClusterMemory(Part):
         return self._counts[_word(name)]
 
     def begin_epoch(self, epoch: Epoch, parts: Parts | None = None) -> dict[str, float]:
-        """Start from the cluster centroids."""
+        """Set the rows to the cluster centroids."""
         self._counts = {}
         for name, part in epoch.clusters.items():
             rows = part.centroids
@@ -105,7 +106,7 @@ class ClusterMemory(Part):
         old.copy_(rows.detach())
 
     def after_step(self, batch: BatchFeatures, parts: Parts) -> None:
-        """Move the rows of the clusters in the batch."""
+        """Update the rows of the clusters in the batch."""
         if self.plain_views_only:
             batch = batch.where(batch.views == 0)
         unit = batch.unit
@@ -118,10 +119,10 @@ class ClusterMemory(Part):
 
     @torch.no_grad()
     def update(self, name: Domain | int | str, features: Tensor, targets: Tensor) -> None:
-        """Move the rows of some clusters.
+        """Update the rows of some clusters.
 
         Args:
-            name: whose rows.
+            name: of the clusters.
             features: ``(B, D)`` unit features of the whole (all processes') batch.
             targets: ``(B,)`` int64 cluster of each; -1 = none.
         """

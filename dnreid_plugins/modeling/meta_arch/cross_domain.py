@@ -29,8 +29,8 @@ SHARED_BN_MODES = ("joint", "separate", "frozen")
 class CrossDomainBaseline(nn.Module):
     """Any fast-reid backbone behind `DualStream`, a neck, and the parts of a method.
 
-    In eval mode ``model(batch)`` returns features ``(B, D)`` as fast-reid's own architectures do; a model with
-    two streams refuses a batch without ``domains`` unless ``assume_domain`` says what it is. In train mode it
+    In eval mode ``model(batch)`` returns features ``(B, D)`` as fast-reid's own architectures do; a model with two
+    streams refuses a batch without ``domains`` unless ``assume_domain`` is set. In train mode it
     returns ``{"loss_<head>": scalar}``, each already weighted, and keeps the batch's detached features in
     `last_batch` for the memory update and what the losses are made of (features after and before the neck, extras)
     in `last_outputs` for the loss audit. With several processes all of these, losses included, are those of the
@@ -39,7 +39,7 @@ class CrossDomainBaseline(nn.Module):
     Args:
         backbone, heads: as fast-reid builds them.
         parts: memory and loss heads, see `Parts`.
-        teacher: whether there is one; it joins the parts.
+        teacher: whether there is one; it becomes one of the parts.
         pixel_mean, pixel_std: 3 values each, in 0..255.
         stream_modules: ``MODEL.DUAL_STREAM.MODULES``.
         shared_bn: ``MODEL.DUAL_STREAM.SHARED_BN``.
@@ -50,7 +50,7 @@ class CrossDomainBaseline(nn.Module):
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    # The trainer runs a label phase before each epoch for architectures that say so.
+    # The trainer runs a label phase before each epoch for architectures with this attribute.
     needs_clusters = True
 
     @configurable
@@ -136,7 +136,7 @@ class CrossDomainBaseline(nn.Module):
         return self.losses(features)
 
     def encode(self, batch: dict[str, Any], *, feature: str = "after") -> Tensor:
-        """Features of the encoder that trains, in eval mode, whether or not a teacher answers for the model.
+        """Features of the trained encoder, in eval mode, also if a teacher is evaluated in its place.
 
         ``"after"`` the neck: ``(B, D)``. ``"before"`` it: ``(B, P)`` unit rows; a head with ``split`` has each part at
         unit length first.
@@ -158,13 +158,13 @@ class CrossDomainBaseline(nn.Module):
         }
 
     def preprocess_image(self, batch: dict[str, Any]) -> Tensor:
-        """``(B, 3, H, W)`` images in 0..255 -> normalised, on the model's device; the input is left alone."""
+        """``(B, 3, H, W)`` images in 0..255 -> normalised, on the model's device; the input is not changed."""
         images = batch["images"].to(device=self.device, dtype=torch.float32)
         images = (images - self.pixel_mean) / self.pixel_std
         return images.contiguous(memory_format=self.memory_format)
 
     def _domains(self, batch: dict[str, Any]) -> Tensor | Domain:
-        """``(B,)`` int64 as the batch or its images (`DomainImages`) say, else the domain that all of them have."""
+        """``(B,)`` int64 from the batch or its images (`DomainImages`), else the assumed domain of all of them."""
         domains = batch.get("domains", getattr(batch["images"], "domains", None))
         if domains is not None:
             return torch.as_tensor(domains).to(self.device)
@@ -176,7 +176,7 @@ class CrossDomainBaseline(nn.Module):
         return self.assume_domain or Domain.DAY
 
     def _answering(self) -> tuple[nn.Module, nn.Module]:
-        """Backbone and heads that answer in eval mode."""
+        """Backbone and heads that are used in eval mode."""
         teacher: Any = self.parts.teacher
         if teacher is not None and teacher.evaluate:
             return teacher.encoder["backbone"], teacher.encoder["heads"]
@@ -185,7 +185,7 @@ class CrossDomainBaseline(nn.Module):
     def _encode(self, images: Tensor, domains: Tensor) -> Any:
         if self.shared_bn != "separate":
             return self.heads(self.backbone(images, domains))
-        # One pass per domain: batch norm, the neck's too, normalises each domain by its own statistics.
+        # One pass per domain: batch norm, also in the neck, normalises each domain by its own statistics.
         parts = [(domains == d).nonzero().flatten() for d in (0, 1)]
         outputs = [self.heads(self.backbone(images[part], domains[part])) for part in parts if len(part) > 0]
         back = torch.argsort(torch.cat(parts))
@@ -193,7 +193,7 @@ class CrossDomainBaseline(nn.Module):
 
 
 class StudentFeatures(nn.Module):
-    """A `CrossDomainBaseline` that answers with the encoder that trains, see `CrossDomainBaseline.encode`."""
+    """A `CrossDomainBaseline` that returns features of the trained encoder, see `CrossDomainBaseline.encode`."""
 
     def __init__(self, model: nn.Module, *, feature: str = "after") -> None:
         super().__init__()
@@ -209,6 +209,6 @@ def build_parts(cfg: Any) -> Parts:
     """Memory and loss heads as the config names them.
 
     Raises:
-        ValueError: a name or a value that cannot be used.
+        ValueError: an invalid name or value.
     """
     return Parts(memory=construct(ClusterMemory, cfg), losses=build_loss_heads(cfg))

@@ -152,15 +152,15 @@ def test_prompts_of_other_images_or_sizes_are_refused(
         train(cfg)
     templates = list(cfg.MODEL.PROMPT.TEMPLATES)
     cfg.MODEL.PROMPT.TEMPLATES = [templates[1], templates[0]]
-    with pytest.raises(ValueError, match=r"made for other MODEL\.PROMPT\.TEMPLATES"):
+    with pytest.raises(ValueError, match=r"made with different MODEL\.PROMPT\.TEMPLATES"):
         train(cfg)
     cfg.MODEL.PROMPT.TEMPLATES = templates
     cfg.MODEL.BACKBONE.PRETRAIN = False
-    with pytest.raises(ValueError, match="made for other text-tower weights"):
+    with pytest.raises(ValueError, match="made with different text-tower weights"):
         train(cfg)
     cfg.MODEL.BACKBONE.PRETRAIN = True
     monkeypatch.setattr(learn_prompts, "name_of_images", lambda paths: "72-other")
-    with pytest.raises(ValueError, match="made for other training images"):
+    with pytest.raises(ValueError, match="made with different training images"):
         train(cfg)
     cfg.PROMPT_STAGE.WEIGHTS = str(tmp_path / "nothing.pth")
     with pytest.raises(FileNotFoundError, match="correct the path"):
