@@ -25,7 +25,8 @@ FLOW = (
     ("at the end", ("after_train",)),
 )
 #: Wide boxes close together: the picture is read from top to bottom.
-STYLE = '%%{init: {"flowchart": {"wrappingWidth": 520, "rankSpacing": 36, "subGraphTitleMargin": {"top": 4, "bottom": 14}}}}%%'
+MARGIN = '"subGraphTitleMargin": {"top": 4, "bottom": 14}'
+STYLE = f'%%{{init: {{"flowchart": {{"wrappingWidth": 520, "rankSpacing": 36, {MARGIN}}}}}}}%%'
 #: ``(room, room that it imports)``
 Imports = set[tuple[str, str]]
 
@@ -104,7 +105,7 @@ def _reaches(one: str, other: str, imports: Imports) -> bool:
 
 
 def flow(calls: Sequence[Call]) -> list[str]:
-    """The calls from top to bottom: those of a contract in colour, neighbouring hooks of the trainer in one grey box."""
+    """The calls from top to bottom: those of a contract in colour, neighbouring hooks in one grey box."""
     names: list[str] = []
     lines = [line for title, moments in FLOW for line in _frame(title, moments, calls, names, "    ")]
     return [
@@ -116,13 +117,17 @@ def flow(calls: Sequence[Call]) -> list[str]:
     ]
 
 
-def _frame(title: str, moments: Sequence[Any], calls: Sequence[Call], names: list[str], indent: str) -> list[str]:
+def _frame(
+    title: str, moments: Sequence[Any], calls: Sequence[Call], names: list[str], indent: str
+) -> list[str]:
     lines = [f'{indent}subgraph s{len(names)}["{title}"]']
     for moment in moments:
         if not isinstance(moment, str):
             lines += _frame(*moment, calls, names, f"{indent}    ")
             continue
-        for hook, group in itertools.groupby((one for one in calls if one.moment == moment), lambda one: one.hook):
+        for hook, group in itertools.groupby(
+            (one for one in calls if one.moment == moment), lambda one: one.hook
+        ):
             for title, sentence in _texts(hook, list(group)):
                 names.append(f"n{len(names)}")
                 lines.append(f"{indent}    {box(names[-1], title, sentence)}{':::hook' * hook}")

@@ -57,7 +57,11 @@ def document(source: str) -> str:
     parts = [HEAD]
     for letter, title in SECTIONS.items():
         parts.append(f"\n## {title}\n\n| row | fast-reid 1.4.0 | here |\n|---|---|---|\n")
-        parts += [f"| {n} | {cell(_capital(a))} | {cell(_capital(b))} |\n" for n, a, b in items if n.startswith(letter)]
+        parts += [
+            f"| {n} | {cell(_capital(a))} | {cell(_capital(b))} |\n"
+            for n, a, b in items
+            if n.startswith(letter)
+        ]
     return "".join(parts)
 
 

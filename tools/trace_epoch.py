@@ -15,10 +15,10 @@ from unittest import mock
 
 from made_page import ROOT
 
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT / "tests"))
 
 import tiny_run
-from fastreid.engine.train_loop import HookBase, TrainerBase
+from fastreid.engine.train_loop import HookBase
 
 from dnreid_plugins.engine.label_phase import LabelPhase
 from dnreid_plugins.engine.stages import Stage
@@ -32,15 +32,22 @@ from dnreid_plugins.modeling.meta_arch import CrossDomainBaseline
 from dnreid_plugins.modeling.teachers import Teacher
 
 #: The trainer's methods that are the moments of a run.
-MOMENTS = ("before_train", "before_epoch", "before_step", "run_step", "after_step", "after_epoch", "after_train")
-PARTS = (Matcher, ClusterMemory, LossHead, Teacher)
+MOMENTS = (
+    "before_train",
+    "before_epoch",
+    "before_step",
+    "run_step",
+    "after_step",
+    "after_epoch",
+    "after_train",
+)
 #: Per kind the methods of its contract.
 CONTRACTS: dict[type, tuple[str, ...]] = {
     Stage: ("prepare", "run_epoch", "hand_over"),
     LabelSource: ("__call__",),
     Refiner: ("__call__",),
     Matcher: ("match",),
-    **{kind: ("begin_epoch", "forward", "after_step") for kind in (LossHead, ClusterMemory, Teacher)},
+    **dict.fromkeys((LossHead, ClusterMemory, Teacher), ("begin_epoch", "forward", "after_step")),
     CrossDomainBaseline: ("forward",),
 }
 

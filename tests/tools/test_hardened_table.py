@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-
 import make_hardened_table as table
 import pytest
-
 
 
 def test_every_row_of_the_audit_has_its_test() -> None:

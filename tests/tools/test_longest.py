@@ -6,7 +6,6 @@ import longest
 import pytest
 
 
-
 @pytest.fixture
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "dnreid_plugins").mkdir()

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-
 import make_project_table as table
 import pytest
-
 
 PROJECTS = [
     "FastAttr",

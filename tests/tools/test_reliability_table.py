@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import reliability_table as tool
 import pytest
-
+import reliability_table as tool
 
 
 def row(area: str, fault: str, tried: int, survived: int, lost: str = "", **more: Any) -> str:
