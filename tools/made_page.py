@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# The pages are about this source tree, wherever a package of the name may be installed.
+sys.path.insert(0, str(ROOT))
 
 
 def write_or_check(

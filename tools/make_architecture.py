@@ -25,7 +25,8 @@ FLOW = (
     ("at the end", ("after_train",)),
 )
 #: Wide boxes close together: the picture is read from top to bottom.
-STYLE = '%%{init: {"flowchart": {"wrappingWidth": 520, "rankSpacing": 36, "subGraphTitleMargin": {"top": 4, "bottom": 14}}}}%%'
+MARGIN = '"subGraphTitleMargin": {"top": 4, "bottom": 14}'
+STYLE = f'%%{{init: {{"flowchart": {{"wrappingWidth": 520, "rankSpacing": 36, {MARGIN}}}}}}}%%'
 #: ``(room, room that it imports)``
 Imports = set[tuple[str, str]]
 
@@ -104,7 +105,7 @@ def _reaches(one: str, other: str, imports: Imports) -> bool:
 
 
 def flow(calls: Sequence[Call]) -> list[str]:
-    """The calls from top to bottom: those of a contract in colour, neighbouring hooks of the trainer in one grey box."""
+    """The calls from top to bottom: those of a contract in colour, neighbouring hooks in one grey box."""
     names: list[str] = []
     lines = [line for title, moments in FLOW for line in _frame(title, moments, calls, names, "    ")]
     return [

@@ -15,7 +15,7 @@ from unittest import mock
 
 from made_page import ROOT
 
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT / "tests"))
 
 import tiny_run
 from fastreid.engine.train_loop import HookBase
@@ -41,7 +41,10 @@ MOMENTS = (
     "after_epoch",
     "after_train",
 )
+<<<<<<< HEAD
 PARTS = (Matcher, ClusterMemory, LossHead, Teacher)
+=======
+>>>>>>> docs
 #: Per kind the methods of its contract.
 CONTRACTS: dict[type, tuple[str, ...]] = {
     Stage: ("prepare", "run_epoch", "hand_over"),
