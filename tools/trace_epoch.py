@@ -41,10 +41,6 @@ MOMENTS = (
     "after_epoch",
     "after_train",
 )
-<<<<<<< HEAD
-PARTS = (Matcher, ClusterMemory, LossHead, Teacher)
-=======
->>>>>>> docs
 #: Per kind the methods of its contract.
 CONTRACTS: dict[type, tuple[str, ...]] = {
     Stage: ("prepare", "run_epoch", "hand_over"),
