@@ -998,7 +998,7 @@ def test_T01_lamb(plain: Plain, cfg: CfgNode) -> None:
     cfg.SOLVER.OPT = "Lamb"
     assert type(build_optimizer(cfg, nn.Linear(2, 2))).__name__ == "Lamb"
     cfg.SOLVER.OPT = "LBFGS"
-    with pytest.raises(ValueError, match=r"SOLVER\.OPT is 'LBFGS'; it is one of"):
+    with pytest.raises(ValueError, match=r"SOLVER\.OPT is 'LBFGS'; it must be one of"):
         build_optimizer(cfg, nn.Linear(2, 2))
 
 

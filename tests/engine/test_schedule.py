@@ -135,7 +135,7 @@ def test_a_warm_up_longer_than_the_run_is_cut(caplog: pytest.LogCaptureFixture) 
     ("keys", "iters", "message"),
     [
         ({}, 0, "fewer training images than SOLVER.IMS_PER_BATCH 64"),
-        ({"SCHED": "Poly"}, 5, "SOLVER.SCHED is 'Poly'; it is one of MultiStepLR"),
+        ({"SCHED": "Poly"}, 5, "SOLVER.SCHED is 'Poly'; it must be one of MultiStepLR"),
         ({"WARMUP_METHOD": "sine"}, 5, "SOLVER.WARMUP_METHOD is 'sine'"),
         (
             {"STAGES": (200,)},

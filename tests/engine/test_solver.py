@@ -164,7 +164,7 @@ def test_a_shared_parameter_is_in_one_group_once() -> None:
 
 
 def test_an_unknown_optimizer_is_refused() -> None:
-    with pytest.raises(ValueError, match="SOLVER.OPT is 'SWA'; it is one of SGD, Adam"):
+    with pytest.raises(ValueError, match="SOLVER.OPT is 'SWA'; it must be one of SGD, Adam"):
         optimizer_class("SWA")
 
 
