@@ -46,6 +46,8 @@ def test_config_merges_passes_the_preflight_and_its_parts_build(path: Path) -> N
     plan_from_config(cfg, iters_per_epoch=cfg.DATALOADER.ITERS_PER_EPOCH or 100)
     if cfg.MODEL.BACKBONE.NAME == "build_resnet_backbone" and not cfg.MODEL.BACKBONE.PRETRAIN_PATH:
         cfg.MODEL.BACKBONE.PRETRAIN_PATH = __file__  # the user's weights: the one thing that they must name
+    if cfg.MODEL.BACKBONE.CLIP.PRETRAINED == "openai":
+        cfg.MODEL.BACKBONE.CLIP.PRETRAINED = "miniclip"  # a tag is looked up in the local cache
     preflight.check(cfg)
     if needs_clusters(cfg):
         heads = build_loss_heads(cfg)

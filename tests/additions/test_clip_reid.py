@@ -103,7 +103,7 @@ def test_another_run_takes_the_finished_stage(
     monkeypatch.delattr(addition["learn_identity_prompts"].LearnIdentityPrompts, "train_step")
     assert same(weights(train(cfg)), whole)
     cfg.IDENTITY_PROMPTS.TEMPLATE = "A daytime photo of a {} vehicle."
-    with pytest.raises(ValueError, match=r"was made for other IDENTITY_PROMPTS\.TEMPLATE"):
+    with pytest.raises(ValueError, match=r"was made with different IDENTITY_PROMPTS\.TEMPLATE"):
         train(cfg)
 
 

@@ -229,7 +229,7 @@ def test_two_folders_of_crops_need_no_lists(tmp_path: Path, write_images) -> Non
 
 
 def test_dnmini_is_read_by_the_reader_of_dn348(dn_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dnreid_plugins import dnmini
+    from dnreid_plugins.dnmini import reader
 
     asked = []
 
@@ -237,7 +237,7 @@ def test_dnmini_is_read_by_the_reader_of_dn348(dn_root: Path, monkeypatch: pytes
         asked.append((root, seed))
         return root / "dn348"
 
-    monkeypatch.setattr(dnmini, "ensure_dnmini", ensure)
+    monkeypatch.setattr(reader, "ensure_dnmini", ensure)
     data = DNMini(dn_root, seed=3)
     assert asked == [(dn_root, 3)]
     assert [item.path for item in data.train] == [item.path for item in DN348(dn_root).train]
