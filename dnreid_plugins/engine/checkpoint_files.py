@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..modeling.parts import Part, names_of_parts
 from ..modeling.pretrained import best_prefix, single_stream_name
 from ..runtime.files import plain, remove_leftovers, write_atomically
+from ..runtime.run_folder import PERIODIC
 from ..runtime.weight_files import WeightFileError, read_weight_file, unwrap
 
 logger = logging.getLogger(__name__)
@@ -32,16 +33,24 @@ class AtomicCheckpointer:
         model: whose weights are saved and loaded.
         save_dir: folder of the checkpoints; empty = nothing is kept.
         save_to_disk: several processes share ``save_dir``, and only the one with ``save_to_disk`` writes.
-        keep: number of newest periodic checkpoints that stay; ``model_final`` and ``model_best`` always do.
+        keep: number of periodic checkpoints of the highest iterations that stay; the one just written,
+            ``model_final`` and ``model_best`` always do, and no clock is asked.
+        iters_per_epoch: ``model_0002`` is written after so many iterations twice.
     """
 
     def __init__(
-        self, model: nn.Module, save_dir: str = "", *, save_to_disk: bool = True, keep: int = 2
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        save_to_disk: bool = True,
+        keep: int = 2,
+        iters_per_epoch: int = 1,
     ) -> None:
         if keep < 1:
             raise ValueError(f"SOLVER.CHECKPOINT_KEEP is {keep}; at least 1 checkpoint must be kept.")
         self.model, self.save_dir, self.save_to_disk = model, save_dir, save_to_disk
-        self.keep = keep
+        self.keep, self.iters_per_epoch = keep, iters_per_epoch
         #: The file that was read last.
         self.current = ""
         if save_dir and save_to_disk:
@@ -80,27 +89,32 @@ class AtomicCheckpointer:
             logger.error(text)
             return False
         logger.info("Saved %s", path)
-        self._forget_old()
+        self._forget_old(path)
         return True
 
     def periodic(self) -> list[Path]:
-        """The periodic checkpoints of the folder, newest first."""
-        kept = (f"{FINAL}.pth", f"{BEST}.pth")
-        found = [path for path in Path(self.save_dir).glob("model_*.pth") if path.name not in kept]
-        return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+        """The periodic checkpoints of the folder, those of the highest iteration first."""
+        found = [path for path in Path(self.save_dir).iterdir() if PERIODIC.fullmatch(path.name)]
+        return sorted(found, key=lambda path: (self._iteration(path), path.name), reverse=True)
 
-    def _forget_old(self) -> None:
-        for path in self.periodic()[self.keep :]:
+    def _iteration(self, path: Path) -> int:
+        name = PERIODIC.fullmatch(path.name)
+        assert name is not None
+        return int(name["iteration"] or int(name["epoch"]) * self.iters_per_epoch)
+
+    def _forget_old(self, written: Path) -> None:
+        others = [path for path in self.periodic() if path != written]
+        for path in others[self.keep - bool(PERIODIC.fullmatch(written.name)) :]:
             path.unlink(missing_ok=True)
 
     # ------------------------------------------------------------------ resuming
 
     def resume_candidates(self) -> list[Path]:
-        """Where a resume may go on from: the file that ``last_checkpoint`` names, then the others by age."""
+        """Where a resume may go on from: the file that ``last_checkpoint`` names, then the others by iteration."""
         if not self.save_dir or not Path(self.save_dir).is_dir():
             return []
         final = Path(self.save_dir) / f"{FINAL}.pth"
-        found = self.periodic() + ([final] if final.is_file() else [])
+        found = ([final] if final.is_file() else []) + self.periodic()
         pointer = Path(self.save_dir) / POINTER
         named = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
         return sorted(found, key=lambda path: path.name != named)

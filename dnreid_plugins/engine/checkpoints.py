@@ -14,6 +14,7 @@ from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
 
 from ..runtime.agreement import any_process, computed_once
+from ..runtime.files import force_to_disk
 from ..runtime.json_lines import drop_rows
 from ..runtime.run_folder import STAGE_FILES
 from ..runtime.signals import StopSignals
@@ -25,6 +26,8 @@ from .epoch_state import generator_state, set_generator_state
 logger = logging.getLogger(__name__)
 
 FORMAT = 3
+# A resume keeps their rows up to the checkpoint, so they reach the disk before it does.
+LOGS = ("metrics.json", "health.jsonl")
 PLAIN_ITEMS = ("format", "iteration", "epoch", "iters_per_epoch", "config", "config_hash", "code_version")
 # Keys whose change leaves a run the same run.
 FREE_SECTIONS = (
@@ -55,6 +58,7 @@ class Checkpoints(HookBase):
             cfg.OUTPUT_DIR,
             save_to_disk=comm.is_main_process() and bool(cfg.OUTPUT_DIR),
             keep=cfg.SOLVER.CHECKPOINT_KEEP,
+            iters_per_epoch=trainer.iters_per_epoch,
         )
         self._pending: dict[str, Any] | None = None
         self._last_time = time.monotonic()
@@ -110,6 +114,8 @@ class Checkpoints(HookBase):
     def save(self, name: str, iteration: int) -> None:
         """Write the state after ``iteration`` steps; all processes must call it together."""
         state = self.capture(iteration)
+        for log in LOGS if self.files.save_dir and self.files.save_to_disk else ():
+            force_to_disk(Path(self.files.save_dir) / log)
         self._last_time = time.monotonic()
         if self.files.save(name, **state):
             self._kept = iteration

@@ -171,10 +171,9 @@ class CrossDomainTrainer(DefaultTrainer):
             result.append(
                 BestKeeper(lambda: self._last_eval_results, self.checkpoints.files.save, cfg.OUTPUT_DIR)
             )
-        result.append(self.checkpoints)
         if comm.is_main_process():
             result.append(Writers(self.build_writers))
-        return result
+        return [*result, self.checkpoints]
 
     def build_label_phase(self) -> LabelPhase:
         cfg, data = self.cfg, self.train_data

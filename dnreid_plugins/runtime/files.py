@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 
 TEMPORARY_SUFFIX = ".part"
+#: Temporary files of what lies in a run's folder.
+LEFTOVER = re.compile(r"\.(last_checkpoint|[\w-]+\.(pth|pt|json|yaml|csv))\.\w+\.part")
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -35,8 +38,16 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Non
 
 def remove_leftovers(folder: str | Path) -> None:
     """Delete the temporary files that killed runs left in ``folder``."""
-    for path in Path(folder).glob(f".*{TEMPORARY_SUFFIX}"):
-        path.unlink(missing_ok=True)
+    for path in Path(folder).iterdir():
+        if LEFTOVER.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def force_to_disk(path: str | Path) -> None:
+    """What others have written to the file ``path`` survives a power cut from here on; nothing without a file."""
+    if Path(path).is_file():
+        with Path(path).open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +17,15 @@ TRACES = (
     "clusters.csv",
     "results.json",
     "last_checkpoint",
-    "model_*.pth",
+    "bad_batch*.pt",
+    "evaluations",
     "events.out.tfevents.*",
     "profile-*.json",
     STAGE_FILES,
 )
-
+# Checkpoints by their names: after an epoch or inside one, and those that always stay. Any other file is not ours.
+PERIODIC = re.compile(r"model_(?:(?P<epoch>\d{4,})|iter(?P<iteration>\d{8,}))\.pth")
+KEPT = re.compile(r"model_(?:final|best)\.pth")
 
 # What tells of a run but is written again, or already open, when a fresh run sets the earlier one aside.
 CONFIG, LOG = "config.yaml", "log.txt"
@@ -64,8 +68,9 @@ def set_aside(folder: str | Path, *, keep: tuple[str, ...] = ()) -> Path | None:
     look_before(folder)
     before = _BEFORE.pop(folder.absolute())
     traces = {path for pattern in TRACES for path in folder.glob(pattern)}
+    traces |= {p for p in folder.glob("model_*.pth") if PERIODIC.fullmatch(p.name) or KEPT.fullmatch(p.name)}
     found = sorted(path for path in traces if not any(path.match(pattern) for pattern in keep))
-    if not found:
+    if not found and before.config is None:
         return None
     number = 1
     while (target := folder / f"previous-{number:03d}").exists():
