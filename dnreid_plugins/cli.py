@@ -21,6 +21,8 @@ from fastreid.utils.env import seed_all_rng
 
 from .data.errors import lost_worker
 from .engine.checkpoint_files import AtomicCheckpointer
+from .engine.evaluation_file import log_folder
+from .engine.identity import begin_job
 from .engine.preflight.training import check
 from .engine.trainer import CrossDomainTrainer
 from .labels import NothingClusteredError
@@ -29,6 +31,7 @@ from .runtime.devices import use_device
 from .runtime.files import write_atomically
 from .runtime.launch import launch
 from .runtime.logs import quiet_screen, setup_logs
+from .runtime.run_lock import unlock_folder
 from .runtime.shipped import config_path, find_config
 from .runtime.signals import Stopped
 
@@ -105,19 +108,19 @@ def run(args: Namespace) -> Any:
     if args.eval_only:
         use_device(cfg.MODEL.DEVICE)
         model = build_model(cfg)
-        AtomicCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-        keep_config(cfg)
-        results = CrossDomainTrainer.test(cfg, model)
-    else:
+        AtomicCheckpointer(model).load(cfg.MODEL.WEIGHTS, to_evaluate=True)
+        return CrossDomainTrainer.test(cfg, model)
+    try:
         trainer = CrossDomainTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)
         keep_config(cfg)
-        results = trainer.train()
-    return results
+        return trainer.train()
+    finally:
+        unlock_folder(cfg.OUTPUT_DIR)
 
 
 def setup(args: Namespace) -> CfgNode:
-    """Config from file and command line, checked; logs go to ``OUTPUT_DIR/log.txt``."""
+    """Config from file and command line, checked; logs go to ``OUTPUT_DIR/log.txt``, those of an evaluation below."""
     cfg = get_cfg()
     if args.config_file:
         args.config_file = str(find_config(args.config_file))
@@ -126,7 +129,8 @@ def setup(args: Namespace) -> CfgNode:
         cfg.MODEL.BACKBONE.PRETRAIN = False
     cfg.freeze()
     check(cfg, eval_only=args.eval_only)
-    setup_logs(cfg.OUTPUT_DIR)
+    begin_job(cfg, lock=not args.eval_only)
+    setup_logs(log_folder(cfg) if args.eval_only else cfg.OUTPUT_DIR)
     with quiet_screen():
         log_start(cfg, args)
     if "DATASETS.NAMES" in args.opts and "DATASETS.TESTS" not in args.opts:

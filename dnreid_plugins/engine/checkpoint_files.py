@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 # What is kept for ever; every other checkpoint of the folder is periodic.
 FINAL, BEST = "model_final", "model_best"
 POINTER = "last_checkpoint"
+# What only training asks for in fast-reid's heads.
+CLASSIFIER = re.compile(r"heads\.(weight\w*$|cls_layer\.|classifier)")
 
 
 class AtomicCheckpointer:
@@ -145,21 +148,28 @@ class AtomicCheckpointer:
         """Put back the weights of a checkpoint of this very model; the slightest misfit is an error."""
         self._load_weights(unwrap(state, self.current), exact=True)
 
-    def load(self, path: str) -> None:
+    def load(self, path: str, *, to_evaluate: bool = False) -> None:
         """Load weights from ``path``; an empty ``path`` loads nothing.
 
         Raises:
-            WeightFileError: the file cannot be read or lacks a part of the backbone.
+            WeightFileError: the file cannot be read or lacks a part of the backbone; ``to_evaluate``: it lacks
+                anything that makes features.
         """
         self.current = path
         if not path:
             logger.info("No weights given; the model keeps its start.")
             return
-        self._load_weights(unwrap(read_weight_file(path), path), exact=False)
+        state = unwrap(read_weight_file(path), path)
+        self._load_weights(state, exact=False, needed=self._of_features() if to_evaluate else ())
+
+    def _of_features(self) -> list[str]:
+        """The tensors that make features: all but those of the parts and of fast-reid's classifiers."""
+        parts = names_of_parts(self.model)
+        return [k for k in self.model.state_dict() if k not in parts and not CLASSIFIER.match(k)]
 
     # ------------------------------------------------------------------ restoring
 
-    def _load_weights(self, state: dict[str, Tensor], *, exact: bool) -> None:
+    def _load_weights(self, state: dict[str, Tensor], *, exact: bool, needed: Collection[str] = ()) -> None:
         """A file of a plain single-stream encoder fits a dual-stream one: both streams get its weights."""
         own = self.model.state_dict()
         single = {key: single_stream_name(key) for key in own}
@@ -172,7 +182,8 @@ class AtomicCheckpointer:
         free = names_of_parts(self.model)
         wrong = {key for key, value in chosen.items() if value.shape != own[key].shape and key not in free}
         missing = {key for key in own if key not in chosen and not key.endswith("num_batches_tracked")}
-        self._check_fit(own, chosen, wrong=wrong, missing=missing, exact=exact)
+        needed = set(own) if exact else needed or {k for k in own if k.startswith("backbone.")} or set(own)
+        self._check_fit(own, chosen, wrong=wrong, missing=missing, needed=needed)
         self.model.load_state_dict({k: v for k, v in chosen.items() if k not in wrong}, strict=False)
         for name, part in self._parts():
             if not any(key.startswith(name) for key in chosen):
@@ -188,11 +199,10 @@ class AtomicCheckpointer:
         *,
         wrong: set[str],
         missing: set[str],
-        exact: bool,
+        needed: Collection[str],
     ) -> None:
-        """Refuse a file that lacks a part of the backbone (or, for a resume, anything); warn of the rest."""
-        required = {key for key in own if key.startswith("backbone.")} or set(own)
-        bad = sorted(wrong | missing if exact else (wrong | missing) & required)
+        """Refuse a file that lacks some of ``needed``; warn of the rest."""
+        bad = sorted((wrong | missing).intersection(needed))
         shapes = [
             f"{k} is {tuple(chosen[k].shape)} there and {tuple(own[k].shape)} here" for k in sorted(wrong)
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,11 @@ def read_results(output_dir: str) -> dict[str, Any]:
     return read_json(Path(output_dir) / "results.json") if output_dir else {}
 
 
-def log_results(output_dir: str, tests: Sequence[str], results: dict[str, Any]) -> None:
-    """Log one table of the newest ``results``, with those of the start where ``results.json`` has them."""
-    start = read_results(output_dir).get("start", {})
-    before = {(name, direction): metrics for name, direction, metrics in _rows(tests, start)}
+def log_results(
+    where: str, tests: Sequence[str], results: Mapping[str, Any], *, start: Mapping[str, Any] | None = None
+) -> None:
+    """Log one table of the newest ``results``, with those of the ``start``; ``where``: the file that has them."""
+    before = {(name, direction): metrics for name, direction, metrics in _rows(tests, start or {})}
     rows = []
     for name, direction, metrics in _rows(tests, results):
         if (name, direction) in before:
@@ -81,11 +82,10 @@ def log_results(output_dir: str, tests: Sequence[str], results: dict[str, Any]) 
         floatfmt=".2f",
         tablefmt="github",
     )
-    where = f" ({output_dir}/results.json)" if output_dir else ""
-    logger.info("Results in percent%s:\n%s", where, table)
+    logger.info("Results in percent%s:\n%s", f" ({where})" if where else "", table)
 
 
-def _rows(tests: Sequence[str], results: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _rows(tests: Sequence[str], results: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """``(set, direction, metrics)``; a set whose evaluator knows no directions has one row without."""
     for name in tests:
         found = results.get(name, {})

@@ -14,7 +14,7 @@ import torch
 
 TEMPORARY_SUFFIX = ".part"
 #: Temporary files of what lies in a run's folder.
-LEFTOVER = re.compile(r"\.(last_checkpoint|[\w-]+\.(pth|pt|json|yaml|csv))\.\w+\.part")
+LEFTOVER = re.compile(r"\.(last_checkpoint|run\.lock|[\w-]+\.(pth|pt|json|yaml|csv))\.\w+\.part")
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
