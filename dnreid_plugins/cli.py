@@ -21,7 +21,7 @@ from fastreid.utils.env import seed_all_rng
 
 from .data.errors import lost_worker
 from .engine.checkpoint_files import AtomicCheckpointer
-from .engine.evaluation_file import log_folder
+from .engine.evaluation_file import Evaluation, log_folder
 from .engine.identity import begin_job
 from .engine.preflight.training import check
 from .engine.trainer import CrossDomainTrainer
@@ -107,6 +107,7 @@ def run(args: Namespace) -> Any:
     cfg = setup(args)
     if args.eval_only:
         use_device(cfg.MODEL.DEVICE)
+        Evaluation(cfg)  # names a key of the config, where the weights could only say that they do not fit
         model = build_model(cfg)
         AtomicCheckpointer(model).load(cfg.MODEL.WEIGHTS, to_evaluate=True)
         return CrossDomainTrainer.test(cfg, model)

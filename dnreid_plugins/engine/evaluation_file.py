@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from ..data.digest import DataDigest
 from ..evaluation.results import write_json
 from ..runtime.agreement import fingerprint
 from ..runtime.config_files import ConfigError
@@ -51,7 +52,8 @@ class Evaluation:
         stored = _stored(cfg.MODEL.WEIGHTS)
         self.differences = feature_differences(stored.get("config", {}), config_items(cfg))
         self._object(self.differences)
-        self.data = {k: v for k, v in stored.get("data", {}).items() if k != TRAINING_IMAGES}
+        data = stored.get("data", {}).items()
+        self.data = {name: DataDigest.from_text(text) for name, text in data if name != TRAINING_IMAGES}
 
     def see(self, name: str, items: list[tuple[Any, ...]]) -> None:
         """Take down a set that is scored.
