@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from multiprocessing import get_context
@@ -18,20 +16,22 @@ import pytest
 from dnreid_plugins.runtime import run_lock
 from dnreid_plugins.runtime.run_lock import FILE, FolderInUseError, lock_folder, unlock_folder
 
-HOLD = (
-    "import sys, time; from dnreid_plugins.runtime.run_lock import lock_folder; lock_folder(sys.argv[1]); "
-    "print('held', flush=True); time.sleep(600)"
-)
-
 
 @pytest.fixture
-def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def other(tmp_path: Path) -> Iterator[Any]:
     """Another process that holds the folder."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    process = get_context("fork").Process(target=hold, args=(str(tmp_path),), daemon=True)
+    process.start()
+    while run_lock._read(tmp_path / FILE) is None:
+        assert process.is_alive()
     yield process
     process.kill()
-    process.wait()
+    process.join()
+
+
+def hold(folder: str) -> None:
+    lock_folder(folder)
+    time.sleep(600)
 
 
 def written(folder: Path, **changes: Any) -> None:
@@ -41,9 +41,7 @@ def written(folder: Path, **changes: Any) -> None:
 
 
 @pytest.mark.attack("two runs in one folder", "the first lives; is killed with -9; leaves a zombie")
-def test_a_living_owner_is_named_and_a_dead_one_forgotten(
-    tmp_path: Path, other: subprocess.Popen[str]
-) -> None:
+def test_a_living_owner_is_named_and_a_dead_one_forgotten(tmp_path: Path, other: Any) -> None:
     sentence = (
         rf"{tmp_path} is in use by process {other.pid} of \S+ on \S+ since 20.*choose another OUTPUT_DIR"
     )
