@@ -144,9 +144,7 @@ def begin_job(cfg: Any, *, lock: bool = True) -> None:
     Raises:
         ValueError: in all processes, with what differs, or who works in the folder.
     """
-    items = config_items(cfg)
-    own = {"code version": code_version(), **{k: v for k, v in items.items() if k not in OF_THE_MACHINE}}
-    text = json.dumps(own)
+    text = json.dumps({"code version": code_version(), **_of_the_job(cfg)})
     same_in_all("were started differently", _hex(text), lambda: text, _config_difference)
     if lock:
         lock_folder(cfg.OUTPUT_DIR)
@@ -223,8 +221,12 @@ def code_version() -> str:
 
 
 def config_hash(cfg: Any) -> str:
-    """Twelve hex digits that name a config."""
-    return _hex(repr(sorted(config_items(cfg).items())))
+    """Twelve hex digits that name a config, wherever and with how many workers it runs."""
+    return _hex(json.dumps(_of_the_job(cfg), sort_keys=True))
+
+
+def _of_the_job(cfg: Any) -> dict[str, str]:
+    return {key: value for key, value in config_items(cfg).items() if key not in OF_THE_MACHINE}
 
 
 def _hex(text: str) -> str:
