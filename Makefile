@@ -58,7 +58,7 @@ bench: $(VENV)/.installed-dev  ## every benchmark side by side with fast-reid's 
 
 stress: $(VENV)/.installed-dev  ## kill, fuzz and soak runs (half an hour), then the table of docs/reliability.md
 	@mkdir -p $(dir $(LEDGER))$(if $(KEEP),, && rm -f $(LEDGER))
-	status=0; DNREID_STRESS_LEDGER=$(LEDGER) $(BIN)/python -m pytest -m stress $(PYTEST_ARGS) || status=$$?; \
+	status=0; DNREID_STRESS_LEDGER=$(LEDGER) $(BIN)/python -m pytest -m "stress or attack" $(PYTEST_ARGS) || status=$$?; \
 	    $(BIN)/python tools/reliability_table.py $(LEDGER) && exit $$status
 
 clean:  ## forget the environment and all caches
