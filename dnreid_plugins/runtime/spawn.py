@@ -26,6 +26,7 @@ from torch.multiprocessing.spawn import ProcessContext, ProcessException, start_
 
 from .agreement import portable
 from .group import LostProcessError, Member, joined
+from .workers import end_with_parent
 
 #: Seconds that the other processes get to end by themselves after one has died; as many again after SIGTERM.
 GRACE = 7.0
@@ -132,7 +133,7 @@ def _member_main(
     for other in (*senders[:local], *senders[local + 1 :]):
         other.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent passes it on
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     if threads:
         torch.set_num_threads(threads)
     try:
@@ -154,13 +155,6 @@ def _tell(sender: Connection, kind: str, content: Any) -> None:
     # Plain pickle, since torch would send a tensor as a handle that dies with this process.
     with contextlib.suppress(OSError):
         sender.send_bytes(pickle.dumps((kind, portable(content) if kind == "error" else content, text)))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Watch:

@@ -84,11 +84,15 @@ def test_a_link_that_leads_back_or_nowhere_is_said(
     crops: Path, target: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     link = crops / "day" / "1" / "loop"
-    link.symlink_to({".": crops / "day" / "1", "..": crops / "day", "2": crops / "day" / "2"}.get(target, "gone"))
+    link.symlink_to(
+        {".": crops / "day" / "1", "..": crops / "day", "2": crops / "day" / "2"}.get(target, "gone")
+    )
     with caplog.at_level(logging.WARNING):
         assert names(list_images(crops / "day")) == ["a.jpg", "b.jpg"]
     (record,) = caplog.records
-    assert "1 links are left out, since they lead nowhere or to a folder that is read already" in record.message
+    assert (
+        "1 links are left out, since they lead nowhere or to a folder that is read already" in record.message
+    )
     assert str(link) in record.message
 
 
