@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dnreid_plugins.data.errors import DataError
-from dnreid_plugins.dnmini import write_dnmini
 from dnreid_plugins.dnmini import write as write_module
+from dnreid_plugins.dnmini import write_dnmini
 from dnreid_plugins.dnmini.parallel import map_in_processes
 from dnreid_plugins.dnmini.write import MANIFEST, Parameters
 from dnreid_plugins.runtime.files import remove_leftovers, temporary_folder, write_atomically

@@ -137,7 +137,7 @@ def test_an_animated_png_gives_its_first_frame(tmp_path: Path) -> None:
 
 
 @pytest.mark.attack("odd images", "every EXIF rotation is undone, a damaged EXIF block ignored")
-@pytest.mark.parametrize("orientation", range(0, 10))
+@pytest.mark.parametrize("orientation", range(10))
 def test_every_exif_rotation_is_undone(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation

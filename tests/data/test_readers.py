@@ -15,7 +15,8 @@ from dnreid_plugins.data.datasets import DN348, DayNightFolder, DNWild, RegDB, c
 from dnreid_plugins.data.datasets.settings import SETTINGS
 from dnreid_plugins.data.errors import DataError
 from dnreid_plugins.data.images import read_image
-from dnreid_plugins.dnmini import DNMini, reader
+from dnreid_plugins.dnmini import DNMini
+from dnreid_plugins.dnmini import reader as dnmini_reader
 from dnreid_plugins.functional.types import Domain
 
 
@@ -235,7 +236,7 @@ def test_dnmini_is_read_by_the_reader_of_dn348(dn_root: Path, monkeypatch: pytes
         asked.append((root, seed))
         return root / "dn348"
 
-    monkeypatch.setattr(reader, "ensure_dnmini", ensure)
+    monkeypatch.setattr(dnmini_reader, "ensure_dnmini", ensure)
     data = DNMini(dn_root, seed=3)
     assert asked == [(dn_root, 3)]
     assert [item.path for item in data.train] == [item.path for item in DN348(dn_root).train]
