@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from typing import IO
@@ -18,6 +19,9 @@ _SIXTEEN_TO_EIGHT = 257
 
 #: What is opened, by Pillow's names ("JPEG" with several pictures is its MPO). Others start programs, as EPS does.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+
+
+OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def open_image(file: IO[bytes]) -> Image.Image:
@@ -46,6 +50,7 @@ def read_image(path: str) -> Image.Image:
     Raises:
         DataError: the file is missing, damaged, no regular file, no image of `FORMATS`, or holds 32-bit floats
             (their range is unknown).
+        OSError, MemoryError: this process can open no more files or has no more memory; the image may be good.
     """
     try:
         with open_regular(path) as file:
@@ -54,7 +59,11 @@ def read_image(path: str) -> Image.Image:
             return _to_rgb(_upright(image))
     except FileNotFoundError:
         raise DataError(f"image {path!r} does not exist; restore it or take it out of the list") from None
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's plug-ins raise nearly every type on damaged files
+        if isinstance(error, OSError) and error.errno in OF_THE_PROCESS:
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
             f"image {path!r} cannot be read ({reason}); replace it or take it out of the list"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ def usable_cores() -> int:
 
 def map_in_processes(
     function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], *, workers: int | None = None
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """``function(*task)`` for every task, in order. ``workers``: None = one per usable core, 1 = no new process.
 
     ``function`` must be a pure function of its arguments that touches NumPy and Pillow only: then forking is safe
@@ -42,7 +42,7 @@ def map_in_processes(
     context = multiprocessing.get_context(method)
     try:
         with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin) as pool:
-            yield from pool.map(function, *zip(*tasks, strict=True), chunksize=4)
+            yield from pool.map(function, *zip(*tasks, strict=True))
     except BrokenProcessPool:
         raise DataError(
             "A process that renders images was killed, for want of memory perhaps; the same command begins again"

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -179,8 +180,9 @@ def _content(digests: Iterable[str]) -> str:
 def _write_all(folder: Path, parameters: Parameters, *, workers: int | None) -> None:
     identities = dnmini_identities(parameters)
     tasks = [(folder, parameters, raw_id, identity) for raw_id, identity in identities.items()]
-    written = map_in_processes(_write_identity, tasks, workers=workers)
-    content = _content(with_progress(written, "Rendering DNMini", len(tasks)))
+    # Closed on an error too: nobody may write into the folder any more when it is deleted.
+    with closing(map_in_processes(_write_identity, tasks, workers=workers)) as written:
+        content = _content(with_progress(written, "Rendering DNMini", len(tasks)))
     (folder / LISTS).mkdir()
     for name, text in _lists(parameters).items():
         (folder / name).write_text(text, encoding="utf-8")

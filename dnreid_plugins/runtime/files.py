@@ -39,8 +39,10 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Non
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename = str(path)  # a write knows no name, and the temporary one says nothing
         raise
     _sync_folder(path.parent)
 

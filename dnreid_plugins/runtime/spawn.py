@@ -34,6 +34,8 @@ GRACE = 7.0
 STOP_GRACE = 120.0
 POLL_SECONDS = 0.1
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Work:
@@ -234,6 +236,9 @@ class Watch:
         for rank, (kind, _, _) in sorted(self.words.items()):
             said[kind].append(rank)
         silent = [rank for rank in self.failed if rank not in self.words]
+        if self.stopped_by and not said["exit"]:
+            name = signal.Signals(self.stopped_by).name
+            logger.warning("Ended by %s before a process could say more; go on with --resume.", name)
         if self.stopped_by or (said["exit"] and not silent):
             raise SystemExit(self.words[said["exit"][0]][1] if said["exit"] else 128 + self.stopped_by)
         if said["error"]:
