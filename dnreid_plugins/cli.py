@@ -94,7 +94,7 @@ def sentence_of(error: BaseException) -> str:
     """What to tell the user; an error of the system's own gets the file, where it is known, and a way out."""
     if isinstance(error, MemoryError):
         return (
-            f"Memory ran out ({error or 'Python could get no more'}); lower SOLVER.IMS_PER_BATCH, TEST.IMS_PER_BATCH "
+            f"Memory ran out ({str(error) or 'Python could get no more'}); lower SOLVER.IMS_PER_BATCH, TEST.IMS_PER_BATCH "
             "or DATALOADER.NUM_WORKERS, or give the process more (ulimit -v)."
         )
     if not isinstance(error, OSError) or error.errno is None:

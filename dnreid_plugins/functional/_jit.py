@@ -35,7 +35,7 @@ def jit_vector_sum(function: Function) -> Function:
 
 def _compiled(function: Function, *, fastmath: bool | set[str]) -> Function:
     """The machine code is kept on disk, see `_Cache`; where that cannot be, each process compiles for itself."""
-    compiled = numba.njit(nogil=True, fastmath=fastmath)(function)
+    compiled: Any = numba.njit(nogil=True, fastmath=fastmath)(function)
     with contextlib.suppress(RuntimeError):  # numba's word for: there is no folder to write to
         compiled._cache = _Cache(function)
     return cast(Function, compiled)

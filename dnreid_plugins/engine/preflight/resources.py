@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -110,12 +111,26 @@ def disk_objection(folder: str, one: int, keep: int) -> str | None:
     )
 
 
-def descriptors_objection(workers: int) -> str | None:
-    """One sentence if the loaders' processes would need more open files than allowed; the soft limit is raised.
+def workers_objection(workers: int) -> str | None:
+    """One sentence if the loaders' processes cannot talk to this one; the soft limit of open files is raised.
 
-    torch hands over each tensor of a batch as an open file, and waits for ever for one that could not be opened.
+    torch hands over each tensor of a batch as an open file through a socket in the folder for temporary files, and
+    waits for ever where one of the two is missing.
     """
-    if not workers or resource is None:
+    if not workers:
+        return None
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        return (
+            f"DATALOADER.NUM_WORKERS is {workers}, and their processes need a folder for temporary files "
+            f"({error.strerror}); set TMPDIR to one or DATALOADER.NUM_WORKERS 0."
+        )
+    return _descriptors_objection(workers)
+
+
+def _descriptors_objection(workers: int) -> str | None:
+    if resource is None:
         return None
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     need = FILES + workers * FILES_PER_WORKER
