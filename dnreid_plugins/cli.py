@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
-import signal
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -33,13 +33,13 @@ from .runtime.launch import launch
 from .runtime.logs import quiet_screen, setup_logs
 from .runtime.run_lock import unlock_folder
 from .runtime.shipped import config_path, find_config
-from .runtime.signals import Stopped
+from .runtime.signals import ending_with_a_sentence
 
 logger = logging.getLogger(__name__)
 
 # What a user can cause and mend, a full disk or a forbidden folder (OSError) included; anything else is our mistake
 # and keeps its traceback.
-USER_ERRORS = (ValueError, OSError, NothingClusteredError, FloatingPointError)
+USER_ERRORS = (ValueError, OSError, MemoryError, NothingClusteredError, FloatingPointError)
 
 
 def main(argv: list[str] | None = None) -> Any:
@@ -69,15 +69,10 @@ def sentences(*, ours_only: bool = False) -> Iterator[None]:
     ``ours_only``: an error that other code than ours raised, a user's script say, stays what it is.
     """
     try:
-        yield
-    except KeyboardInterrupt:
-        # While it trains, a run takes the signal itself; see `StopSignals`.
-        logger.warning(
-            "Ended by Ctrl-C while nothing was trained, so nothing is lost; the same command begins again."
-        )
-        raise Stopped(128 + signal.SIGINT) from None
+        with ending_with_a_sentence():
+            yield
     except (*USER_ERRORS, RuntimeError) as error:
-        mendable = error if isinstance(error, USER_ERRORS) else lost_worker(error)
+        mendable = error if isinstance(error, USER_ERRORS) else lost_worker(error) or out_of_memory(error)
         if mendable is None or (ours_only and mendable is error and not _is_ours(error)):
             raise
         logger.debug("the error's place", exc_info=True)
@@ -91,10 +86,28 @@ def _is_ours(error: BaseException) -> bool:
     return place is not None and place.tb_frame.f_globals.get("__name__", "").startswith("dnreid_plugins.")
 
 
+def out_of_memory(error: BaseException) -> MemoryError | None:
+    """torch's and the system's words for a lack of memory as Python's own; None for any other error."""
+    text = next(iter(str(error).splitlines()), "")
+    words = ("out of memory", "can't allocate memory", "not enough memory", "can't start new thread")
+    return MemoryError(text[:200]) if any(word in text for word in words) else None
+
+
 def sentence_of(error: BaseException) -> str:
     """What to tell the user; an error of the system's own gets the file, where it is known, and a way out."""
+    if isinstance(error, MemoryError):
+        return (
+            f"Memory ran out ({str(error) or 'Python could get no more'}); lower SOLVER.IMS_PER_BATCH, TEST.IMS_PER_BATCH "
+            "or DATALOADER.NUM_WORKERS, or give the process more (ulimit -v)."
+        )
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return (
+            "Too many files are open; raise the limit with `ulimit -n 4096` or lower DATALOADER.NUM_WORKERS."
+        )
+    if error.errno == errno.ENOMEM:
+        return sentence_of(MemoryError(error.strerror))
     where = "A file" if error.filename is None else str(error.filename)
     return (
         f"{where} cannot be read or written ({error.strerror}); correct the path, or free some space and go on "

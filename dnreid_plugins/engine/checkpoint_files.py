@@ -67,12 +67,12 @@ class AtomicCheckpointer:
 
         Returns whether the state is kept, by this process or by the one that writes for all.
 
-        A failure (a full disk, say) leaves every older file as it was. It is logged and training may go on,
-        except for the final checkpoint.
+        A failure (a full disk, say) leaves every older file as it was. It is logged and training may go on, except
+        for the final checkpoint and where there is no older one to go on from.
 
         Raises:
             TypeError: a value could not be loaded again.
-            OSError: ``model_final`` could not be written.
+            OSError: ``model_final`` could not be written, or no checkpoint at all.
         """
         if not self.save_dir or not self.save_to_disk:
             return bool(self.save_dir)
@@ -84,10 +84,11 @@ class AtomicCheckpointer:
                 pointer = Path(self.save_dir) / POINTER
                 write_atomically(pointer, lambda file: file.write(path.name.encode()))
         except (OSError, RuntimeError) as error:
-            text = (
-                f"{path} could not be written ({error}); all older checkpoints are intact, free some space."
-            )
-            if name == FINAL:
+            older = self.resume_candidates()
+            what = "all older checkpoints are intact" if older else "there is no older one to go on from"
+            reason = " ".join(str(error).split())[:200]
+            text = f"{path} could not be written ({reason}); {what}. Free some space or raise the limit (ulimit -f)."
+            if name == FINAL or not older:
                 raise OSError(text) from error
             logger.error(text)
             return False

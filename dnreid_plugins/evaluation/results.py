@@ -23,6 +23,8 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
         if not isinstance(content, dict):
             raise ValueError(f"a {type(content).__name__} where a mapping is needed")
+        if not _is_table(content.get("start", {})):
+            raise ValueError(f"start is {content['start']!r:.60}, where a mapping of data sets is needed")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -34,6 +36,10 @@ def read_json(path: Path) -> dict[str, Any]:
         )
         return {}
     return content
+
+
+def _is_table(start: Any) -> bool:
+    return isinstance(start, dict) and all(isinstance(found, dict) for found in start.values())
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -89,6 +95,9 @@ def _rows(tests: Sequence[str], results: Mapping[str, Any]) -> Iterator[tuple[st
     """``(set, direction, metrics)``; a set whose evaluator knows no directions has one row without."""
     for name in tests:
         found = results.get(name, {})
+        if not isinstance(found, dict):
+            logger.warning("The result of %s is %r, which is no table and left out.", name, found)
+            continue
         directions = {key: value for key, value in found.items() if isinstance(value, dict)}
         plain = {key: value for key, value in found.items() if not isinstance(value, dict)}
         for direction, metrics in ([("", plain)] if plain else []) + list(directions.items()):

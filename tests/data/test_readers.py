@@ -16,6 +16,7 @@ from dnreid_plugins.data.datasets.settings import SETTINGS
 from dnreid_plugins.data.errors import DataError
 from dnreid_plugins.data.images import read_image
 from dnreid_plugins.dnmini import DNMini
+from dnreid_plugins.dnmini import reader as dnmini_reader
 from dnreid_plugins.functional.types import Domain
 
 
@@ -229,15 +230,13 @@ def test_two_folders_of_crops_need_no_lists(tmp_path: Path, write_images) -> Non
 
 
 def test_dnmini_is_read_by_the_reader_of_dn348(dn_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dnreid_plugins import dnmini
-
     asked = []
 
     def ensure(root: Path, seed: int = 0) -> Path:
         asked.append((root, seed))
         return root / "dn348"
 
-    monkeypatch.setattr(dnmini, "ensure_dnmini", ensure)
+    monkeypatch.setattr(dnmini_reader, "ensure_dnmini", ensure)
     data = DNMini(dn_root, seed=3)
     assert asked == [(dn_root, 3)]
     assert [item.path for item in data.train] == [item.path for item in DN348(dn_root).train]

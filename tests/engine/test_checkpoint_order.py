@@ -76,10 +76,10 @@ def test_files_that_we_did_not_write_stay_where_they_are(tiny_cfg: CfgNode) -> N
     folder.mkdir()
     for name in FOREIGN:
         (folder / name).write_text(name)
-    (folder / ".model_0001.pth.4711.part").touch()
+    (folder / ".model_0001.pth.0123456789abcdef.part").touch()
     tiny_cfg.SOLVER.CHECKPOINT_MINUTES, tiny_cfg.TEST.EVAL_START = 1e-9, False
     train(tiny_cfg)
-    assert not (folder / ".model_0001.pth.4711.part").exists()
+    assert not (folder / ".model_0001.pth.0123456789abcdef.part").exists()
     train(tiny_cfg, resume=True)
     set_aside(folder)
     assert [(folder / name).read_text() for name in FOREIGN] == FOREIGN
