@@ -6,7 +6,7 @@ FASTREID := fastreid==1.4.0
 COVERAGE_MIN ?= 90
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
-# Results of the stress tests, one line each; absolute, since tests change the folder. KEEP=1 adds to an earlier one.
+# What the stress runs tried, one line each; absolute, since tests change the folder. KEEP=1 keeps the other rows.
 KEEP ?=
 LEDGER ?= $(CURDIR)/logs/stress.jsonl
 # Small convolutions run fastest on one thread; the tests run two processes, the demo reads images in a second one.
@@ -64,8 +64,8 @@ bench: $(VENV)/.installed-dev  ## every benchmark side by side with fast-reid's 
 
 stress: $(VENV)/.installed-dev  ## kill, fuzz and soak tests (half an hour), then the table of docs/reliability.md
 	@mkdir -p $(dir $(LEDGER))$(if $(KEEP),, && rm -f $(LEDGER))
-	status=0; DNREID_STRESS_LEDGER=$(LEDGER) $(BIN)/python -m pytest -m stress $(PYTEST_ARGS) || status=$$?; \
-	    $(BIN)/python tools/reliability_table.py $(LEDGER) && exit $$status
+	status=0; DNREID_STRESS_LEDGER=$(LEDGER) $(BIN)/python -m pytest -m "stress or attack" $(PYTEST_ARGS) || status=$$?; \
+	    $(BIN)/python tools/reliability_table.py $(LEDGER) $(if $(KEEP),--keep) && exit $$status
 
 clean:  ## remove the environment and all caches
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*

@@ -103,4 +103,8 @@ def say(text: str, silent: bool) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.stderr.write("dnreid_plugins: ended by Ctrl-C before anything had begun.\n")
+        sys.exit(130)

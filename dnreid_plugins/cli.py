@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
-import signal
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -21,6 +21,8 @@ from fastreid.utils.env import seed_all_rng
 
 from .data.errors import lost_worker
 from .engine.checkpoint_files import AtomicCheckpointer
+from .engine.evaluation_file import Evaluation, log_folder
+from .engine.identity import begin_job
 from .engine.preflight.training import check
 from .engine.trainer import CrossDomainTrainer
 from .labels import NothingClusteredError
@@ -29,14 +31,15 @@ from .runtime.devices import use_device
 from .runtime.files import write_atomically
 from .runtime.launch import launch
 from .runtime.logs import quiet_screen, setup_logs
+from .runtime.run_lock import unlock_folder
 from .runtime.shipped import EXAMPLE, config_path, find_config
-from .runtime.signals import Stopped
+from .runtime.signals import ending_with_a_sentence
 
 logger = logging.getLogger(__name__)
 
 # Errors that a user can cause and fix, including a full disk or missing permissions (OSError); any other error is a
 # bug and keeps its traceback.
-USER_ERRORS = (ValueError, OSError, NothingClusteredError, FloatingPointError)
+USER_ERRORS = (ValueError, OSError, MemoryError, NothingClusteredError, FloatingPointError)
 
 
 def main(argv: list[str] | None = None) -> Any:
@@ -67,15 +70,10 @@ def sentences(*, ours_only: bool = False) -> Iterator[None]:
     ``ours_only``: errors raised by other code than ours, e.g. the user's script, are not changed.
     """
     try:
-        yield
-    except KeyboardInterrupt:
-        # During training a run handles the signal itself; see `StopSignals`.
-        logger.warning(
-            "Ended by Ctrl-C before any training, so nothing is lost; the same command starts again."
-        )
-        raise Stopped(128 + signal.SIGINT) from None
+        with ending_with_a_sentence():
+            yield
     except (*USER_ERRORS, RuntimeError) as error:
-        expected = error if isinstance(error, USER_ERRORS) else lost_worker(error)
+        expected = error if isinstance(error, USER_ERRORS) else lost_worker(error) or out_of_memory(error)
         if expected is None or (ours_only and expected is error and not _is_ours(error)):
             raise
         logger.debug("traceback of the error", exc_info=True)
@@ -89,10 +87,28 @@ def _is_ours(error: BaseException) -> bool:
     return place is not None and place.tb_frame.f_globals.get("__name__", "").startswith("dnreid_plugins.")
 
 
+def out_of_memory(error: BaseException) -> MemoryError | None:
+    """torch's and the system's words for a lack of memory as Python's own; None for any other error."""
+    text = next(iter(str(error).splitlines()), "")
+    words = ("out of memory", "can't allocate memory", "not enough memory", "can't start new thread")
+    return MemoryError(text[:200]) if any(word in text for word in words) else None
+
+
 def sentence_of(error: BaseException) -> str:
-    """The message for the user; an error of the operating system is completed by the file, if known, and a hint."""
+    """What to tell the user; an error of the system's own gets the file, where it is known, and a way out."""
+    if isinstance(error, MemoryError):
+        return (
+            f"Memory ran out ({str(error) or 'Python could get no more'}); lower SOLVER.IMS_PER_BATCH, "
+            "TEST.IMS_PER_BATCH or DATALOADER.NUM_WORKERS, or give the process more (ulimit -v)."
+        )
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return (
+            "Too many files are open; raise the limit with `ulimit -n 4096` or lower DATALOADER.NUM_WORKERS."
+        )
+    if error.errno == errno.ENOMEM:
+        return sentence_of(MemoryError(error.strerror))
     where = "A file" if error.filename is None else str(error.filename)
     return (
         f"{where} cannot be read or written ({error.strerror}); correct the path, or free some space and continue "
@@ -105,20 +121,21 @@ def run(args: Namespace) -> Any:
     cfg = setup(args)
     if args.eval_only:
         use_device(cfg.MODEL.DEVICE)
+        Evaluation(cfg)  # names a key of the config, where the weights could only say that they do not fit
         model = build_model(cfg)
-        AtomicCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-        keep_config(cfg)
-        results = CrossDomainTrainer.test(cfg, model)
-    else:
+        AtomicCheckpointer(model).load(cfg.MODEL.WEIGHTS, to_evaluate=True)
+        return CrossDomainTrainer.test(cfg, model)
+    try:
         trainer = CrossDomainTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)
         keep_config(cfg)
-        results = trainer.train()
-    return results
+        return trainer.train()
+    finally:
+        unlock_folder(cfg.OUTPUT_DIR)
 
 
 def setup(args: Namespace) -> CfgNode:
-    """Config from file and command line, checked; logs go to ``OUTPUT_DIR/log.txt``."""
+    """Config from file and command line, checked; logs go to ``OUTPUT_DIR/log.txt``, those of an evaluation below."""
     cfg = get_cfg()
     if args.config_file:
         args.config_file = str(find_config(args.config_file))
@@ -127,7 +144,8 @@ def setup(args: Namespace) -> CfgNode:
         cfg.MODEL.BACKBONE.PRETRAIN = False
     cfg.freeze()
     check(cfg, eval_only=args.eval_only)
-    setup_logs(cfg.OUTPUT_DIR)
+    begin_job(cfg, lock=not args.eval_only)
+    setup_logs(log_folder(cfg) if args.eval_only else cfg.OUTPUT_DIR)
     with quiet_screen():
         log_start(cfg, args)
     if "DATASETS.NAMES" in args.opts and "DATASETS.TESTS" not in args.opts:

@@ -142,6 +142,13 @@ _keys(
         bool,
         "Train without the images that cannot be read; False: list them all and stop before the training.",
     ),
+    (
+        "DIGEST",
+        "list",
+        Literal["list", "content"],
+        'What a resume, an evaluation and the processes of a job compare of the data: "list" = paths, labels '
+        'and sizes of all files, "content" = their bytes as well, which reads every file once.',
+    ),
 )
 _keys(
     "SOLVER",
@@ -188,6 +195,13 @@ _keys(
         "Also report day-in-day and night-in-night retrieval (the image itself removed).",
     ),
     ("EVAL_START", True, bool, "Evaluate the initial model before the first epoch."),
+    (
+        "SET_ANYWAY",
+        False,
+        bool,
+        "Evaluate a checkpoint although this config makes other features than that of its run, or although the test "
+        "images are others; the differences are written into the result.",
+    ),
     (
         "KEEP_BEST",
         True,

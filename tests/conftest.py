@@ -160,3 +160,30 @@ def restore(node: CfgNode, before: CfgNode) -> None:
             dict.__delitem__(node, key)
         elif isinstance(node[key], CfgNode):
             restore(node[key], before[key])
+
+
+# ------------------------------------------------------------------ the table of docs/reliability.md
+
+_ATTACKS: dict[tuple[str, str], list[bool]] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Count the tests that are marked ``attack(area, fault)``: each is one try of that fault."""
+    attack = dict(report.user_properties).get("attack")
+    if attack is not None and (report.when == "call" or report.failed):
+        _ATTACKS.setdefault(attack, []).append(report.passed)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        marker = item.get_closest_marker("attack")
+        if marker is not None:
+            item.user_properties.append(("attack", (marker.args[0], marker.args[1])))
+
+
+def pytest_sessionfinish() -> None:
+    from stress.ledger import record
+
+    for (area, fault), passed in _ATTACKS.items():
+        lost = "" if all(passed) else f"{passed.count(False)} tests are red"
+        record(area, fault, tried=len(passed), survived=sum(passed), lost=lost)

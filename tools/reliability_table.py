@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,19 @@ def read_ledger(text: str) -> list[dict[str, Any]]:
     return sorted(rows.values(), key=lambda row: areas.index(row["area"]))
 
 
+def rows_of(document: str) -> list[dict[str, Any]]:
+    """The rows of the table that stands in the document, in its order, without day and place."""
+    rows = []
+    part = document.partition("<!-- reliability begin -->")[2].partition("<!-- reliability end -->")[0]
+    for line in part.splitlines():
+        cells = [one.strip().replace("\\|", "|") for one in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if len(cells) == 5 and cells[2].replace(",", "").isdigit():
+            tried, survived = (int(one.replace(",", "")) for one in cells[2:4])
+            row = {"area": cells[0], "fault": cells[1], "tried": tried, "survived": survived}
+            rows.append({**row, "lost": "" if cells[4] == "nothing" else cells[4]})
+    return rows
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """The markdown between the markers: one line per fault, a line of totals, when and with what it was tried."""
     lines = [
@@ -58,10 +72,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("ledger", type=Path, help="file of JSON lines, DNREID_STRESS_LEDGER of the runs")
     parser.add_argument("--document", type=Path, default=DOCUMENT)
+    parser.add_argument("--keep", action="store_true", help="keep the table's rows that the ledger has not")
     args = parser.parse_args()
     try:
-        rows = read_ledger(args.ledger.read_text(encoding="utf-8"))
-        document = replace_part(args.document.read_text(encoding="utf-8"), "reliability", table(rows))
+        document, ledger = (path.read_text(encoding="utf-8") for path in (args.document, args.ledger))
+        kept = "".join(f"{json.dumps(row)}\n" for row in rows_of(document)) if args.keep else ""
+        rows = read_ledger(kept + ledger)
+        document = replace_part(document, "reliability", table(rows))
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import stat
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -13,6 +17,28 @@ from .errors import DataError
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _SIXTEEN_TO_EIGHT = 257
 
+#: What is opened, by Pillow's names ("JPEG" with several pictures is its MPO). Others start programs, as EPS does.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+
+
+OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+def open_image(file: IO[bytes]) -> Image.Image:
+    """The image in an open file, not yet decoded; only `FORMATS` are tried, whatever the file is called."""
+    return Image.open(file, formats=FORMATS)
+
+
+def open_regular(path: str) -> IO[bytes]:
+    """Open a file for reading; a named pipe or a device, which could keep a reader waiting for ever, is refused.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("it is no regular file")
+    return open(path, "rb")
+
 
 def read_image(path: str) -> Image.Image:
     """8-bit RGB image of a file, rotated by its EXIF orientation as in fast-reid.
@@ -22,16 +48,22 @@ def read_image(path: str) -> Image.Image:
     white).
 
     Raises:
-        DataError: the file is missing, damaged, not an image, or contains 32-bit floats (their range is unknown).
+        DataError: the file is missing, damaged, no regular file, no image of `FORMATS`, or holds 32-bit floats
+            (their range is unknown).
+        OSError, MemoryError: this process can open no more files or has no more memory; the image may be good.
     """
     try:
-        with open(path, "rb") as file:
-            image = Image.open(file)
+        with open_regular(path) as file:
+            image = open_image(file)
             image.load()
             return _to_rgb(_upright(image))
     except FileNotFoundError:
         raise DataError(f"image {path!r} does not exist; restore it or take it out of the list") from None
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's plug-ins raise nearly every type on damaged files
+        if isinstance(error, OSError) and error.errno in OF_THE_PROCESS:
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
             f"image {path!r} cannot be read ({reason}); replace it or take it out of the list"

@@ -8,10 +8,8 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from PIL import Image
-
 from .errors import DataError
-from .images import read_image
+from .images import open_image, open_regular, read_image
 from .items import DomainItem
 
 logger = logging.getLogger(__name__)
@@ -87,9 +85,8 @@ def _problems(paths: Sequence[str], name: str) -> dict[str, str]:
 def _looks_whole(path: str) -> bool:
     """Check header and end of a common format; False only means that a closer check is needed."""
     try:
-        with open(path, "rb") as file:
-            image = Image.open(file)
-            kind = image.format or ""
+        with open_regular(path) as file:
+            kind = open_image(file).format or ""
             file.seek(max(os.fstat(file.fileno()).st_size - _TAIL, 0))
             return kind in _ENDS and _ENDS[kind] in file.read()
     except Exception:  # Pillow's plug-ins raise nearly every type on damaged files

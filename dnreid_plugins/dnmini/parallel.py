@@ -5,9 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
+
+from ..data.errors import DataError
+from ..runtime.workers import end_with_parent
 
 Result = TypeVar("Result")
 
@@ -19,11 +23,14 @@ def usable_cores() -> int:
 
 def map_in_processes(
     function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], *, workers: int | None = None
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """``function(*task)`` for every task, in order. ``workers``: None = one per usable core, 1 = no new process.
 
-    ``function`` must be a pure function of its arguments that touches NumPy and Pillow only: then forking is safe and
-    no worker needs to import torch.
+    ``function`` must be a pure function of its arguments that touches NumPy and Pillow only: then forking is safe
+    and spares every worker the import of torch.
+
+    Raises:
+        DataError: a worker was killed.
     """
     workers = workers if workers is not None else usable_cores()
     if workers < 1:
@@ -33,7 +40,17 @@ def map_in_processes(
         return
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
-    # Ctrl-C reaches every process; only this one reports it.
-    deaf = (signal.SIGINT, signal.SIG_IGN)
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=signal.signal, initargs=deaf) as pool:
-        yield from pool.map(function, *zip(*tasks, strict=True), chunksize=4)
+    try:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin) as pool:
+            yield from pool.map(function, *zip(*tasks, strict=True))
+    except BrokenProcessPool:
+        raise DataError(
+            "A process that renders images was killed, for want of memory perhaps; the same command begins again"
+        ) from None
+
+
+def _begin() -> None:
+    """Ctrl-C reaches every process; the one that started this says what there is to say, and it may be killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    end_with_parent()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from ..data.datasets.files import ENVIRONMENT, domain_folders
 from ..data.errors import DataError
 from ..functional.types import Domain
+from ..runtime.files import temporary_folder
 from ..runtime.progress import with_progress
 from .identity import Identity, sample_identities
 from .imaging import jpeg_bytes
@@ -24,7 +24,7 @@ from .parallel import map_in_processes
 from .render import render
 
 RENDERER_VERSION = 1
-MANIFEST = "dnmini.json"
+MANIFEST, LISTS = "dnmini.json", "train_test_split"
 FOLDERS = {Domain.DAY: "day", Domain.NIGHT: "night"}
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def write_dnmini(
         )
     logger.info("rendering DNMini (%d identities) into %s", num_train_ids + num_test_ids, root)
     root.parent.mkdir(parents=True, exist_ok=True)
-    with _temporary_folder(root) as folder:
+    with temporary_folder(root) as folder:
         _write_all(folder, parameters, workers=workers)
         try:
             folder.rename(root)
@@ -127,31 +127,65 @@ def dnmini_identities(parameters: Parameters) -> dict[int, Identity]:
 
 
 def _is_complete(root: Path, parameters: Parameters) -> bool:
+    """Whether ``root`` is this set.
+
+    Raises:
+        DataError: it says so, and its lists or images are others than those that were written.
+    """
     try:
-        manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+        text = (root / MANIFEST).read_text(encoding="utf-8")
+        manifest = json.loads(text)
     except (OSError, ValueError):
         return False
-    return isinstance(manifest, dict) and manifest.get("parameters") == asdict(parameters)
+    if not isinstance(manifest, dict) or manifest.get("parameters") != asdict(parameters):
+        return False
+    _verify(root.absolute(), parameters, str(manifest.get("content_sha256")))
+    return True
 
 
-@contextmanager
-def _temporary_folder(root: Path) -> Iterator[Path]:
-    folder = root.parent / f".{root.name}.{os.getpid()}.part"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+@cache
+def _verify(root: Path, parameters: Parameters, content_sha256: str) -> None:
+    """Read the whole set, once in this process: some 0.2 s for the default one."""
     try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        wrong = [
+            name
+            for name, text in _lists(parameters).items()
+            if (root / name).read_text(encoding="utf-8") != text
+        ]
+        ids = range(1, parameters.num_train_ids + parameters.num_test_ids + 1)
+        found = _content(_digest_of_identity(root, parameters, raw_id) for raw_id in ids)
+        problem = (
+            f"{wrong[0]} was changed" if wrong else "images were changed" if found != content_sha256 else ""
+        )
+    except (OSError, ValueError) as error:
+        problem = f"{getattr(error, 'filename', None) or root} cannot be read"
+    if problem:
+        raise DataError(
+            f"{root} is not DNMini as it was rendered: {problem}; delete the folder, and it is rendered again"
+        )
+
+
+def _digest_of_identity(root: Path, parameters: Parameters, raw_id: int) -> str:
+    digest = hashlib.sha256()
+    for name in FOLDERS.values():
+        for view in range(parameters.images_per_domain):
+            digest.update((root / name / f"{raw_id:05d}" / f"{view:03d}.jpg").read_bytes())
+    return digest.hexdigest()
+
+
+def _content(digests: Iterable[str]) -> str:
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _write_all(folder: Path, parameters: Parameters, *, workers: int | None) -> None:
     identities = dnmini_identities(parameters)
     tasks = [(folder, parameters, raw_id, identity) for raw_id, identity in identities.items()]
-    written = map_in_processes(_write_identity, tasks, workers=workers)
-    digests = list(with_progress(written, "Rendering DNMini", len(tasks)))
-    _write_lists(folder, parameters)
-    content = hashlib.sha256("".join(digests).encode()).hexdigest()
+    # Closed on an error too: nobody may write into the folder any more when it is deleted.
+    with closing(map_in_processes(_write_identity, tasks, workers=workers)) as written:
+        content = _content(with_progress(written, "Rendering DNMini", len(tasks)))
+    (folder / LISTS).mkdir()
+    for name, text in _lists(parameters).items():
+        (folder / name).write_text(text, encoding="utf-8")
     manifest = {"parameters": asdict(parameters), "content_sha256": content}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
@@ -170,11 +204,11 @@ def _write_identity(folder: Path, parameters: Parameters, raw_id: int, identity:
     return digest.hexdigest()
 
 
-def _write_lists(folder: Path, parameters: Parameters) -> None:
-    """``train_test_split/{train,test}_list_{day,night}.txt``, one path below the domain's folder per line."""
-    lists = folder / "train_test_split"
-    lists.mkdir()
+def _lists(parameters: Parameters) -> dict[str, str]:
+    """File -> content of ``train_test_split/{train,test}_list_{day,night}.txt``, an image's path per line."""
+    lists = {}
     for split, ids in zip(("train", "test"), raw_ids(parameters), strict=True):
         lines = [f"{i:05d}/{view:03d}.jpg\n" for i in ids for view in range(parameters.images_per_domain)]
         for name in FOLDERS.values():
-            (lists / f"{split}_list_{name}.txt").write_text("".join(lines), encoding="utf-8")
+            lists[f"{LISTS}/{split}_list_{name}.txt"] = "".join(lines)
+    return lists

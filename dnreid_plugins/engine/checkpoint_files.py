@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from ..modeling.parts import Part, names_of_parts
 from ..modeling.pretrained import best_prefix, single_stream_name
 from ..runtime.files import plain, remove_leftovers, write_atomically
+from ..runtime.run_folder import PERIODIC
 from ..runtime.weight_files import WeightFileError, read_weight_file, unwrap
 
 logger = logging.getLogger(__name__)
@@ -20,6 +22,8 @@ logger = logging.getLogger(__name__)
 # Names that are always kept; every other checkpoint of the folder is periodic.
 FINAL, BEST = "model_final", "model_best"
 POINTER = "last_checkpoint"
+# What only training asks for in fast-reid's heads.
+CLASSIFIER = re.compile(r"heads\.(weight\w*$|cls_layer\.|classifier)")
 
 
 class AtomicCheckpointer:
@@ -32,16 +36,24 @@ class AtomicCheckpointer:
         model: whose weights are saved and loaded.
         save_dir: folder of the checkpoints; empty = nothing is saved.
         save_to_disk: several processes share ``save_dir``, and only the one with ``save_to_disk`` writes.
-        keep: number of newest periodic checkpoints to keep; ``model_final`` and ``model_best`` are always kept.
+        keep: number of periodic checkpoints of the highest iterations that stay; the one just written,
+            ``model_final`` and ``model_best`` always do, and no clock is asked.
+        iters_per_epoch: ``model_0002`` is written after so many iterations twice.
     """
 
     def __init__(
-        self, model: nn.Module, save_dir: str = "", *, save_to_disk: bool = True, keep: int = 2
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        save_to_disk: bool = True,
+        keep: int = 2,
+        iters_per_epoch: int = 1,
     ) -> None:
         if keep < 1:
             raise ValueError(f"SOLVER.CHECKPOINT_KEEP is {keep}; at least 1 checkpoint must be kept.")
         self.model, self.save_dir, self.save_to_disk = model, save_dir, save_to_disk
-        self.keep = keep
+        self.keep, self.iters_per_epoch = keep, iters_per_epoch
         #: The file that was read last.
         self.current = ""
         if save_dir and save_to_disk:
@@ -55,12 +67,12 @@ class AtomicCheckpointer:
 
         Returns whether the state was saved, by this process or by the one that writes for all.
 
-        A failure (e.g. a full disk) leaves every older file as it was. It is logged and training may continue, except
-        for the final checkpoint.
+        A failure (a full disk, say) leaves every older file as it was. It is logged and training may go on, except
+        for the final checkpoint and where there is no older one to go on from.
 
         Raises:
             TypeError: a value could not be loaded again.
-            OSError: ``model_final`` could not be written.
+            OSError: ``model_final`` could not be written, or no checkpoint at all.
         """
         if not self.save_dir or not self.save_to_disk:
             return bool(self.save_dir)
@@ -72,35 +84,41 @@ class AtomicCheckpointer:
                 pointer = Path(self.save_dir) / POINTER
                 write_atomically(pointer, lambda file: file.write(path.name.encode()))
         except (OSError, RuntimeError) as error:
-            text = (
-                f"{path} could not be written ({error}); all older checkpoints are intact, free some space."
-            )
-            if name == FINAL:
+            older = self.resume_candidates()
+            what = "all older checkpoints are intact" if older else "there is no older one to go on from"
+            reason = " ".join(str(error).split())[:200]
+            text = f"{path} could not be written ({reason}); {what}. Free some space or raise the limit (ulimit -f)."
+            if name == FINAL or not older:
                 raise OSError(text) from error
             logger.error(text)
             return False
         logger.info("Saved %s", path)
-        self._forget_old()
+        self._forget_old(path)
         return True
 
     def periodic(self) -> list[Path]:
-        """The periodic checkpoints of the folder, newest first."""
-        kept = (f"{FINAL}.pth", f"{BEST}.pth")
-        found = [path for path in Path(self.save_dir).glob("model_*.pth") if path.name not in kept]
-        return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+        """The periodic checkpoints of the folder, those of the highest iteration first."""
+        found = [path for path in Path(self.save_dir).iterdir() if PERIODIC.fullmatch(path.name)]
+        return sorted(found, key=lambda path: (self._iteration(path), path.name), reverse=True)
 
-    def _forget_old(self) -> None:
-        for path in self.periodic()[self.keep :]:
+    def _iteration(self, path: Path) -> int:
+        name = PERIODIC.fullmatch(path.name)
+        assert name is not None
+        return int(name["iteration"] or int(name["epoch"]) * self.iters_per_epoch)
+
+    def _forget_old(self, written: Path) -> None:
+        others = [path for path in self.periodic() if path != written]
+        for path in others[self.keep - bool(PERIODIC.fullmatch(written.name)) :]:
             path.unlink(missing_ok=True)
 
     # ------------------------------------------------------------------ resuming
 
     def resume_candidates(self) -> list[Path]:
-        """Candidates for a resume: the file that ``last_checkpoint`` names, then the others by age."""
+        """Where a resume may go on from: the file that ``last_checkpoint`` names, then the others by iteration."""
         if not self.save_dir or not Path(self.save_dir).is_dir():
             return []
         final = Path(self.save_dir) / f"{FINAL}.pth"
-        found = self.periodic() + ([final] if final.is_file() else [])
+        found = ([final] if final.is_file() else []) + self.periodic()
         pointer = Path(self.save_dir) / POINTER
         named = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
         return sorted(found, key=lambda path: path.name != named)
@@ -131,21 +149,28 @@ class AtomicCheckpointer:
         """Restore the weights of a checkpoint of this same model; any mismatch is an error."""
         self._load_weights(unwrap(state, self.current), exact=True)
 
-    def load(self, path: str) -> None:
+    def load(self, path: str, *, to_evaluate: bool = False) -> None:
         """Load weights from ``path``; an empty ``path`` loads nothing.
 
         Raises:
-            WeightFileError: the file cannot be read or lacks a part of the backbone.
+            WeightFileError: the file cannot be read or lacks a part of the backbone; ``to_evaluate``: it lacks
+                anything that makes features.
         """
         self.current = path
         if not path:
             logger.info("No weights given; the model keeps its initial weights.")
             return
-        self._load_weights(unwrap(read_weight_file(path), path), exact=False)
+        state = unwrap(read_weight_file(path), path)
+        self._load_weights(state, exact=False, needed=self._of_features() if to_evaluate else ())
+
+    def _of_features(self) -> list[str]:
+        """The tensors that make features: all but those of the parts and of fast-reid's classifiers."""
+        parts = names_of_parts(self.model)
+        return [k for k in self.model.state_dict() if k not in parts and not CLASSIFIER.match(k)]
 
     # ------------------------------------------------------------------ restoring
 
-    def _load_weights(self, state: dict[str, Tensor], *, exact: bool) -> None:
+    def _load_weights(self, state: dict[str, Tensor], *, exact: bool, needed: Collection[str] = ()) -> None:
         """A file of a plain single-stream encoder fits a dual-stream one: both streams get its weights."""
         own = self.model.state_dict()
         single = {key: single_stream_name(key) for key in own}
@@ -158,7 +183,8 @@ class AtomicCheckpointer:
         free = names_of_parts(self.model)
         wrong = {key for key, value in chosen.items() if value.shape != own[key].shape and key not in free}
         missing = {key for key in own if key not in chosen and not key.endswith("num_batches_tracked")}
-        self._check_fit(own, chosen, wrong=wrong, missing=missing, exact=exact)
+        needed = set(own) if exact else needed or {k for k in own if k.startswith("backbone.")} or set(own)
+        self._check_fit(own, chosen, wrong=wrong, missing=missing, needed=needed)
         self.model.load_state_dict({k: v for k, v in chosen.items() if k not in wrong}, strict=False)
         for name, part in self._parts():
             if not any(key.startswith(name) for key in chosen):
@@ -174,11 +200,10 @@ class AtomicCheckpointer:
         *,
         wrong: set[str],
         missing: set[str],
-        exact: bool,
+        needed: Collection[str],
     ) -> None:
-        """Refuse a file that lacks a part of the backbone (or, for a resume, anything); warn about the rest."""
-        required = {key for key in own if key.startswith("backbone.")} or set(own)
-        bad = sorted(wrong | missing if exact else (wrong | missing) & required)
+        """Refuse a file that lacks some of ``needed``; warn of the rest."""
+        bad = sorted((wrong | missing).intersection(needed))
         shapes = [
             f"{k} is {tuple(chosen[k].shape)} in the file, {tuple(own[k].shape)} here" for k in sorted(wrong)
         ]

@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
 
 from ..runtime.agreement import any_process, computed_once
+from ..runtime.files import force_to_disk
 from ..runtime.json_lines import drop_rows
 from ..runtime.run_folder import STAGE_FILES
 from ..runtime.signals import StopSignals
-from ..runtime.version import VERSION
 from ..runtime.weight_files import WeightFileError
 from .checkpoint_files import AtomicCheckpointer
 from .epoch_state import generator_state, set_generator_state
+from .evaluate import see_sets
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 3
-PLAIN_ITEMS = ("format", "iteration", "epoch", "iters_per_epoch", "config", "config_hash", "code_version")
-# Keys that may differ between a run and its resume.
-FREE_SECTIONS = (
-    "OUTPUT_DIR",
-    "TEST",
-    "DATALOADER.NUM_WORKERS",
-    "AUDIT",
-    "SOLVER.CHECKPOINT",
+# A resume keeps their rows up to the checkpoint, so they reach the disk before it does.
+LOGS = ("metrics.json", "health.jsonl")
+PLAIN_ITEMS = (
+    "format",
+    "iteration",
+    "epoch",
+    "iters_per_epoch",
+    "config",
+    "config_hash",
+    "code_version",
+    "data",
 )
-# A stage's key of this name may differ, too.
-FREE_KEY = "CHECKPOINT_PERIOD"
 
 
 class Checkpoints(HookBase):
@@ -55,6 +54,7 @@ class Checkpoints(HookBase):
             cfg.OUTPUT_DIR,
             save_to_disk=comm.is_main_process() and bool(cfg.OUTPUT_DIR),
             keep=cfg.SOLVER.CHECKPOINT_KEEP,
+            iters_per_epoch=trainer.iters_per_epoch,
         )
         self._pending: dict[str, Any] | None = None
         self._last_time = time.monotonic()
@@ -110,6 +110,8 @@ class Checkpoints(HookBase):
     def save(self, name: str, iteration: int) -> None:
         """Write the state after ``iteration`` steps; all processes must call it together."""
         state = self.capture(iteration)
+        for log in LOGS if self.files.save_dir and self.files.save_to_disk else ():
+            force_to_disk(Path(self.files.save_dir) / log)
         self._last_time = time.monotonic()
         if self.files.save(name, **state):
             self._kept = iteration
@@ -128,10 +130,12 @@ class Checkpoints(HookBase):
             # One per process; they differ if a layer draws random numbers.
             "generators": comm.gather(generator_state()),
             "hooks": {name: hook.state_dict() for name, hook in self._stateful()},
-            "config": config_items(owner.cfg),
-            "config_hash": config_hash(owner.cfg),
-            "code_version": code_version(),
+            **owner.identity.state(),
         }
+
+    def save_best(self, name: str, **extra: Any) -> bool:
+        """Weights alone, and whose they are."""
+        return self.files.save(name, **self.owner.identity.state(), **extra)
 
     def _stateful(self) -> list[tuple[str, Any]]:
         """The hooks that keep state, by their names; a script's own hook without one by its class."""
@@ -144,23 +148,22 @@ class Checkpoints(HookBase):
         """Resume from the newest readable checkpoint of the output folder; False if there is none.
 
         Raises:
-            WeightFileError: none can be read, or the newest is not a checkpoint of such a run.
-            ValueError: it belongs to a run with another config.
+            WeightFileError: none can be read, or the newest is no checkpoint of such a run.
+            ValueError: it is of a run with another config or other data.
         """
         # Rank 0 reads for all, since several machines may not share a disk.
         state = computed_once(self._newest)
         if state is None:
             return False
         owner = self.owner
+        owner.identity.compare(state)
+        if len(state.get("data", ())) > 1:  # it was scored before
+            see_sets(owner.cfg, owner.identity.see)
         if state["iters_per_epoch"] != owner.iters_per_epoch:
             raise ValueError(
                 f"The checkpoint counts {state['iters_per_epoch']} iterations per epoch, this config "
                 f"{owner.iters_per_epoch}; resume with the config of the run or start in another OUTPUT_DIR."
             )
-        self.check_config(state["config"])
-        old = state.get("code_version", "unknown")
-        if old != code_version():
-            logger.warning("resume: the checkpoint is of %s, this is %s.", old, code_version())
         owner.iter = owner.start_iter = state["iteration"]
         owner.start_epoch = owner.iter // owner.iters_per_epoch
         self._load(state)
@@ -223,39 +226,3 @@ class Checkpoints(HookBase):
         if isinstance(generators, list):
             generators = generators[comm.get_rank() if len(generators) == comm.get_world_size() else 0]
         set_generator_state(generators)
-
-    def check_config(self, old: dict[str, str]) -> None:
-        """Log the changes since a file with the config ``old`` was written; refuse those that make it another run."""
-        new = config_items(self.owner.cfg)
-        changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-        for key in changed:
-            logger.warning("resume: %s was %s and is now %s", key, old.get(key), new.get(key))
-        binding = [key for key in changed if not key.startswith(FREE_SECTIONS) and not key.endswith(FREE_KEY)]
-        if binding:
-            key = binding[0]
-            raise ValueError(
-                f"The config changed since the checkpoint: {key} was {old.get(key)} and is now {new.get(key)}"
-                f"{f' ({len(binding) - 1} more)' if len(binding) > 1 else ''}; resume with the old value or "
-                "start in another OUTPUT_DIR with MODEL.WEIGHTS."
-            )
-
-
-def config_items(cfg: Any, prefix: str = "") -> dict[str, str]:
-    """The config as ``{dotted key: value as text}``."""
-    items: dict[str, str] = {}
-    for key, value in cfg.items():
-        if hasattr(value, "items"):
-            items.update(config_items(value, f"{prefix}{key}."))
-        else:
-            items[f"{prefix}{key}"] = repr(tuple(value)) if isinstance(value, (list, tuple)) else repr(value)
-    return items
-
-
-def code_version() -> str:
-    """Versions of the code that determines the results of a run."""
-    return f"dnreid_plugins {VERSION}, torch {torch.__version__}, numpy {np.__version__}"
-
-
-def config_hash(cfg: Any) -> str:
-    """Twelve hex digits that identify a config."""
-    return hashlib.sha256(repr(sorted(config_items(cfg).items())).encode()).hexdigest()[:12]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,11 +14,13 @@ from torch import nn
 
 from ..data.datasets import configure as configure_datasets
 from ..data.train_data import scored_datasets
-from ..evaluation.evaluator import evaluate
+from ..evaluation.evaluator import evaluate, evaluation_set
 from ..evaluation.extraction import evaluating
-from ..evaluation.results import log_results, update_results
+from ..evaluation.results import log_results, read_results, update_results
 from ..runtime.agreement import computed_once
 from ..runtime.logs import setup_logs
+from .evaluation_file import Evaluation
+from .identity import running
 from .overrides import overridden
 
 logger = logging.getLogger(__name__)
@@ -27,35 +29,61 @@ Results = OrderedDict[str, Any]
 
 
 def run_test(trainer: Any, cfg: Any, model: nn.Module, *, base: type) -> dict[str, Any]:
-    """The trainer's ``test``: evaluate, log the table, write ``results.json``.
+    """The trainer's ``test``: evaluate, log the table, keep the figures.
+
+    While a run trains, they go into its ``results.json``; else into a file of ``OUTPUT_DIR/evaluations``, after a
+    check that ``cfg`` makes the features that the run of ``MODEL.WEIGHTS`` made (`Evaluation`).
 
     ``{data set: {direction: {metric: percent}}}``. A subclass of ``base`` that overrides ``build_evaluator`` or
     ``build_test_loader`` is evaluated with these by fast-reid's loop and gets what fast-reid returns:
     ``{metric: value}`` for a single set, else by data set.
     """
-    setup_logs(cfg.OUTPUT_DIR)
+    run = running()
+    evaluation = Evaluation(cfg) if run is None else None
+    if evaluation is not None:
+        setup_logs(evaluation.folder)
+    sets, protocols = see_sets(cfg, (evaluation or run).see)  # type: ignore[union-attr]
     own = overridden(trainer, base, ("build_evaluator", "build_test_loader"))
-    results = evaluate_by_loop(trainer, cfg, model) if own else evaluate_all(cfg, model)
+    results = evaluate_by_loop(trainer, cfg, model, sets) if own else evaluate_all(cfg, model, sets)
     if comm.is_main_process():
-        log_results(cfg.OUTPUT_DIR, cfg.DATASETS.TESTS, results)
-        update_results(cfg.OUTPUT_DIR, **results)
+        if evaluation is None:
+            update_results(cfg.OUTPUT_DIR, **results)
+            log_run(cfg, results)
+        else:
+            log_results(evaluation.keep(model, protocols, results), cfg.DATASETS.TESTS, results)
     return next(iter(results.values())) if own and len(results) == 1 else results
 
 
-def evaluate_all(cfg: Any, model: nn.Module) -> Results:
-    """``{data set: {direction: {metric: percent}}}`` for every set of ``DATASETS.TESTS`` that can be scored."""
+def see_sets(cfg: Any, see: Callable[[str, list[Any]], None]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The sets of ``DATASETS.TESTS`` that can be scored and their protocols in words; ``see`` gets name and items."""
     configure_datasets(cfg)
-    return OrderedDict((name, evaluate(model, data, cfg)) for name, data in scored_datasets(cfg).items())
+    sets, protocols = scored_datasets(cfg), {}
+    for name, dataset in sets.items():
+        items, protocol = evaluation_set(dataset)
+        see(name, items)
+        protocols[name] = str(protocol)
+    return sets, protocols
 
 
-def evaluate_by_loop(trainer: Any, cfg: Any, model: nn.Module) -> Results:
+def log_run(cfg: Any, results: Mapping[str, Any]) -> None:
+    """Log the newest ``results`` of a run beside those of its start."""
+    start = read_results(cfg.OUTPUT_DIR).get("start")
+    where = f"{cfg.OUTPUT_DIR}/results.json" if cfg.OUTPUT_DIR else ""
+    log_results(where, cfg.DATASETS.TESTS, results, start=start)
+
+
+def evaluate_all(cfg: Any, model: nn.Module, sets: Mapping[str, Any]) -> Results:
+    """``{data set: {direction: {metric: percent}}}`` for every one of ``sets``."""
+    return OrderedDict((name, evaluate(model, data, cfg)) for name, data in sets.items())
+
+
+def evaluate_by_loop(trainer: Any, cfg: Any, model: nn.Module, sets: Mapping[str, Any]) -> Results:
     """``{data set: {metric: value}}`` by fast-reid's loop with ``trainer.build_evaluator``, in every process.
 
     A set for which it raises NotImplementedError has no metrics, as in fast-reid.
     """
-    configure_datasets(cfg)
     results: Results = OrderedDict()
-    for name in scored_datasets(cfg):
+    for name in sets:
         try:
             loader, evaluator = trainer.build_evaluator(cfg, name)
         except NotImplementedError:

@@ -18,6 +18,7 @@ from ..data.domain_images import as_domains
 from ..data.transforms import build_domain_transform
 from ..runtime.config_files import ConfigError
 from .checkpoint_files import AtomicCheckpointer
+from .evaluation_file import Evaluation
 
 
 class Predictor(DefaultPredictor):
@@ -27,7 +28,8 @@ class Predictor(DefaultPredictor):
         cfg: the config of the run; ``MODEL.WEIGHTS`` is the checkpoint.
 
     Raises:
-        ConfigError: ``MODEL.WEIGHTS`` is empty.
+        ConfigError: ``MODEL.WEIGHTS`` is empty, or of a run whose config makes other features; see
+            ``TEST.SET_ANYWAY``.
         WeightFileError: the file does not fit the model.
     """
 
@@ -39,8 +41,9 @@ class Predictor(DefaultPredictor):
         self.cfg = cfg.clone()
         self.cfg.defrost()
         self.cfg.MODEL.BACKBONE.PRETRAIN = False
+        Evaluation(self.cfg)  # refuses another config than that of the run
         self.model = build_model(self.cfg).eval()
-        AtomicCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        AtomicCheckpointer(self.model).load(cfg.MODEL.WEIGHTS, to_evaluate=True)
         # The test pipelines of both domains are the same.
         self._transform = build_domain_transform(self.cfg, is_train=False).day
         trials = [self._transform(Image.new("RGB", size)).shape[1:] for size in ((16, 64), (64, 16))]

@@ -20,7 +20,7 @@ from torch import nn
 from ..patches import old_names
 from ..runtime.config_files import ConfigError, tests_follow, use_plugins
 from ..runtime.launch import launch
-from ..runtime.run_folder import look_before
+from ..runtime.run_folder import look_before, put_back_config
 from ..runtime.shipped import find_config
 from ..runtime.workers import also_call
 from .overrides import schedule_hook
@@ -61,12 +61,15 @@ def take_over() -> None:
 def default_setup(cfg: Any, args: Any) -> None:
     """fast-reid's, with ``SEED`` where it uses a random seed.
 
-    It writes ``config.yaml`` at once: that of an earlier run is kept for `set_aside`.
+    It writes ``config.yaml`` at once: that of an earlier run is remembered for `set_aside`, and an evaluation leaves
+    it as it was.
     """
     if cfg.OUTPUT_DIR and comm.is_main_process():
         look_before(cfg.OUTPUT_DIR)
     defaults.seed_all_rng = functools.partial(seed_all_rng, getattr(cfg, "SEED", None))
     fastreid_setup(cfg, args)
+    if cfg.OUTPUT_DIR and comm.is_main_process() and getattr(args, "eval_only", False):
+        put_back_config(cfg.OUTPUT_DIR)
 
 
 def _merge_by_name(self: CfgNode, cfg_filename: str, allow_unsafe: bool = False) -> None:

@@ -22,7 +22,7 @@ from ..data.datasets import configure as configure_datasets
 from ..data.loaders import build_test_loader
 from ..data.train_data import TrainData, build_train_data, read_dataset
 from ..evaluation.extraction import extract_features
-from ..evaluation.results import log_results, read_results, update_results, write_results
+from ..evaluation.results import read_results, update_results, write_results
 from ..functional.types import Epoch
 from ..labels import build_labels
 from ..modeling.meta_arch import StudentFeatures
@@ -36,8 +36,9 @@ from .checkpoints import Checkpoints
 from .cluster_file import ClusterFile
 from .data_parallel import SameBuffers, needs_same_buffers, wrap_model
 from .epoch_state import choose_repeatable_kernels
-from .evaluate import by_set, run_test
+from .evaluate import by_set, log_run, run_test
 from .hooks import Evaluate, FollowStep, Writers, evaluates_after
+from .identity import TRAINING_IMAGES, RunIdentity, begin_job, training_of
 from .label_phase import LabelPhase
 from .loss_audit import LossAudit
 from .option_hooks import BestKeeper, build_extra_hooks
@@ -61,6 +62,7 @@ class CrossDomainTrainer(DefaultTrainer):
 
     def __init__(self, cfg: Any) -> None:
         self._hooks: list[HookBase] = []
+        begin_job(cfg)
         setup_logs(cfg.OUTPUT_DIR)
         preflight.check(cfg)
         use_device(cfg.MODEL.DEVICE)
@@ -85,6 +87,9 @@ class CrossDomainTrainer(DefaultTrainer):
             )
             ranks = {"rank": comm.get_rank(), "world_size": comm.get_world_size()}
             loader = sample_stream.repeatable(loader, seed=cfg.SEED, **ranks)
+        self.identity = RunIdentity(cfg)
+        items = self.train_data.items if self.train_data else getattr(loader.dataset, "img_items", ())
+        self.identity.see(TRAINING_IMAGES, items)
         seed_all_rng(cfg.SEED)
         model = self.build_model(cfg)
         optimizer = overrides.only_optimizer(type(self), self.build_optimizer(cfg, model))
@@ -168,12 +173,11 @@ class CrossDomainTrainer(DefaultTrainer):
         # With a single evaluation, at the end, the best would be a copy of the final state.
         if cfg.TEST.KEEP_BEST and cfg.TEST.EVAL_PERIOD > 0 and cfg.OUTPUT_DIR and cfg.DATASETS.TESTS:
             result.append(
-                BestKeeper(lambda: self._last_eval_results, self.checkpoints.files.save, cfg.OUTPUT_DIR)
+                BestKeeper(lambda: self._last_eval_results, self.checkpoints.save_best, cfg.OUTPUT_DIR)
             )
-        result.append(self.checkpoints)
         if comm.is_main_process():
             result.append(Writers(self.build_writers))
-        return result
+        return [*result, self.checkpoints]
 
     def build_label_phase(self) -> LabelPhase:
         cfg, data = self.cfg, self.train_data
@@ -248,7 +252,7 @@ class CrossDomainTrainer(DefaultTrainer):
         if self.train_data is None:
             sample_stream.begin_at(self.step_trainer.data_loader, self.iter)
             self.step_trainer.start_iterator()
-        with EventStorage(self.start_iter) as self.storage:
+        with training_of(self.identity), EventStorage(self.start_iter) as self.storage:
             with self.time_left.evaluating_the_start():
                 self._evaluate_start()
             self.before_train()
@@ -259,7 +263,7 @@ class CrossDomainTrainer(DefaultTrainer):
             finally:
                 self.after_train()
         if self.start_iter >= self.max_iter and comm.is_main_process():
-            log_results(self.cfg.OUTPUT_DIR, self.cfg.DATASETS.TESTS, self._last_eval_results)
+            log_run(self.cfg, self._last_eval_results)
         return self._last_eval_results
 
     def _train_epoch(self) -> None:
@@ -278,22 +282,22 @@ class CrossDomainTrainer(DefaultTrainer):
         results = read_results(self.cfg.OUTPUT_DIR)
         self._last_eval_results = {k: v for k, v in results.items() if k in self.cfg.DATASETS.TESTS}
         if self.iter == 0 and self.cfg.TEST.EVAL_START and self.cfg.DATASETS.TESTS:
-            logger.info("Evaluating the initial model")
-            start = by_set(self.test(self.cfg, self.bare_model), self.cfg.DATASETS.TESTS)
-            if comm.is_main_process():
-                # Replaces what `test` has written, which is not a result of the training.
-                entries = {"start": start, "seed": self.cfg.SEED, "epochs": 0, "finished": False}
-                write_results(self.cfg.OUTPUT_DIR, {**results, **entries})
+            logger.info("Evaluating the start")
+            results["start"] = by_set(self.test(self.cfg, self.bare_model), self.cfg.DATASETS.TESTS)
+        if comm.is_main_process():
+            # In place of what `test` has written, which is no result of the training.
+            entries = {"seed": self.cfg.SEED, "epochs": 0, "finished": False, **results}
+            write_results(self.cfg.OUTPUT_DIR, {**entries, **self.identity.summary()})
 
     def _evaluate(self) -> dict[str, Any]:
         found = by_set(self.test(self.cfg, self.bare_model), self.cfg.DATASETS.TESTS)
         self._last_eval_results, done = found, self.epoch + 1
         if comm.is_main_process():
-            entries = {"seed": self.cfg.SEED, "epochs": done, "finished": done == self.max_epoch}
+            entries = {"epochs": done, "finished": done == self.max_epoch, **self.identity.summary()}
             update_results(self.cfg.OUTPUT_DIR, **found, **entries)
         return found
 
     @classmethod
     def test(cls, cfg: Any, model: nn.Module) -> dict[str, Any]:
-        """Evaluate on every set of ``DATASETS.TESTS``, log the table, write ``results.json``; see `run_test`."""
+        """Evaluate on every set of ``DATASETS.TESTS``, log the table, keep the figures; see `run_test`."""
         return run_test(cls, cfg, model, base=CrossDomainTrainer)

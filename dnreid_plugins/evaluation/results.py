@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
         if not isinstance(content, dict):
             raise ValueError(f"a {type(content).__name__} where a mapping is needed")
+        if not _is_table(content.get("start", {})):
+            raise ValueError(f"start is {content['start']!r:.60}, where a mapping of data sets is needed")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -34,6 +36,10 @@ def read_json(path: Path) -> dict[str, Any]:
         )
         return {}
     return content
+
+
+def _is_table(start: Any) -> bool:
+    return isinstance(start, dict) and all(isinstance(found, dict) for found in start.values())
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -59,10 +65,11 @@ def read_results(output_dir: str) -> dict[str, Any]:
     return read_json(Path(output_dir) / "results.json") if output_dir else {}
 
 
-def log_results(output_dir: str, tests: Sequence[str], results: dict[str, Any]) -> None:
-    """Log one table of the newest ``results``, with those before training if ``results.json`` has them."""
-    start = read_results(output_dir).get("start", {})
-    before = {(name, direction): metrics for name, direction, metrics in _rows(tests, start)}
+def log_results(
+    where: str, tests: Sequence[str], results: Mapping[str, Any], *, start: Mapping[str, Any] | None = None
+) -> None:
+    """Log one table of the newest ``results``, with those of the ``start``; ``where``: the file that has them."""
+    before = {(name, direction): metrics for name, direction, metrics in _rows(tests, start or {})}
     rows = []
     for name, direction, metrics in _rows(tests, results):
         if (name, direction) in before:
@@ -81,14 +88,16 @@ def log_results(output_dir: str, tests: Sequence[str], results: dict[str, Any]) 
         floatfmt=".2f",
         tablefmt="github",
     )
-    where = f" ({output_dir}/results.json)" if output_dir else ""
-    logger.info("Results in percent%s:\n%s", where, table)
+    logger.info("Results in percent%s:\n%s", f" ({where})" if where else "", table)
 
 
-def _rows(tests: Sequence[str], results: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """``(set, direction, metrics)``; a set whose evaluator has no directions gets one row without a direction."""
+def _rows(tests: Sequence[str], results: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """``(set, direction, metrics)``; a set whose evaluator knows no directions has one row without."""
     for name in tests:
         found = results.get(name, {})
+        if not isinstance(found, dict):
+            logger.warning("The result of %s is %r, which is no table and left out.", name, found)
+            continue
         directions = {key: value for key, value in found.items() if isinstance(value, dict)}
         plain = {key: value for key, value in found.items() if not isinstance(value, dict)}
         for direction, metrics in ([("", plain)] if plain else []) + list(directions.items()):

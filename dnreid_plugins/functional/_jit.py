@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
 import torch
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numpy.typing import NDArray
 
 Result = TypeVar("Result")
@@ -30,15 +34,47 @@ def jit_vector_sum(function: Function) -> Function:
 
 
 def _compiled(function: Function, *, fastmath: bool | set[str]) -> Function:
-    """The machine code is cached on disk, next to the source or in the user's cache folder.
-
-    Where neither can be written, numba refuses to cache; then each process compiles for itself.
-    """
-    try:
-        compiled = numba.njit(nogil=True, cache=True, fastmath=fastmath)(function)
-    except RuntimeError:
-        compiled = numba.njit(nogil=True, fastmath=fastmath)(function)
+    """The machine code is kept on disk, see `_Cache`; where that cannot be, each process compiles for itself."""
+    compiled: Any = numba.njit(nogil=True, fastmath=fastmath)(function)
+    with contextlib.suppress(RuntimeError):  # numba's word for: there is no folder to write to
+        compiled._cache = _Cache(function)
     return cast(Function, compiled)
+
+
+class _Places(CompileResultCacheImpl):
+    """``$NUMBA_CACHE_DIR`` or the user's cache folder; never beside the source, which may lie in site-packages."""
+
+    _locator_classes = [
+        place for place in CompileResultCacheImpl._locator_classes if "InTree" not in place.__name__
+    ]
+
+
+class _Cache(FunctionCache):
+    """numba's cache; a damaged file or a full disk costs the time of compiling and a warning, not the run."""
+
+    _impl_class = _Places
+
+    def load_overload(self, *args: Any) -> Any:
+        try:
+            return super().load_overload(*args)
+        except Exception as error:  # unpickling damaged bytes may raise almost anything
+            self._warn(f"holds damaged files ({type(error).__name__}); the loops are compiled anew")
+            with contextlib.suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, *args: Any) -> None:
+        try:
+            super().save_overload(*args)
+        except Exception as error:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            way_out = "free some space there or set NUMBA_CACHE_DIR to another folder"
+            self._warn(f"cannot be written ({reason}), so each process compiles for itself; {way_out}")
+
+    def _warn(self, text: str) -> None:
+        # Python shows the same text once, so it names the folder of all functions.
+        folder = Path(self.cache_path).parent
+        warnings.warn(f"{folder}, where compiled loops are kept, {text}.", RuntimeWarning, stacklevel=2)
 
 
 def map_rows(work: Callable[[int, int], Result], num_rows: int, *, chunk: int) -> list[Result]:

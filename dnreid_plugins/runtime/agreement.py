@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import logging
 import pickle
@@ -12,6 +13,8 @@ import torch
 import torch.distributed as dist
 from fastreid.utils import comm
 from torch import Tensor
+
+from .group import timeout_minutes
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +60,24 @@ def any_process(*flags: bool) -> tuple[bool, ...]:
     raised = torch.tensor([int(flag) for flag in flags])
     dist.all_reduce(raised, op=dist.ReduceOp.MAX, group=comm._get_global_gloo_group())
     return tuple(bool(value) for value in raised)
+
+
+def texts_of_all(text: str) -> list[str]:
+    """The ``text`` of every process, by rank: through the store where they met, so texts of any length, or a process
+    that runs other code and never answers, cannot make a collective hang.
+
+    Raises:
+        RuntimeError: a process gave none within the time limit of the job.
+    """
+    if comm.get_world_size() == 1:
+        return [text]
+    store, rank = dist.distributed_c10d._get_default_store(), comm.get_rank()
+    # How often this process was here, in this job.
+    turn = store.add(f"dnreid/turn/{rank}", 1)
+    store.set(f"dnreid/{turn}/{rank}", text)
+    keys = [f"dnreid/{turn}/{one}" for one in range(comm.get_world_size())]
+    store.wait(keys, datetime.timedelta(minutes=timeout_minutes()))
+    return [store.get(key).decode() for key in keys]
 
 
 def fingerprint(tensors: Iterable[Tensor]) -> str:

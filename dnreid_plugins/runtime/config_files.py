@@ -16,6 +16,9 @@ from .plugins import KEY, import_plugins
 from .sections import add_missing_sections
 
 SIMILAR_ENOUGH = 0.5
+#: Of a config file; the whole default config has less than a thousand.
+MAX_NODES = 100_000
+NESTED = (list, tuple, Mapping)
 FLAG = re.compile(r"--[a-z][a-z-]*")
 #: What a value of a type is called, and an example of one.
 KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
@@ -109,9 +112,23 @@ def read_config_file(path: Path) -> Mapping[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"{path} is not a config in yaml ({reason}); correct the file.") from error
+    if not _is_finite(content):
+        raise ConfigError(
+            f"{path} contains itself, or more than {MAX_NODES} values, through an anchor (&) and its aliases (*); "
+            "write the values out."
+        )
     if not isinstance(content, Mapping):
         raise ConfigError(f"{path} holds a {type(content).__name__} where a mapping of keys is needed.")
     return content
+
+
+def _is_finite(content: Any) -> bool:
+    left, seen = [content], 0
+    while left and seen <= MAX_NODES:
+        seen, node = seen + 1, left.pop()
+        if isinstance(node, (Mapping, list, tuple)):
+            left.extend(node.values() if isinstance(node, Mapping) else node)
+    return not left
 
 
 def _merge(cfg: CfgNode, values: Mapping[str, Any], source: str) -> None:
@@ -181,6 +198,9 @@ def _fit(value: Any, default: Any, key: str, source: str) -> Any:
     if type(default) is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
+        texts = [isinstance(item, str) for item in default if not isinstance(item, NESTED)]
+        if texts and any(isinstance(item, NESTED) or isinstance(item, str) != texts[0] for item in value):
+            raise ConfigError(f"{source} sets {key} to {value!r}; it must be a list such as {default!r}.")
         return type(default)(value)
     if default is None or type(value) is type(default):
         return value

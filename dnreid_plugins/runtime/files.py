@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import secrets
+import shutil
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import torch
 
-TEMPORARY_SUFFIX = ".part"
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+TEMPORARY_SUFFIX, LOCK_SUFFIX = ".part", ".lock"
+#: Random, since two containers that share a disk may have the same process id.
+_TEMPORARY = re.compile(rf"\..+\.[0-9a-f]{{16}}{re.escape(TEMPORARY_SUFFIX)}")
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -20,23 +31,83 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Non
     On any error the temporary file is removed, the old ``path`` stays as it was and the error is raised.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    temporary = _temporary_name(path)
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
+            lock(file)
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename = str(path)  # a write knows no name, and the temporary one says nothing
         raise
     _sync_folder(path.parent)
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Delete the temporary files that killed runs have left in ``folder``."""
+    """Delete the temporary files that killed runs left in ``folder``; those of living writers and others' stay."""
     for path in Path(folder).glob(f".*{TEMPORARY_SUFFIX}"):
-        path.unlink(missing_ok=True)
+        if _TEMPORARY.fullmatch(path.name) and path.is_file():
+            with contextlib.suppress(OSError), path.open("r+b") as file:
+                if lock(file):
+                    path.unlink(missing_ok=True)
+
+
+def force_to_disk(path: str | Path) -> None:
+    """What others have written to the file ``path`` survives a power cut from here on; nothing without a file."""
+    if Path(path).is_file():
+        with Path(path).open("rb") as file:
+            os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside ``path`` that is renamed to it when it is complete; else it is gone afterwards.
+
+    Those that killed writers of the same ``path`` left are deleted first: each has a file beside it that its writer
+    keeps locked as long as it lives.
+    """
+    _remove_folders_of_the_dead(path)
+    while True:
+        folder = _temporary_name(path)
+        mark = folder.with_suffix(LOCK_SUFFIX)
+        with mark.open("xb") as file:
+            lock(file)
+            if not mark.exists():  # taken for a dead writer's before it was locked
+                continue
+            folder.mkdir()
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+                mark.unlink(missing_ok=True)
+        return
+
+
+def _remove_folders_of_the_dead(path: Path) -> None:
+    for mark in path.parent.glob(f".{path.name}.*{LOCK_SUFFIX}"):
+        folder = mark.with_suffix(TEMPORARY_SUFFIX)
+        if _TEMPORARY.fullmatch(folder.name):
+            with contextlib.suppress(OSError), mark.open("r+b") as file:
+                if lock(file):
+                    shutil.rmtree(folder, ignore_errors=True)
+                    mark.unlink(missing_ok=True)
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+
+
+def lock(file: IO[bytes]) -> bool:
+    """Lock an open file until it is closed or its process dies; False if somebody else has, or nobody can here."""
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (OSError, AttributeError):  # in use; a file system or a platform without such locks
+        return False
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

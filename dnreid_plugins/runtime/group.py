@@ -57,8 +57,8 @@ def joined(member: Member, *, device: str) -> Iterator[None]:
     """Inside, this process belongs to the job's process group; it leaves the group at the end.
 
     Raises:
-        LostProcessError: instead of the errors that PyTorch raises when another process is gone.
-        ValueError: the machine has fewer GPUs than processes.
+        LostProcessError: in place of the errors that PyTorch raises when another process is gone.
+        ValueError: the machine has fewer GPUs than processes, or the port to meet at is taken.
     """
     warnings.filterwarnings("ignore", "TypedStorage is deprecated", module="fastreid")
     if device == "cuda":
@@ -85,6 +85,12 @@ def joined(member: Member, *, device: str) -> Iterator[None]:
         raise
     except RuntimeError as error:
         failed = True
+        if isinstance(error, dist.DistNetworkError):
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"Process {member.rank} of {member.world_size} cannot meet the others ({reason}); give another port "
+                "(torchrun --master_port, or --dist-url), or end what is left of an earlier job."
+            ) from None
         if not LOST_PEER.search(str(error)):
             raise
         logger.exception("process %d of %d cannot continue:", member.rank, member.world_size)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from .files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -16,12 +19,15 @@ TRACES = (
     "clusters.csv",
     "results.json",
     "last_checkpoint",
-    "model_*.pth",
+    "bad_batch*.pt",
+    "evaluations",
     "events.out.tfevents.*",
     "profile-*.json",
     STAGE_FILES,
 )
-
+# Checkpoints by their names: after an epoch or inside one, and those that always stay. Any other file is not ours.
+PERIODIC = re.compile(r"model_(?:(?P<epoch>\d{4,})|iter(?P<iteration>\d{8,}))\.pth")
+KEPT = re.compile(r"model_(?:final|best)\.pth")
 
 # Files that belong to a run but are rewritten, or already open, when a fresh run moves the earlier one aside.
 CONFIG, LOG = "config.yaml", "log.txt"
@@ -53,6 +59,15 @@ def forget_before(folder: str | Path) -> None:
     _BEFORE.pop(Path(folder).absolute(), None)
 
 
+def put_back_config(folder: str | Path) -> None:
+    """``config.yaml`` is again what it was when `look_before` looked."""
+    before = _BEFORE.get(Path(folder).absolute())
+    if before is None or before.config is None:
+        (Path(folder) / CONFIG).unlink(missing_ok=True)
+    else:
+        write_atomically(Path(folder) / CONFIG, lambda file: file.write(before.config or b""))
+
+
 def set_aside(folder: str | Path, *, keep: tuple[str, ...] = ()) -> Path | None:
     """Move the files of an earlier run in ``folder`` to ``folder/previous-<n>``; returns that path, or None.
 
@@ -63,8 +78,9 @@ def set_aside(folder: str | Path, *, keep: tuple[str, ...] = ()) -> Path | None:
     look_before(folder)
     before = _BEFORE.pop(folder.absolute())
     traces = {path for pattern in TRACES for path in folder.glob(pattern)}
+    traces |= {p for p in folder.glob("model_*.pth") if PERIODIC.fullmatch(p.name) or KEPT.fullmatch(p.name)}
     found = sorted(path for path in traces if not any(path.match(pattern) for pattern in keep))
-    if not found:
+    if not found and before.config is None:
         return None
     number = 1
     while (target := folder / f"previous-{number:03d}").exists():

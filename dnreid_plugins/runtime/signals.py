@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -16,6 +17,29 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 class Stopped(SystemExit):
     """The run was asked to shut down; the exit code is 128 + the signal's number, as in a shell."""
+
+
+@contextlib.contextmanager
+def ending_with_a_sentence() -> Iterator[None]:
+    """SIGTERM or Ctrl-C inside, where no `StopSignals` is at work, ends with `Stopped` after one line in the log."""
+    process, in_main = os.getpid(), threading.current_thread() is threading.main_thread()
+
+    def interrupt(number: int, frame: Any) -> None:
+        if os.getpid() != process:  # inherited by a process that was forked
+            os._exit(128 + number)
+        raise KeyboardInterrupt(number)
+
+    before = signal.signal(signal.SIGTERM, interrupt) if in_main else None
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        number = error.args[0] if error.args else signal.SIGINT
+        text = "Ended by %s while nothing was trained, so nothing is lost; the same command begins again."
+        logger.warning(text, _name(number))
+        raise Stopped(128 + number) from None
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
 
 
 class StopSignals:

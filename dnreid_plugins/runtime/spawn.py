@@ -26,12 +26,15 @@ from torch.multiprocessing.spawn import ProcessContext, ProcessException, start_
 
 from .agreement import portable
 from .group import LostProcessError, Member, joined
+from .workers import end_with_parent
 
 #: Seconds that the other processes get to end by themselves after one has died; the same time again after SIGTERM.
 GRACE = 7.0
 #: Seconds that all processes get to write a checkpoint after SIGTERM or Ctrl-C.
 STOP_GRACE = 120.0
 POLL_SECONDS = 0.1
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -131,8 +134,8 @@ def _member_main(
     """What a started process runs; its outcome is sent through its pipe as (kind, content, traceback)."""
     for other in (*senders[:local], *senders[local + 1 :]):
         other.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent forwards it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent passes it on
+    end_with_parent()
     if threads:
         torch.set_num_threads(threads)
     try:
@@ -154,13 +157,6 @@ def _tell(sender: Connection, kind: str, content: Any) -> None:
     # Plain pickle, since torch would send a tensor as a handle that is invalid once this process ends.
     with contextlib.suppress(OSError):
         sender.send_bytes(pickle.dumps((kind, portable(content) if kind == "error" else content, text)))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Watch:
@@ -240,6 +236,9 @@ class Watch:
         for rank, (kind, _, _) in sorted(self.words.items()):
             said[kind].append(rank)
         silent = [rank for rank in self.failed if rank not in self.words]
+        if self.stopped_by and not said["exit"]:
+            name = signal.Signals(self.stopped_by).name
+            logger.warning("Ended by %s before a process could say more; go on with --resume.", name)
         if self.stopped_by or (said["exit"] and not silent):
             raise SystemExit(self.words[said["exit"][0]][1] if said["exit"] else 128 + self.stopped_by)
         if said["error"]:

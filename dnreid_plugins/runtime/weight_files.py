@@ -51,8 +51,17 @@ def read_weight_file(path: str | Path) -> Any:
 
 
 def _check_archive(path: Path) -> None:
-    """Compare the checksum of every member. ``zipfile`` reads them as PyTorch's own reader does."""
+    """Compare the checksum of every member. ``zipfile`` reads them as PyTorch's own reader does.
+
+    torch.save compresses nothing, so an archive of members that together are larger than the file is none of its own.
+    """
     with zipfile.ZipFile(path) as archive:
+        unpacked, size = sum(member.file_size for member in archive.infolist()), path.stat().st_size
+        if unpacked > size:
+            raise WeightFileError(
+                f"{path} is no checkpoint as torch.save writes it: its {size / 2**20:.1f} MiB hold "
+                f"{unpacked / 2**20:.1f} MiB in compressed form; use another copy."
+            )
         damaged = archive.testzip()
     if damaged is not None:
         raise WeightFileError(f"{path} is damaged: {damaged} has a wrong checksum; use another copy.")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import multiprocessing
 import os
 import select
+import signal
 import threading
 from collections.abc import Callable, Iterable
 from multiprocessing import spawn
@@ -60,6 +62,18 @@ def _with_plugins(get_preparation_data: Callable[[str], dict[str, Any]]) -> Call
         return {"dnreid_plugins": [path, *_FIRST], **data}
 
     return get
+
+
+def end_with_parent() -> None:
+    """Send this process SIGTERM as soon as the one that started it is gone, killed even."""
+
+    def watch(parent: Any) -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=watch, args=(parent,), daemon=True).start()
 
 
 class _Descriptors(list[int]):

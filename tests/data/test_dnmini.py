@@ -173,7 +173,7 @@ def test_a_failing_writer_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     def fail(*_: object) -> str:
         raise OSError("disk full")
 
-    monkeypatch.setattr(write_module, "_write_lists", fail)
+    monkeypatch.setattr(write_module, "_lists", fail)
     with pytest.raises(OSError, match="disk full"):
         write_dnmini(tmp_path / "dnmini", **SMALL, workers=1)
     assert list(tmp_path.iterdir()) == []

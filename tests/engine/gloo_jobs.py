@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tiny_run import tiny_config
 
@@ -65,6 +66,15 @@ def train(opts: list[Any], resume: bool = False) -> dict[str, Any]:
         "results": results,
         "weights": {k: v.clone() for k, v in trainer.bare_model.state_dict().items()},
     }
+
+
+def train_apart(opts: list[Any], apart: list[Any], root: str) -> dict[str, Any]:
+    """Rank 1 is started otherwise: with options of its own, and a folder of data sets unless that is ""."""
+    if comm.get_rank() != 1:
+        return train(opts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTREID_DATASETS", root or os.environ["FASTREID_DATASETS"])
+        return train([*opts, *apart])
 
 
 def shortfalls(alone: dict[str, Any], every: list[Any]) -> list[str]:

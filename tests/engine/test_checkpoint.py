@@ -119,8 +119,8 @@ def test_files_of_an_older_run_in_the_folder_do_not_push_out_fresh_ones(tmp_path
     save_epochs(AtomicCheckpointer(Model(), str(tmp_path)), 6)
     AtomicCheckpointer(Model(), str(tmp_path), keep=2).save("model_0000")
     assert [path.name for path in AtomicCheckpointer(Model(), str(tmp_path)).periodic()] == [
-        "model_0000.pth",
         "model_0005.pth",
+        "model_0000.pth",
     ]
 
 

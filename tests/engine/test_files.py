@@ -49,10 +49,11 @@ def test_a_failure_in_the_middle_leaves_the_old_file(tmp_path: Path, error: Base
 
 
 def test_leftovers_of_killed_runs_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    for name in (".model_0001.pth.123.part", "model_0001.pth", ".hidden"):
+    others = [".download.part", ".hidden", "model_0001.pth"]
+    for name in (".model_0001.pth.0123456789abcdef.part", *others):
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == [".hidden", "model_0001.pth"]
+    assert sorted(os.listdir(tmp_path)) == others
 
 
 @pytest.mark.parametrize(

@@ -65,12 +65,13 @@ def test_no_file_is_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture)
 def test_the_table_has_every_figure_once_and_those_of_the_start(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    update_results(str(tmp_path), start={"A": {"D2N": {"mAP": 1.0}}})
+    start = {"A": {"D2N": {"mAP": 1.0}}}
     results = {"A": {"D2N": {"mAP": 2.0, "Rank-1": 3.0, "metric": 2.5}}, "B": {"Acc@1": 4.0, "metric": 4.0}}
     with caplog.at_level(logging.INFO):
-        log_results(str(tmp_path), ["A", "B"], results)
+        log_results(str(tmp_path), ["A", "B"], results, start=start)
         log_results("", ["A"], {"A": {}})
-    (record,) = caplog.records
+    record, nothing = caplog.records
+    assert "Nothing was scored" in nothing.getMessage()
     rows = [[word.strip() for word in line.split("|")[1:-1]] for line in record.getMessage().splitlines()[1:]]
     assert rows[0] == ["set", "direction", "training", "Rank-1", "mAP", "Acc@1"]
     assert rows[2:] == [

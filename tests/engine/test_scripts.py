@@ -64,7 +64,8 @@ def test_an_unmodified_fastreid_script_trains_and_evaluates(tiny_root: Path, tmp
     weights = ["MODEL.WEIGHTS", str(tmp_path / "model_final.pth"), "OUTPUT_DIR", str(tmp_path / "eval")]
     done = run(["-m", "dnreid_plugins", str(SCRIPT), *config, "--eval-only", *SMALL, *weights], tiny_root)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert results(tmp_path / "eval")["DN348"] == trained["DN348"]
+    (evaluation,) = (tmp_path / "eval" / "evaluations").glob("*.json")
+    assert json.loads(evaluation.read_text())["results"]["DN348"] == trained["DN348"]
     assert tables(done.stdout) == 1 and f"{trained['DN348']['N2D']['mAP']:.2f}" in done.stdout
 
     # Our own command line: the same figures under the same names, each table once.

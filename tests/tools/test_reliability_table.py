@@ -58,6 +58,17 @@ def test_the_command_writes_and_fails_where_something_was_lost(
     assert tool.main() == 0
 
 
+def test_rows_of_the_table_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document, ledger = tmp_path / "d.md", tmp_path / "l"
+    old = tool.table(tool.read_ledger("\n".join([row("a", "x|y", 2000, 1999, "w"), row("b", "z", 1, 1)])))
+    document.write_text(tool.with_table(f"{tool.BEGIN}{tool.END}\n", old))
+    ledger.write_text("\n".join([row("b", "z", 5, 5), row("a", "new", 1, 1)]))
+    monkeypatch.setattr(sys, "argv", ["x", str(ledger), "--document", str(document), "--keep"])
+    assert tool.main() == 1
+    found = [(r["area"], r["fault"], r["tried"], r["lost"]) for r in tool.rows_of(document.read_text())]
+    assert found == [("a", "x|y", 2000, "w"), ("a", "new", 1, ""), ("b", "z", 5, "")]
+
+
 def test_the_table_in_the_document_tells_of_no_loss() -> None:
     """What stands in docs/reliability.md is a ledger in which everything was survived."""
     text = tool.DOCUMENT.read_text(encoding="utf-8")

@@ -110,13 +110,42 @@ def _fields(line: str) -> list[str]:
 
 
 def list_images(folder: Path) -> list[str]:
-    """Paths of all image files below ``folder``, sorted; hidden files and other types are left out."""
-    found = []
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
-                found.append(os.path.join(parent, name))
+    """Paths of all image files below ``folder``, sorted; hidden files and other types are left out.
+
+    Links to folders are followed, and each folder is read once: a link back into a folder that is read anyway (a loop
+    above all) is left out, which a warning says, as it does of links that lead nowhere.
+
+    Raises:
+        DataError: a folder may not be read.
+    """
+    found: list[str] = []
+    left_out: list[str] = []
+    read: set[tuple[int, int]] = set()
+    to_read = [str(folder)]  # links come after all that is really there, so that they are what is left out
+    while to_read:
+        top = to_read.pop(0)
+        for parent, folders, names in os.walk(top, onerror=_refuse_folder):
+            identity = os.stat(parent)
+            if (identity.st_dev, identity.st_ino) in read:
+                left_out.append(parent)
+                folders.clear()
+                continue
+            read.add((identity.st_dev, identity.st_ino))
+            to_read += sorted(path for name in folders if os.path.islink(path := os.path.join(parent, name)))
+            for name in names:
+                path = os.path.join(parent, name)
+                if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
+                    found.append(path)
+                elif os.path.islink(path) and not os.path.exists(path):
+                    left_out.append(path)
+    if left_out:
+        text = "%s: %d links are left out, since they lead nowhere or to a folder that is read already: %s"
+        logger.warning(text, folder, len(left_out), ", ".join(sorted(left_out)[:5]))
     return sorted(found)
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise DataError(f"folder {error.filename!r} cannot be read: {error.strerror}; give yourself the right to it")
 
 
 def domain_folders(root: Path) -> dict[Domain, Path] | None:

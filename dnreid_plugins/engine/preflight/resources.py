@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,19 @@ from ...functional.neighbours.clustering import LabelPhaseEstimate, estimate_lab
 from ...runtime.config_files import ConfigError
 from ..step import amp_dtype
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 logger = logging.getLogger(__name__)
 
 #: Memory reserved for everything else on the machine.
 SPARE_MEMORY = 0.1
 #: The label phase is announced in the log from this number of images on.
 WORTH_SAYING = 5000
+#: Open files of a run and of each worker in it: pipes, and the tensors of the two batches that it prepares.
+FILES, FILES_PER_WORKER = 48, 16
 SMALLER_DIMS = (1024, 512, 256, 128, 64)
 GIB = 2.0**30
 
@@ -100,6 +108,40 @@ def disk_objection(folder: str, one: int, keep: int) -> str | None:
     return (
         f"OUTPUT_DIR {folder} has {free / GIB:.2f} GiB left, the checkpoints need {need / GIB:.2f} GiB ({keep + 3} of "
         f"{one / 2**20:.0f} MiB); free some space, choose another OUTPUT_DIR or lower SOLVER.CHECKPOINT_KEEP."
+    )
+
+
+def workers_objection(workers: int) -> str | None:
+    """One sentence if the loaders' processes cannot talk to this one; the soft limit of open files is raised.
+
+    torch hands over each tensor of a batch as an open file through a socket in the folder for temporary files, and
+    waits for ever where one of the two is missing.
+    """
+    if not workers:
+        return None
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        return (
+            f"DATALOADER.NUM_WORKERS is {workers}, and their processes need a folder for temporary files "
+            f"({error.strerror}); set TMPDIR to one or DATALOADER.NUM_WORKERS 0."
+        )
+    return _descriptors_objection(workers)
+
+
+def _descriptors_objection(workers: int) -> str | None:
+    if resource is None:
+        return None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    need = FILES + workers * FILES_PER_WORKER
+    if soft == resource.RLIM_INFINITY or soft >= need:
+        return None
+    if hard == resource.RLIM_INFINITY or hard >= need:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+        return None
+    return (
+        f"DATALOADER.NUM_WORKERS is {workers}, for which about {need} files must be open at once, and {hard} may be; "
+        f"raise the limit (ulimit -n {need}) or set DATALOADER.NUM_WORKERS 0."
     )
 
 

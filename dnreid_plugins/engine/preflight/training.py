@@ -24,6 +24,7 @@ from ..solver.optimizer import optimizer_class
 from ..solver.schedule import plan_from_config
 from .model import MODEL_CHECKS, MODEL_TRAINING_CHECKS, Check, needs_clusters, unknown_name
 from .parts import parts_objection
+from .resources import workers_objection
 
 __all__ = ["check", "check_supervised_data", "merge_with_suggestions"]
 
@@ -140,6 +141,7 @@ EVALUATION_CHECKS: tuple[Check, ...] = (
     _output,
     _accepts(ScoreOptions.from_config),
     _accepts(Settings.from_config),
+    lambda cfg: workers_objection(cfg.DATALOADER.NUM_WORKERS),
 )
 TRAINING_CHECKS: tuple[Check, ...] = (
     *MODEL_TRAINING_CHECKS,

@@ -19,7 +19,6 @@ from ...runtime.agreement import any_process, computed_once
 from ...runtime.files import plain, write_atomically
 from ...runtime.signals import StopSignals
 from ...runtime.weight_files import WeightFileError, read_weight_file
-from ..checkpoints import config_items
 from ..epoch_state import generator_state, set_generator_state
 
 logger = logging.getLogger(__name__)
@@ -139,6 +138,7 @@ class Stage(HookBase):
             raise ValueError(
                 f"The stage in {file} is not finished; resume that run or empty {self.reuse_key}."
             )
+        self.run.identity.compare_data(content)
         self.load_result(content["stage"], file)
         logger.info("%s: loaded from %s", type(self).__name__, file)
 
@@ -146,7 +146,7 @@ class Stage(HookBase):
         file = self.file
         content = computed_once(lambda: self._read(file) if file is not None and file.is_file() else None)
         if content is not None:
-            self.run.checkpoints.check_config(content["config"])
+            self.run.identity.compare(content)
         if content is not None and content["finished"]:
             assert file is not None
             self.load_result(content["stage"], file)
@@ -200,7 +200,7 @@ class Stage(HookBase):
             "finished": finished,
             "made_for": self.made_for,
             "stage": self.state(finished=finished),
-            "config": config_items(self.cfg),
+            **self.run.identity.state(),
         }
         write_atomically(self.file, lambda file: torch.save(plain(content, self.file_name), file))
 

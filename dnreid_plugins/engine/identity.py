@@ -1,0 +1,233 @@
+"""What identifies a run: config, code version and data, in every file that it writes and compared on every return."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data.digest import DataDigest
+from ..runtime.agreement import texts_of_all
+from ..runtime.run_lock import lock_folder, unlock_folder
+from ..runtime.version import VERSION
+
+logger = logging.getLogger(__name__)
+
+#: Keys whose change leaves a run the same run: a test changes each in mid-run and compares the final bits.
+FREE_KEYS = (
+    "OUTPUT_DIR",
+    "DATALOADER.NUM_WORKERS",
+    "DATASETS.DIGEST",
+    "AUDIT.PERIOD",
+    "SOLVER.CHECKPOINT_KEEP",
+    "SOLVER.CHECKPOINT_MINUTES",
+    "TEST.EVAL_PERIOD",
+    "TEST.EVAL_START",
+    "TEST.KEEP_BEST",
+    "TEST.METRIC",
+    "TEST.WITHIN_DOMAIN",
+    "TEST.FLIP.ENABLED",
+    "TEST.ROC.ENABLED",
+    "TEST.SET_ANYWAY",
+    *(f"TEST.AQE.{key}" for key in ("ENABLED", "ALPHA", "QE_K", "QE_TIME")),
+    *(f"TEST.RERANK.{key}" for key in ("ENABLED", "K1", "K2", "LAMBDA")),
+)
+#: Keys of this name are free in every section: a stage has one, too.
+FREE_NAME = ".CHECKPOINT_PERIOD"
+#: In these the machines of one job may differ.
+OF_THE_MACHINE = ("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "DATASETS.DAY_DIR", "DATASETS.NIGHT_DIR")
+TRAINING_IMAGES = "training images"
+
+
+class RunIdentity:
+    """Config, code version and data of a run.
+
+    Attributes:
+        data: `DataDigest` of the training images and of each set that was scored, by name.
+    """
+
+    def __init__(self, cfg: Any) -> None:
+        self.cfg = cfg
+        self.data: dict[str, DataDigest] = {}
+        self._before: dict[str, DataDigest] = {}
+
+    def see(self, name: str, items: Iterable[tuple[Any, ...]]) -> None:
+        """Take down what ``name`` is made of; all processes call it, before anything collective is done with it.
+
+        Raises:
+            ValueError: in all processes: they see different data, or it is other data than before a resume.
+        """
+        if name in self.data:
+            return
+        digest = DataDigest.of(items, content=self.cfg.DATASETS.DIGEST == "content")
+        same_in_all(f"see different {name}", digest.name, lambda: digest.text, _data_difference)
+        self.data[name] = digest
+        self._compare_data(name)
+
+    def _compare_data(self, name: str) -> None:
+        if name in self.data and name in self._before:
+            difference = self.data[name].difference(self._before[name])
+            if difference:
+                raise ValueError(
+                    f"The data changed since this run began, {name}: {difference}; put the old files back or start "
+                    "in another OUTPUT_DIR with MODEL.WEIGHTS."
+                )
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint: everything that `compare` needs to name the first difference."""
+        return {
+            "config": config_items(self.cfg),
+            "config_hash": config_hash(self.cfg),
+            "code_version": code_version(),
+            "data": {name: digest.text for name, digest in self.data.items()},
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """For a file that people read: the same in short names."""
+        names = {name: digest.name for name, digest in self.data.items()}
+        return {"config_hash": config_hash(self.cfg), "code_version": code_version(), "data": names}
+
+    def compare(self, state: dict[str, Any]) -> None:
+        """Log how this run differs from the one that wrote ``state`` (`RunIdentity.state`).
+
+        Raises:
+            ValueError: it is another run, by its config or by its data.
+        """
+        self.compare_config(state["config"])
+        old = state.get("code_version", "unknown")
+        if old != code_version():
+            logger.warning("resume: the checkpoint is of %s, this is %s.", old, code_version())
+        self.compare_data(state)
+
+    def compare_data(self, state: dict[str, Any]) -> None:
+        """The part of `compare` that is about data; what was not seen yet is compared by `see`."""
+        texts = state.get("data", {})
+        if TRAINING_IMAGES not in texts:
+            logger.warning("resume: the file says nothing of its data, so whether it changed is not known.")
+        self._before = {name: DataDigest.from_text(text) for name, text in texts.items()}
+        for name in self._before:
+            self._compare_data(name)
+
+    def compare_config(self, old: dict[str, str]) -> None:
+        """Log what changed since a file with the config ``old`` was written; refuse what makes another run."""
+        new = config_items(self.cfg)
+        changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+        for key in changed:
+            logger.warning("resume: %s was %s and is now %s", key, old.get(key), new.get(key))
+        binding = [key for key in changed if key not in FREE_KEYS and not key.endswith(FREE_NAME)]
+        if binding:
+            key = binding[0]
+            raise ValueError(
+                f"The config changed since the checkpoint: {key} was {old.get(key)} and is now {new.get(key)}"
+                f"{f' ({len(binding) - 1} more)' if len(binding) > 1 else ''}; resume with the old value or "
+                "start in another OUTPUT_DIR with MODEL.WEIGHTS."
+            )
+
+
+# ---------------------------------------------------------------------- one job, one folder, one training
+
+_TRAINING: ContextVar[RunIdentity | None] = ContextVar("training", default=None)
+
+
+def begin_job(cfg: Any, *, lock: bool = True) -> None:
+    """At the very start, in all processes: they have one config and one code, and ``OUTPUT_DIR`` is theirs alone.
+
+    Raises:
+        ValueError: in all processes, with what differs, or who works in the folder.
+    """
+    text = json.dumps({"code version": code_version(), **_of_the_job(cfg)})
+    same_in_all("were started differently", _hex(text), lambda: text, _config_difference)
+    if lock:
+        lock_folder(cfg.OUTPUT_DIR)
+
+
+@contextlib.contextmanager
+def training_of(identity: RunIdentity) -> Iterator[None]:
+    """Inside, whatever is evaluated belongs to this run; at its end the run lets its folder go."""
+    token = _TRAINING.set(identity)
+    try:
+        yield
+    finally:
+        _TRAINING.reset(token)
+        unlock_folder(identity.cfg.OUTPUT_DIR)
+
+
+def running() -> RunIdentity | None:
+    """The run that trains in this process."""
+    return _TRAINING.get()
+
+
+def same_in_all(
+    what: str, short: str, full: Callable[[], str], difference: Callable[[str, str], str | None]
+) -> None:
+    """Compare ``short`` over all processes, and only where it differs ``full``, to name the first difference.
+
+    Raises:
+        ValueError: in all processes.
+    """
+    shorts = texts_of_all(short)
+    other = next((rank for rank, text in enumerate(shorts) if text != shorts[0]), None)
+    if other is None:
+        return
+    texts = texts_of_all(full())
+    raise ValueError(
+        f"The processes of the job {what}: process {other} differs from process 0, "
+        f"{difference(texts[other], texts[0])}; give all the same code, config and files."
+    )
+
+
+def _config_difference(other: str, first: str) -> str:
+    a, b = json.loads(first), json.loads(other)
+    key = next(key for key in [*a, *b] if a.get(key) != b.get(key))
+    return f"{key} is {b.get(key)} there and {a.get(key)} here"
+
+
+def _data_difference(other: str, first: str) -> str | None:
+    return DataDigest.from_text(other).difference(DataDigest.from_text(first))
+
+
+# ---------------------------------------------------------------------- names
+
+
+def config_items(cfg: Any, prefix: str = "") -> dict[str, str]:
+    """The config as ``{dotted key: printed value}``."""
+    items: dict[str, str] = {}
+    for key, value in cfg.items():
+        if hasattr(value, "items"):
+            items.update(config_items(value, f"{prefix}{key}."))
+        else:
+            items[f"{prefix}{key}"] = repr(tuple(value)) if isinstance(value, (list, tuple)) else repr(value)
+    return items
+
+
+@functools.cache
+def code_version() -> str:
+    """Versions of what decides the bits of a run; of the package twelve digits of its source, too."""
+    package = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    own = f"dnreid_plugins {VERSION} ({digest.hexdigest()[:12]})"
+    return f"{own}, torch {torch.__version__}, numpy {np.__version__}"
+
+
+def config_hash(cfg: Any) -> str:
+    """Twelve hex digits that name a config, wherever and with how many workers it runs."""
+    return _hex(json.dumps(_of_the_job(cfg), sort_keys=True))
+
+
+def _of_the_job(cfg: Any) -> dict[str, str]:
+    return {key: value for key, value in config_items(cfg).items() if key not in OF_THE_MACHINE}
+
+
+def _hex(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
