@@ -16,6 +16,8 @@ from .epoch_state import generator_state
 # Loss scaling halves the scale whenever a gradient overflows; this low, every gradient does.
 SMALLEST_SCALE = 2.0**-14
 
+AMP_IGNORED = "SOLVER.AMP is ignored: float16 is slow on a CPU, so this run computes in float32."
+
 
 def amp_dtype(cfg: Any) -> torch.dtype | None:
     """The number format of mixed precision for ``SOLVER.AMP`` on ``MODEL.DEVICE``; None = float32.

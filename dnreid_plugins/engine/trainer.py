@@ -11,7 +11,6 @@ from fastreid.data import build_reid_train_loader
 from fastreid.engine import hooks as fastreid_hooks
 from fastreid.engine.defaults import DefaultTrainer
 from fastreid.engine.train_loop import HookBase
-from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 from fastreid.utils import comm
 from fastreid.utils.env import seed_all_rng
 from fastreid.utils.events import EventStorage, JSONWriter, TensorboardXWriter
@@ -42,10 +41,11 @@ from .identity import TRAINING_IMAGES, RunIdentity, begin_job, training_of
 from .label_phase import LabelPhase
 from .loss_audit import LossAudit
 from .option_hooks import BestKeeper, build_extra_hooks
+from .preflight.model import needs_clusters
 from .preflight.resources import check_resources
 from .solver.optimizer import build_lr_scheduler, build_optimizer
 from .stages import build_stages
-from .step import StepTrainer, amp_dtype
+from .step import AMP_IGNORED, StepTrainer, amp_dtype
 from .time_left import TimeLeft, TrainingLine
 
 logger = logging.getLogger(__name__)
@@ -70,9 +70,7 @@ class CrossDomainTrainer(DefaultTrainer):
         if cfg.DETERMINISTIC and torch.device(cfg.MODEL.DEVICE).type == "cuda":
             choose_repeatable_kernels()
         seed_all_rng(cfg.SEED)
-        self.needs_clusters = getattr(
-            META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE), "needs_clusters", False
-        )
+        self.needs_clusters = needs_clusters(cfg)
         self.train_data: TrainData | None = None
         if self.needs_clusters:
             overrides.refuse_unused(type(self), CrossDomainTrainer, cfg)
@@ -98,9 +96,7 @@ class CrossDomainTrainer(DefaultTrainer):
             check_resources(cfg, model, torch.bincount(self.train_data.images.domains).tolist())
         amp = amp_dtype(cfg)
         if cfg.SOLVER.AMP.ENABLED and amp is None:
-            logger.warning(
-                "SOLVER.AMP is ignored: float16 is slow on a CPU, so this run computes in float32."
-            )
+            logger.warning(AMP_IGNORED)
         wrapped = wrap_model(model, sync_bn=cfg.MODEL.SYNC_BN)
         self.step_trainer = self._trainer = StepTrainer(
             wrapped, loader, optimizer, amp_dtype=amp, observer=self
