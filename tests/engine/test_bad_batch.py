@@ -202,7 +202,7 @@ def test_weights_that_are_not_finite_are_told_from_a_bad_loss(cfg: CfgNode) -> N
         run_step()
 
     trainer.run_step = step  # type: ignore[method-assign]
-    with pytest.raises(NonFiniteLossError, match="of 16 features are NaN or infinite already"):
+    with pytest.raises(NonFiniteLossError, match="of 16 features are already NaN or infinite"):
         trainer.train()
 
 
