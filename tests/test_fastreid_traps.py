@@ -522,7 +522,7 @@ def test_S25_frozen_layers_thaw_at_the_first_evaluation(plain: Plain) -> None:
     assert plain["s25"] == {"typo": False, "before": True, "after an evaluation": False}
     model = Parts()
     assert still_steps(LayerFreeze(model, ["backbone"], 4), model, range(6)) == 4
-    with pytest.raises(ValueError, match="'bakcbone', which is no part of the model"):
+    with pytest.raises(ValueError, match="'bakcbone', which is not a part of the model"):
         LayerFreeze(model, ["bakcbone"], 4)
 
 

@@ -103,7 +103,7 @@ def test_the_plain_path_means_both_copies_of_a_dual_stream() -> None:
 
 @pytest.mark.parametrize("name", ["bakcbone", "backbone.conv", "conv1", ""])
 def test_a_name_that_fits_nothing_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=r"no part of the model; its parts are \['backbone', 'heads'\]"):
+    with pytest.raises(ValueError, match=r"not a part of the model; its parts are \['backbone', 'heads'\]"):
         LayerFreeze(Model(), [name], 1)
 
 

@@ -290,6 +290,6 @@ def test_a_loss_that_begins_after_the_last_epoch_is_named(caplog: pytest.LogCapt
         "((1, 0), (9, 0.5))",
     )
     check(config(*late, "SOLVER.MAX_EPOCH", "9", "SOLVER.STEPS", "()"))
-    assert "never acts" not in caplog.text
+    assert "has no effect" not in caplog.text
     check(config(*late, "SOLVER.MAX_EPOCH", "8", "SOLVER.STEPS", "()"))
     assert "MAA begins at epoch 9, after the last one: with SOLVER.MAX_EPOCH 8" in caplog.text
