@@ -51,7 +51,9 @@ def evaluations(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted((folder / "evaluations").glob("*.json"))]
 
 
-@pytest.mark.attack("evaluation", "--eval-only in the folder of a finished run, of another model too")
+@pytest.mark.attack(
+    "evaluation", "in the folder of a finished run, of another model too: no file of the run changes"
+)
 def test_an_evaluation_changes_nothing_of_the_run(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     run, before = tmp_path / "run", contents(tmp_path / "run")
@@ -85,9 +87,7 @@ def test_a_stopped_run_is_not_finished_in_its_results(tiny_cfg: CfgNode) -> None
     assert results["finished"] is False and results["epochs"] == 0 and "code_version" in results
 
 
-@pytest.mark.attack(
-    "evaluation", "a fresh run in the folder of an earlier one, which had a bad batch and evaluations"
-)
+@pytest.mark.attack("two runs in one folder", "a fresh one after a finished one: all of that is set aside")
 def test_a_fresh_run_sets_its_whole_predecessor_aside(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     run = tmp_path / "run"
@@ -131,13 +131,8 @@ OTHER = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        pytest.param(k, v, id=k, marks=pytest.mark.attack("evaluation with another config", f"{k} {v}"))
-        for k, v in OTHER
-    ],
-)
+@pytest.mark.parametrize(("key", "value"), OTHER)
+@pytest.mark.attack("evaluation", "a key that decides the features differs from the run's: refused")
 def test_another_config_is_refused(run: Path, tmp_path: Path, key: str, value: str) -> None:
     sentence = (
         rf"error: .*({key}: .* there, .* here.*TEST.SET_ANYWAY True|does not fit the model.*heads.bottleneck)"
@@ -154,7 +149,7 @@ def test_the_best_model_knows_its_config(run: Path, tmp_path: Path) -> None:
         evaluate(run, "MODEL.PIXEL_MEAN", "[0.0, 0.0, 0.0]", model="model_best.pth", folder=tmp_path)
 
 
-@pytest.mark.attack("evaluation with another config", "asked for with TEST.SET_ANYWAY: said and written down")
+@pytest.mark.attack("evaluation", "such a difference asked for with TEST.SET_ANYWAY: said and written down")
 def test_another_config_may_be_meant(run: Path, tmp_path: Path) -> None:
     evaluate(run, "INPUT.SIZE_TEST", "[16, 16]", "TEST.SET_ANYWAY", "True", folder=tmp_path)
     (one,) = evaluations(tmp_path)
@@ -162,9 +157,7 @@ def test_another_config_may_be_meant(run: Path, tmp_path: Path) -> None:
     assert "TEST.SET_ANYWAY: " in (tmp_path / "evaluations" / "log.txt").read_text()
 
 
-@pytest.mark.attack(
-    "evaluation with another config", "weights of the neck are missing, TEST.SET_ANYWAY or not"
-)
+@pytest.mark.attack("evaluation", "weights of the neck are missing: refused")
 def test_missing_weights_of_the_features_are_never_accepted(run: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"does not fit the model: \d+ of \d+ tensors.*heads.bottleneck"):
         evaluate(run, "MODEL.HEADS.EMBEDDING_DIM", "8", "TEST.SET_ANYWAY", "True", folder=tmp_path)
@@ -175,9 +168,7 @@ def test_missing_weights_of_the_features_are_never_accepted(run: Path, tmp_path:
         evaluate(tmp_path, model="bare.pth", folder=tmp_path)
 
 
-@pytest.mark.attack(
-    "evaluation with another config", "another image in the test set than the run was scored on"
-)
+@pytest.mark.attack("evaluation", "another image in the test set than the run was scored on: refused")
 def test_other_test_images_are_refused(
     run: Path, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

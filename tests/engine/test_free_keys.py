@@ -92,13 +92,8 @@ def test_every_free_key_is_changed_here(tmp_path: Path) -> None:
     assert [key for key, value in CHANGES.items() if items[key] == repr(value)] == []
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        pytest.param(key, marks=pytest.mark.attack("a free key changed before --resume", key), id=key)
-        for key in CHANGES
-    ],
-)
+@pytest.mark.parametrize("key", CHANGES)
+@pytest.mark.attack("config changed before --resume", "a free key, each in turn: every final bit is the same")
 def test_a_free_key_leaves_every_final_bit(undisturbed: Undisturbed, tmp_path: Path, key: str) -> None:
     shutil.copytree(undisturbed.folder, tmp_path / "run")
     change = [] if CHANGES[key] is None else [key, CHANGES[key]]
@@ -112,7 +107,7 @@ def test_a_free_key_leaves_every_final_bit(undisturbed: Undisturbed, tmp_path: P
 @pytest.mark.parametrize(
     ("key", "value"), [("TEST.IMS_PER_BATCH", 7), ("TEST.PRECISE_BN.NUM_ITER", 7), ("CLUSTER.FLIP", False)]
 )
-@pytest.mark.attack("a binding key changed before --resume", "of evaluation and extraction")
+@pytest.mark.attack("config changed before --resume", "a key of the extraction that moves bits: refused")
 def test_a_key_that_moves_bits_is_refused(
     undisturbed: Undisturbed, tmp_path: Path, key: str, value: Any
 ) -> None:

@@ -19,9 +19,9 @@ from dnreid_plugins.runtime.files import remove_leftovers
 
 
 def test_entries_are_merged_and_survive(tmp_path: Path) -> None:
-    update_results(str(tmp_path / "out"), start={"A": 1}, seed=0)
+    update_results(str(tmp_path / "out"), start={"A": {}}, seed=0)
     update_results(str(tmp_path / "out"), seed=1)
-    assert read_results(str(tmp_path / "out")) == {"start": {"A": 1}, "seed": 1}
+    assert read_results(str(tmp_path / "out")) == {"start": {"A": {}}, "seed": 1}
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.json"]
     update_results("", seed=1)
     assert read_results("") == {}
