@@ -97,9 +97,10 @@ def out_of_memory(error: BaseException) -> MemoryError | None:
 def sentence_of(error: BaseException) -> str:
     """What to tell the user; an error of the system's own gets the file, where it is known, and a way out."""
     if isinstance(error, MemoryError):
+        reason = str(error) or "Python could get no more"
         return (
-            f"Memory ran out ({str(error) or 'Python could get no more'}); lower SOLVER.IMS_PER_BATCH, "
-            "TEST.IMS_PER_BATCH or DATALOADER.NUM_WORKERS, or give the process more (ulimit -v)."
+            f"Memory ran out ({reason}); lower SOLVER.IMS_PER_BATCH, TEST.IMS_PER_BATCH or DATALOADER.NUM_WORKERS, or "
+            "give the process more (ulimit -v)."
         )
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)

@@ -199,7 +199,9 @@ def _fit(value: Any, default: Any, key: str, source: str) -> Any:
         return int(value)
     if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
         texts = [isinstance(item, str) for item in default if not isinstance(item, NESTED)]
-        if texts and any(isinstance(item, NESTED) or isinstance(item, str) != texts[0] for item in value):
+        if texts and any(
+            isinstance(item, NESTED) or (texts[0] and not isinstance(item, str)) for item in value
+        ):
             raise ConfigError(f"{source} sets {key} to {value!r}; it must be a list such as {default!r}.")
         return type(default)(value)
     if default is None or type(value) is type(default):

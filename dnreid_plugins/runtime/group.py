@@ -85,7 +85,7 @@ def joined(member: Member, *, device: str) -> Iterator[None]:
         raise
     except RuntimeError as error:
         failed = True
-        if isinstance(error, dist.DistNetworkError):
+        if "EADDRINUSE" in str(error):
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
                 f"Process {member.rank} of {member.world_size} cannot meet the others ({reason}); give another port "

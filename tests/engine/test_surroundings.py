@@ -28,6 +28,7 @@ def trained(ended: Ended, folder: Path) -> bool:
     return (folder / "model_final.pth").is_file()
 
 
+@pytest.mark.stress
 @pytest.mark.attack(AREA, "umask 077, a run and its resume")
 def test_umask(tiny_cfg: CfgNode, tmp_path: Path) -> None:
     words = [*TINY, "OUTPUT_DIR", str(tmp_path / "out"), "DATALOADER.NUM_WORKERS", "1"]
@@ -54,6 +55,7 @@ def test_no_folder_for_temporary_files(tiny_cfg: CfgNode, tmp_path: Path) -> Non
             says(ended, 1, "set TMPDIR to one or DATALOADER.NUM_WORKERS 0")
 
 
+@pytest.mark.stress
 @pytest.mark.attack(AREA, "TensorBoard's file is cut in the middle: a resume goes on")
 def test_a_cut_file_of_tensorboard(tiny_cfg: CfgNode, tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -64,6 +66,7 @@ def test_a_cut_file_of_tensorboard(tiny_cfg: CfgNode, tmp_path: Path) -> None:
     assert trained(run_forked([*TINY, "--resume", "OUTPUT_DIR", str(out)], tmp_path), out)
 
 
+@pytest.mark.stress
 @pytest.mark.attack(AREA, "file times of whole seconds, of an hour ahead, of 1970")
 @pytest.mark.parametrize("when", [0.0, -3600.0, 3600.0])
 def test_coarse_and_wrong_file_times(tiny_cfg: CfgNode, tmp_path: Path, when: float) -> None:
@@ -123,6 +126,7 @@ def test_a_port_in_use(tiny_cfg: CfgNode, tmp_path: Path) -> None:
     says(ended, 1, str(port))
 
 
+@pytest.mark.stress
 @pytest.mark.attack(AREA, "kill -9 while TensorBoard's file is written: a resume goes on")
 def test_a_kill_in_tensorboard(tiny_cfg: CfgNode, tmp_path: Path) -> None:
     def before() -> None:
