@@ -175,7 +175,7 @@ def test_too_little_memory(tiny_cfg: CfgNode, tmp_path: Path, change: list[str],
 )
 def test_no_checkpoint_can_be_written(tiny_cfg: CfgNode, tmp_path: Path, limit: int, sentence: str) -> None:
     def before() -> None:
-        trainer_module.TensorboardXWriter = lambda _: trainer_module.JSONWriter(os.devnull)  # type: ignore[assignment]
+        trainer_module.TensorboardXWriter = lambda _: trainer_module.JSONWriter(str(tmp_path / "events"))  # type: ignore[assignment]
         cli.log_start = lambda *_: None
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -16,11 +16,11 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 
-from run_helpers import label_phase  # noqa: E402
 from tiny_run import tiny_config  # noqa: E402
 
 # isort: split
 import torch  # noqa: E402
+from run_helpers import label_phase  # noqa: E402
 
 import dnreid_plugins.engine.checkpoint_files as checkpoint  # noqa: E402
 from dnreid_plugins.engine.hooks import Evaluate  # noqa: E402
