@@ -50,7 +50,7 @@ def main() -> None:
         train(["--config-file", str(config_path("DNMini/demo")), *words[1:]])
     elif words[0] == "list":
         load()
-        from .engine.lists import text_of
+        from .report.lists import text_of
 
         try:
             sys.stdout.write(f"{text_of(words[1] if len(words) > 1 else '')}\n")

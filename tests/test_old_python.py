@@ -27,7 +27,8 @@ def run(code: str) -> str:
 
 def test_the_commands_say_it_and_nothing_else() -> None:
     train_net = "import runpy; runpy.run_path('tools/train_net.py', run_name='__main__')"
-    assert run(train_net) == f"error: {SENTENCE}"
+    said = run(train_net).splitlines()
+    assert said == ["dnreid_plugins: loading PyTorch and fast-reid ...", f"error: {SENTENCE}"]
     command = "import runpy; sys.argv = ['-m']; runpy._run_module_as_main('dnreid_plugins')"
     said = run(command)
     assert SENTENCE in said and "\n" not in said

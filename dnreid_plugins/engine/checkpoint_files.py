@@ -68,11 +68,11 @@ class AtomicCheckpointer:
         Returns whether the state was saved, by this process or by the one that writes for all.
 
         A failure (a full disk, say) leaves every older file as it was. It is logged and training may go on, except
-        for the final checkpoint and where there is no older one to go on from.
+        for the final checkpoint and where a resume would find no older one.
 
         Raises:
             TypeError: a value could not be loaded again.
-            OSError: ``model_final`` could not be written, or no checkpoint at all.
+            OSError: ``model_final`` could not be written, or nothing that a resume could use.
         """
         if not self.save_dir or not self.save_to_disk:
             return bool(self.save_dir)
@@ -88,7 +88,7 @@ class AtomicCheckpointer:
             what = "all older checkpoints are intact" if older else "there is no older one to go on from"
             reason = " ".join(str(error).split())[:200]
             text = f"{path} could not be written ({reason}); {what}. Free some space or raise the limit (ulimit -f)."
-            if name == FINAL or not older:
+            if name == FINAL or (name != BEST and not older):
                 raise OSError(text) from error
             logger.error(text)
             return False

@@ -14,6 +14,7 @@ import torch
 from fastreid.config import CfgNode
 from fastreid.data import build_reid_test_loader, build_reid_train_loader
 from fastreid.data.common import CommDataset
+from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.data.transforms import build_transforms
 from fastreid.engine import hooks
 from fastreid.engine.train_loop import HookBase
@@ -273,7 +274,8 @@ def test_a_set_without_an_evaluator_is_left_out(cfg: CfgNode, caplog: pytest.Log
     assert "Nothing has no evaluator for DN348" in caplog.text
 
 
-def test_several_sets_keep_their_names(cfg: CfgNode) -> None:
+def test_several_sets_keep_their_names(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DATASET_REGISTRY._obj_map, "DN348_again", DN348)
     cfg.DATASETS.TESTS = ("DN348", "DN348_again")
 
     class Several(CrossDomainTrainer):

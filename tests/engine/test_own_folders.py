@@ -38,7 +38,9 @@ def test_without_identities_a_run_trains_and_scores_nothing(
     crops: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(crops.rglob("*"))
-    assert main([*TINY, "DATASETS.FOLDER_IDS", "none", "OUTPUT_DIR", str(tmp_path / "out")]) == {}
+    assert main([*TINY, "DATASETS.FOLDER_IDS", "none", "OUTPUT_DIR", str(tmp_path / "out")]) == {
+        "DayNightFolder": {}
+    }
     said = capsys.readouterr().out
     assert "DATASETS.TESTS ('DayNightFolder',)" in said
     assert "DayNightFolder has no identities, so nothing is scored on it" in said

@@ -146,7 +146,7 @@ def test_what_the_system_refuses_is_one_sentence(
 
 def test_without_arguments_it_says_what_to_give() -> None:
     with pytest.raises(
-        SystemExit, match=r"^error: no config was named; .*--config-file .*dnmini\.yml OUTPUT_DIR"
+        SystemExit, match=r"^error: no config was named; .*--config-file .*base\.yml OUTPUT_DIR"
     ):
         main([])
 

@@ -259,7 +259,7 @@ def test_missing_weights_name_the_command_and_never_use_the_network(monkeypatch:
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr(Path, "home", lambda: Path("/nowhere"))
     command = re.escape("open_clip.create_model('ViT-B-16', pretrained='openai')")
-    with pytest.raises(FileNotFoundError, match="'openai' are not in the local cache.*" + command):
+    with pytest.raises(FileNotFoundError, match="'openai', which is not in the local cache.*" + command):
         find_weights("ViT-B-16", "openai")
     with pytest.raises(FileNotFoundError, match="neither a file nor a tag.*" + command):
         find_weights("ViT-B-16", "gone.pt")
@@ -283,7 +283,7 @@ def test_other_towers_are_refused_with_the_reason(name: str) -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(ValueError, match=r"no model 'ViT-B-17'.*ViT-B-16"):
+    with pytest.raises(ValueError, match=r"'ViT-B-17', which open_clip does not have.*ViT-B-16"):
         describe("ViT-B-17")
     with pytest.raises(FileNotFoundError, match=r"no file gone\.json"):
         describe("gone.json")

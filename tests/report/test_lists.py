@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dnreid_plugins import __main__ as command
-from dnreid_plugins.engine.lists import KINDS, text_of
+from dnreid_plugins.report.lists import KINDS, text_of
 
 EXPECTED = {
     "methods": ["CIA/dnmini/cia ", "ClusterNCE + MAA + DGM", "BridgingDayNight/dnmini/full", "CPML "],

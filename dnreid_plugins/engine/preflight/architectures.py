@@ -18,7 +18,7 @@ def _mgn(cfg: CfgNode) -> str | None:
         return None
     backbone = cfg.MODEL.BACKBONE
     if backbone.NAME != "build_resnet_backbone" or backbone.DEPTH not in ("50x", "101x"):
-        return f"MGN is made of ResNet 50x or 101x, not of {backbone.NAME} {backbone.DEPTH}; change MODEL.BACKBONE."
+        return f"MGN needs ResNet 50x or 101x, not {backbone.NAME} {backbone.DEPTH}; change MODEL.BACKBONE."
     if backbone.WITH_NL:
         return "MODEL.BACKBONE.WITH_NL is True, but MGN drops the non-local blocks; set it False."
     rows = max(-(-cfg.INPUT.SIZE_TRAIN[0] // 16), 1)
@@ -35,7 +35,7 @@ def _moco(cfg: CfgNode) -> str | None:
         return None
     if cfg.MODEL.QUEUE_SIZE % cfg.SOLVER.IMS_PER_BATCH:
         return (
-            f"MODEL.QUEUE_SIZE {cfg.MODEL.QUEUE_SIZE} is no multiple of SOLVER.IMS_PER_BATCH "
+            f"MODEL.QUEUE_SIZE {cfg.MODEL.QUEUE_SIZE} is not a multiple of SOLVER.IMS_PER_BATCH "
             f"{cfg.SOLVER.IMS_PER_BATCH}; make it one."
         )
     if cfg.MODEL.HEADS.EMBEDDING_DIM > 0 and cfg.MODEL.HEADS.NECK_FEAT != "after":

@@ -75,6 +75,10 @@ def _batch(cfg: CfgNode) -> str | None:
     return None
 
 
+def _workers(cfg: CfgNode) -> str | None:
+    return workers_objection(cfg.DATALOADER.NUM_WORKERS)
+
+
 def _periods(cfg: CfgNode) -> str | None:
     if cfg.SOLVER.MAX_EPOCH < 1:
         return f"SOLVER.MAX_EPOCH is {cfg.SOLVER.MAX_EPOCH}; train at least 1 epoch or use --eval-only."
@@ -141,7 +145,7 @@ EVALUATION_CHECKS: tuple[Check, ...] = (
     _output,
     _accepts(ScoreOptions.from_config),
     _accepts(Settings.from_config),
-    lambda cfg: workers_objection(cfg.DATALOADER.NUM_WORKERS),
+    _workers,
 )
 TRAINING_CHECKS: tuple[Check, ...] = (
     *MODEL_TRAINING_CHECKS,

@@ -163,7 +163,7 @@ def test_prompts_of_other_images_or_sizes_are_refused(
     with pytest.raises(ValueError, match="made with different training images"):
         train(cfg)
     cfg.PROMPT_STAGE.WEIGHTS = str(tmp_path / "nothing.pth")
-    with pytest.raises(FileNotFoundError, match="correct the path"):
+    with pytest.raises(ValueError, match="correct the path"):
         train(cfg)
 
 
