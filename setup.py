@@ -43,7 +43,7 @@ EXPORT = [
 DEV = [
     *EXPORT,
     "hypothesis>=6.100",
-    "import-linter>=2.5",
+    "import-linter>=2.16",
     "mypy>=1.15",
     "pytest>=8.0",
     "pytest-cov>=6.0",
