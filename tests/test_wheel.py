@@ -102,7 +102,8 @@ def test_it_trains_base_and_bridging_in_an_empty_folder(
     bridging = ["--config-file", "BridgingDayNight/dnmini", *SHORT, "OUTPUT_DIR", "bridging"]
     bridging += ["PROMPT_STAGE.EPOCHS", "1", "PROMPT_STAGE.WARMUP_EPOCHS", "0"]
     # The second one and the doctor in one process, since the import takes most of the time.
-    code = "import sys; import dnreid_plugins.engine.doctor as doctor, dnreid_plugins.cli as cli; cli.main(sys.argv[1:]); "
+    code = "import sys; from dnreid_plugins import cli; from dnreid_plugins.engine import doctor; "
+    code += "cli.main(sys.argv[1:]); "
     said = call(python, "-c", code + "print(doctor.examine()[0])", *bridging, cwd=tmp_path, **data)
     assert f"in {python.parents[1]}" in said and "Everything that a run needs is installed." in said
     for folder in (tmp_path / "base", tmp_path / "bridging"):
