@@ -94,3 +94,15 @@ def test_the_search_finds_what_it_is_for(tmp_path: Path) -> None:
 def test_no_room_is_too_large(room: Path) -> None:
     files = [path.name for path in room.iterdir() if path.is_file() and path.name != "__init__.py"]
     assert len(files) <= LARGEST_ROOM, f"{room.name} needs sub-rooms: {sorted(files)}"
+
+
+ADDITIONS = sorted(
+    path for path in (Path(__file__).parent / "additions").iterdir() if list(path.glob("*.yml"))
+)
+
+
+@pytest.mark.parametrize("folder", ADDITIONS, ids=lambda path: path.name)
+def test_a_further_system_is_a_config_and_at_most_two_files(folder: Path) -> None:
+    files = sorted(path.name for path in folder.iterdir() if path.is_file())
+    assert [name for name in files if name.endswith(".yml")] == [f"{folder.name}.yml"]
+    assert 2 <= len(files) <= 3 and all(name.endswith((".yml", ".py")) for name in files)
