@@ -45,8 +45,7 @@ def run_forked(
 
 def _child(words: list[str], text: Path, before: Callable[[], object]) -> None:
     """Never returns; what pytest has set up in this process must not run twice."""
-    # Open files and log files of tests before this one would count against the limits that are tried.
-    os.closerange(3, 4096)
+    # Log files of tests before this one would count against the limits that are tried.
     for logger in [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]:
         logger.handlers = [one for one in logger.handlers if not isinstance(one, logging.StreamHandler)]
     descriptor = os.open(text, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_APPEND)

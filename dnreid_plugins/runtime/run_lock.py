@@ -12,10 +12,16 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .agreement import computed_once
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 FILE = "run.lock"
 #: The owner renews its locks so often, and one of another machine that is older than the second is of a dead run.
@@ -59,15 +65,32 @@ def _lock(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     file, own = folder / FILE, _owner()
     # Made exclusively, which every file system can; hard links, file locks and clocks are not asked for.
-    while (descriptor := _made(file)) is None:
-        _remove_if_dead(file)
-    with open(descriptor, "w") as stream:
-        stream.write(json.dumps(own))
+    with _one_at_a_time(folder):
+        while (descriptor := _made(file)) is None:
+            _remove_if_dead(file)
+        with open(descriptor, "w") as stream:
+            stream.write(json.dumps(own))
     if _read(file) != own:
         raise FolderInUseError(
             f"Another run began in {folder} at the same moment; choose another OUTPUT_DIR."
         )
     _hold(key, own)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Where the file system locks files, runs that begin at the same moment look one after the other."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError, AttributeError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _made(file: Path) -> int | None:

@@ -101,11 +101,12 @@ def test_a_held_lock_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     unlock_folder(str(tmp_path))
 
 
-def race(folder: str, results: Any) -> None:
+def race(folder: str, results: Any, begin: Any, end: Any) -> None:
+    begin.wait(60)
     try:
         lock_folder(folder)
         results.put("held")
-        time.sleep(1.0)
+        end.wait(60)
     except FolderInUseError:
         results.put("refused")
 
@@ -117,10 +118,13 @@ def test_of_many_that_begin_at_once_one_holds(tmp_path: Path, monkeypatch: pytes
     for _ in range(3):
         written(tmp_path, start="1")
         results = context.Queue()
-        processes = [context.Process(target=race, args=(str(tmp_path), results)) for _ in range(8)]
+        begin, end = context.Barrier(8), context.Event()
+        args = (str(tmp_path), results, begin, end)
+        processes = [context.Process(target=race, args=args) for _ in range(8)]
         for process in processes:
             process.start()
         said = sorted(results.get(timeout=60) for _ in processes)
+        end.set()
         for process in processes:
             process.join()
         assert said == ["held", *["refused"] * 7]

@@ -14,6 +14,7 @@ import torch
 from fastreid.config import CfgNode
 from fastreid.engine.train_loop import HookBase
 from ledger import record
+from torch._subclasses.fake_tensor import FakeTensor
 
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 
@@ -35,8 +36,12 @@ class Needs(NamedTuple):
 
 def needs(folder: str) -> Needs:
     gc.collect()
-    # Not isinstance, which would wake lazy objects of torch.
-    found = [one for one in gc.get_objects() if issubclass(type(one), torch.Tensor)]
+    # Not isinstance, which would wake lazy objects of torch; a fake tensor (of an earlier export) has no data.
+    found = [
+        one
+        for one in gc.get_objects()
+        if issubclass(type(one), torch.Tensor) and not issubclass(type(one), FakeTensor)
+    ]
     storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in found}
     pages = int((PROC / "statm").read_text().split()[1])
     return Needs(
