@@ -38,7 +38,7 @@ class DataDigest:
             files = list(pool.map(lambda item: _file(item[0], content=content), items))
         rows = (
             [
-                "/".join(Path(item[0]).parts[-PATH_PARTS:]),
+                short_path(item[0]),
                 domain_of(item).name.lower(),
                 *map(str, item[1:3]),
                 *file,
@@ -60,9 +60,9 @@ class DataDigest:
     def name(self) -> str:
         """Number of items and twelve hex digits of the list; twelve more of the contents where they were read."""
         rows = [json.loads(line) for line in self.lines]
-        parts = [str(len(rows)), _hex(json.dumps([row[:-1] for row in rows]))]
+        parts = [str(len(rows)), short_hash(json.dumps([row[:-1] for row in rows]))]
         contents = [row[-1] for row in rows]
-        return "-".join([*parts, _hex("".join(contents))] if any(contents) else parts)
+        return "-".join([*parts, short_hash("".join(contents))] if any(contents) else parts)
 
     def difference(self, before: DataDigest) -> str | None:
         """What is first to differ from the list ``before``, in words; None if nothing does.
@@ -102,5 +102,11 @@ def _file(path: str, *, content: bool) -> tuple[int, str]:
         return -1, ""
 
 
-def _hex(text: str) -> str:
+def short_path(path: str) -> str:
+    """The last parts of ``path``, by which an item is known."""
+    return "/".join(Path(path).parts[-PATH_PARTS:])
+
+
+def short_hash(text: str) -> str:
+    """Twelve hex digits that name a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.digest import DataDigest
+from ..data.digest import DataDigest, short_hash
 from ..runtime.agreement import texts_of_all
 from ..runtime.run_lock import lock_folder, unlock_folder
 from ..runtime.version import VERSION
@@ -145,7 +145,7 @@ def begin_job(cfg: Any, *, lock: bool = True) -> None:
         ValueError: in all processes, with what differs, or who works in the folder.
     """
     text = json.dumps({"code version": code_version(), **_of_the_job(cfg)})
-    same_in_all("were started differently", _hex(text), lambda: text, _config_difference)
+    same_in_all("were started differently", short_hash(text), lambda: text, _config_difference)
     if lock:
         lock_folder(cfg.OUTPUT_DIR)
 
@@ -222,12 +222,8 @@ def code_version() -> str:
 
 def config_hash(cfg: Any) -> str:
     """Twelve hex digits that name a config, wherever and with how many workers it runs."""
-    return _hex(json.dumps(_of_the_job(cfg), sort_keys=True))
+    return short_hash(json.dumps(_of_the_job(cfg), sort_keys=True))
 
 
 def _of_the_job(cfg: Any) -> dict[str, str]:
     return {key: value for key, value in config_items(cfg).items() if key not in OF_THE_MACHINE}
-
-
-def _hex(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -131,10 +131,16 @@ class Parts(nn.Module):
         """The loss heads by name."""
         yield from self.losses.items()
 
+    def active(self) -> Iterator[tuple[str, Any]]:
+        """All parts that take part in the running epoch, loss heads only with a weight above 0."""
+        number = self.epoch.number if self.epoch is not None else 1
+        for name, part in self.named():
+            if name not in self.losses or part.weight_at(number) > 0:
+                yield name, part
+
     def active_heads(self) -> Iterator[tuple[str, Any]]:
         """The loss heads whose weight in the running epoch is above 0."""
-        number = self.epoch.number if self.epoch is not None else 1
-        return ((name, head) for name, head in self.heads() if head.weight_at(number) > 0)
+        return ((name, part) for name, part in self.active() if name in self.losses)
 
     def stages(self) -> list[str]:
         """The stages that the parts need, without repetition."""
@@ -149,17 +155,14 @@ class Parts(nn.Module):
                 assignment, figures[name] = head.matcher.match(epoch, first=head.first_epoch)
                 epoch = replace(epoch, matchings={**epoch.matchings, name: assignment})
         self.epoch = epoch
-        for name, part in self.named():
-            if name not in self.losses or part.weight_at(epoch.number) > 0:
-                figures[name] = {**figures.get(name, {}), **part.begin_epoch(epoch, self)}
+        for name, part in self.active():
+            figures[name] = {**figures.get(name, {}), **part.begin_epoch(epoch, self)}
         return {name: own for name, own in figures.items() if own or name in self.losses}
 
     def after_step(self, batch: BatchFeatures) -> None:
         """Call every part's `after_step`, for loss heads only while their weight is above 0."""
-        number = self.epoch.number if self.epoch is not None else 1
-        for name, part in self.named():
-            if name not in self.losses or part.weight_at(number) > 0:
-                part.after_step(batch, self)
+        for _, part in self.active():
+            part.after_step(batch, self)
 
     def forget(self) -> None:
         """See `Part.forget`."""

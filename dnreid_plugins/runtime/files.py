@@ -31,7 +31,7 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Non
     On any error the temporary file is removed, the old ``path`` stays as it was and the error is raised.
     """
     path = Path(path)
-    temporary = _temporary_name(path)
+    temporary = temporary_name(path)
     try:
         with temporary.open("xb") as file:
             lock(file)
@@ -72,7 +72,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
     """
     _remove_folders_of_the_dead(path)
     while True:
-        folder = _temporary_name(path)
+        folder = temporary_name(path)
         mark = folder.with_suffix(LOCK_SUFFIX)
         with mark.open("xb") as file:
             lock(file)
@@ -97,7 +97,8 @@ def _remove_folders_of_the_dead(path: Path) -> None:
                     mark.unlink(missing_ok=True)
 
 
-def _temporary_name(path: Path) -> Path:
+def temporary_name(path: Path) -> Path:
+    """A new name beside ``path``, of the pattern that `remove_leftovers` knows."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
 
 
@@ -108,6 +109,22 @@ def lock(file: IO[bytes]) -> bool:
     except (OSError, AttributeError):  # in use; a file system or a platform without such locks
         return False
     return True
+
+
+@contextlib.contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Where the file system locks files, runs that begin at the same moment look one after the other."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError, AttributeError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -12,16 +12,11 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .agreement import computed_once
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from .files import one_at_a_time, temporary_name
 
 FILE = "run.lock"
 #: The owner renews its locks so often, and one of another machine that is older than the second is of a dead run.
@@ -65,7 +60,7 @@ def _lock(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     file, own = folder / FILE, _owner()
     # Made exclusively, which every file system can; hard links, file locks and clocks are not asked for.
-    with _one_at_a_time(folder):
+    with one_at_a_time(folder):
         while (descriptor := _made(file)) is None:
             _remove_if_dead(file)
         with open(descriptor, "w") as stream:
@@ -75,22 +70,6 @@ def _lock(folder: Path) -> None:
             f"Another run began in {folder} at the same moment; choose another OUTPUT_DIR."
         )
     _hold(key, own)
-
-
-@contextlib.contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Where the file system locks files, runs that begin at the same moment look one after the other."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
-        yield
-        return
-    try:
-        with contextlib.suppress(OSError, AttributeError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _made(file: Path) -> int | None:
@@ -185,7 +164,7 @@ def _remove_if_dead(file: Path) -> None:
             "that it is dead."
         )
     # Only one of two that find it dead gets it; what was no longer the same is put back.
-    aside = file.with_name(f".{FILE}.{secrets.token_hex(8)}.part")
+    aside = temporary_name(file)
     with contextlib.suppress(FileNotFoundError):
         file.rename(aside)
         if _read(aside) == other:
@@ -198,7 +177,7 @@ def _lives(file: Path, other: dict[str, Any]) -> bool:
     if other.get("processes") == _processes():
         start = _start(int(other["pid"]))
         return start != "" and start in ("?", other.get("start"))
-    probe = file.with_name(f".{FILE}.{secrets.token_hex(8)}.part")
+    probe = temporary_name(file)
     try:
         probe.touch()  # now by the clock of the file system, which is not that of this machine
         return probe.stat().st_mtime - file.stat().st_mtime < STALE_SECONDS

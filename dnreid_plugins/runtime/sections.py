@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -137,10 +138,7 @@ def construct(cls: type, cfg: CfgNode, **others: Any) -> Any:
     Raises:
         ValueError: a value that the signature does not allow.
     """
-    section = cfg
-    for name in cls.section.split("."):  # type: ignore[attr-defined]
-        section = section[name]
-    return _construct(cls, section, cls.section, others)  # type: ignore[attr-defined]
+    return _construct(cls, _section(cls, cfg), cls.section, others)  # type: ignore[attr-defined]
 
 
 def check_keys(cls: type, cfg: CfgNode) -> None:
@@ -149,18 +147,18 @@ def check_keys(cls: type, cfg: CfgNode) -> None:
     Raises:
         ValueError: a value that the signature does not allow.
     """
-    section = cfg
-    for name in cls.section.split("."):  # type: ignore[attr-defined]
-        section = section[name]
-    _refuse(cls.section, keys_of(cls), {key.lower(): value for key, value in section.items()})  # type: ignore[attr-defined]
+    values = {key.lower(): value for key, value in _section(cls, cfg).items()}
+    _refuse(cls.section, keys_of(cls), values)  # type: ignore[attr-defined]
+
+
+def _section(cls: type, cfg: CfgNode) -> CfgNode:
+    return functools.reduce(operator.getitem, cls.section.split("."), cfg)  # type: ignore[attr-defined]
 
 
 def _construct(cls: type, section: Mapping[str, Any], path: str, others: Mapping[str, Any]) -> Any:
-    arguments: dict[str, Any] = {}
-    for key in own_keys(cls):
-        if key.name in section:
-            arguments[key.name.lower()] = section[key.name]
-    _refuse(path, own_keys(cls), arguments)
+    keys = own_keys(cls)
+    arguments = {key.name.lower(): section[key.name] for key in keys if key.name in section}
+    _refuse(path, keys, arguments)
     for name, group in _groups(cls).items():
         arguments[name] = _construct(group, section, path, {})
     return cls(**arguments, **others)
@@ -176,14 +174,12 @@ def keys_of(cls: type) -> list[Key]:
 
 def own_keys(cls: type) -> list[Key]:
     """The keys of a class without those of its groups."""
-    hints = _hints(cls)
+    hints, groups = _hints(cls), _groups(cls)
     sentences = _sentences(inspect.getdoc(cls) or "")
     return [
         Key(name.upper(), parameter.default, hints.get(name, Any), sentences.get(name, ""))
         for name, parameter in _parameters(cls).items()
-        if parameter.default is not inspect.Parameter.empty
-        and name not in _groups(cls)
-        and name not in cls.no_keys  # type: ignore[attr-defined]
+        if parameter.default is not inspect.Parameter.empty and name not in groups and name not in cls.no_keys  # type: ignore[attr-defined]
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from abc import abstractmethod
@@ -15,6 +14,7 @@ from fastreid.engine.train_loop import HookBase
 from fastreid.utils import comm
 from fastreid.utils.registry import Registry
 
+from ...data.digest import short_hash, short_path
 from ...runtime.agreement import any_process, computed_once
 from ...runtime.files import plain, write_atomically
 from ...runtime.signals import StopSignals
@@ -230,5 +230,5 @@ def build_stages(trainer: Any) -> list[Stage]:
 
 def name_of_images(paths: Sequence[str]) -> str:
     """Number of images and twelve hex digits of their names; independent of where the data set is stored."""
-    digest = hashlib.sha256("\n".join("/".join(Path(path).parts[-3:]) for path in paths).encode())
-    return f"{len(paths)}-{digest.hexdigest()[:12]}"
+    names = "\n".join(map(short_path, paths))
+    return f"{len(paths)}-{short_hash(names)}"
