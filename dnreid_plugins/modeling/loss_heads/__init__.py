@@ -8,6 +8,7 @@ from .cpml import CPML
 from .cross_contrast import CrossContrast
 from .dgm import DGM
 from .image_text import ImageText
+from .joint_contrast import JointContrast, SharedContrast
 from .maa import MAA
 from .mmd import MMD, MarginMMD
 from .pgm import PGM
@@ -24,9 +25,11 @@ __all__ = [
     "ClusterNCE",
     "CrossContrast",
     "ImageText",
+    "JointContrast",
     "LossHead",
     "MarginMMD",
     "PrototypeClassifier",
+    "SharedContrast",
     "build_loss_heads",
     "fastreid_losses",
 ]

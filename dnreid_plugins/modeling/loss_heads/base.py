@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ...functional.types import StreamName
 from ..batch import BatchFeatures
 from ..matchers.base import Matcher
 from ..parts import Part, PartRegistry, Parts
@@ -32,6 +33,8 @@ class LossHead(Part):
     #: False: the head only changes the memory or the matching and is left out of the loss.
     has_loss: ClassVar[bool] = True
     section: ClassVar[str] = "MODEL.LOSSES"
+    #: Of which batches it is a loss; see `StreamName`.
+    stream: StreamName = "domains"
 
     def __init__(
         self, *, weight: Schedule = ((1, 1.0),), matcher: Matcher | None = None, match_always: bool = False
