@@ -100,6 +100,18 @@ def joint_targets(batch: BatchFeatures, parts: Parts) -> Tensor:
     return torch.where(batch.targets >= 0, batch.targets + shift, -1)
 
 
+def check_hard_bank(cfg: Any, name: str) -> None:
+    """Refuse a memory without the bank "hard" that the loss ``name`` contrasts with.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if "hard" not in [bank for bank, _ in cfg.MODEL.MEMORY.EXTRA_BANKS]:
+        raise ValueError(
+            f"{name} contrasts with a bank called 'hard'; set MODEL.MEMORY.EXTRA_BANKS (('hard', 'hardest_of_own'),)."
+        )
+
+
 def parse_weight(weight: Schedule, key: str = "WEIGHT") -> list[tuple[int, float]]:
     """``((first_epoch, value), ...)`` as a checked list.
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 from torch import Tensor
 
 from ...functional.losses.contrast import cluster_nce
+from ...functional.losses.hybrid import hybrid_nce
 from ...functional.types import Domain, StreamName
-from ...runtime.sections import Positive
+from ...runtime.sections import Positive, construct
 from ..batch import BatchFeatures
 from ..parts import Parts
-from .base import LOSS_HEAD_REGISTRY, LossHead, Schedule
+from .base import LOSS_HEAD_REGISTRY, LossHead, Schedule, check_hard_bank
 
 
 @LOSS_HEAD_REGISTRY.register()
@@ -22,6 +25,7 @@ class JointContrast(LossHead):
         clusters: Name of the clusters.
         stream: Of which batches it is a loss, one of DATALOADER.STREAMS.
         per_domain: Sum of the means over day and over night images; False: the mean over all images.
+        bank: Rows to contrast with: "own", or "hybrid": those and the bank "hard" (MODEL.MEMORY.EXTRA_BANKS).
     """
 
     def __init__(
@@ -32,11 +36,20 @@ class JointContrast(LossHead):
         clusters: str = "joint",
         stream: StreamName = "joint",
         per_domain: bool = True,
+        bank: Literal["own", "hybrid"] = "own",
     ) -> None:
         super().__init__(weight=weight)
+        self.bank = bank
         self.temperature, self.clusters, self.per_domain = temperature, clusters, per_domain
         self.stream = stream
         self.reads = (clusters,)  # type: ignore[misc]
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> Any:
+        head = construct(cls, cfg)
+        if head.bank == "hybrid":
+            check_hard_bank(cfg, cls.__name__)
+        return head
 
     def forward(self, batch: BatchFeatures, parts: Parts) -> Tensor:
         total = batch.features.sum() * 0.0
@@ -49,6 +62,9 @@ class JointContrast(LossHead):
     def contrast(self, part: BatchFeatures, targets: Tensor, parts: Parts) -> Tensor:
         """The contrast of some images with the rows, given their clusters ``(B,)``."""
         rows = parts.memory.rows(self.clusters)
+        if self.bank == "hybrid":
+            hard = parts.memory.rows(self.clusters, "hard")
+            return hybrid_nce(part.unit, targets, rows, hard, temperature=self.temperature)
         return cluster_nce(part.unit, targets, rows, temperature=self.temperature)
 
 
