@@ -173,6 +173,14 @@ class Epoch:
         table[part.indices] = part.labels
         return table.to(indices.device)[indices]
 
+    def mixed(self, name: str) -> Tensor:
+        """``(C,)`` bool, which of ``clusters[name]`` hold images of both domains."""
+        mixed = torch.ones(self.clusters[name].num_clusters, dtype=torch.bool)
+        for domain in Domain:
+            held = self.targets(name, self[domain].indices)
+            mixed &= torch.bincount(held[held >= 0], minlength=len(mixed)) > 0
+        return mixed
+
 
 @dataclass(frozen=True)
 class TrainImages:

@@ -6,7 +6,8 @@ import logging
 
 from fastreid.config import CfgNode
 
-from ...labels import build_labels
+from ...labels import Labels, build_labels
+from ...modeling.loss_heads import LossHead
 from ...modeling.meta_arch import build_parts
 from ...modeling.parts import Parts
 from ...modeling.teachers import TeacherOptions
@@ -29,7 +30,7 @@ def parts_objection(cfg: CfgNode) -> str | None:
             STAGE_REGISTRY.get(stage).check(cfg)
     except ValueError as error:
         return str(error)
-    if text := _unmade_clusters(parts, labels.makes()):
+    if text := _unmade_clusters(parts, labels, cfg.SOLVER.MAX_EPOCH):
         return text
     for name, head in parts.heads():
         # A run that was shortened for a try is no mistake, but nobody should take it for the whole method.
@@ -46,12 +47,19 @@ def parts_objection(cfg: CfgNode) -> str | None:
     return None
 
 
-def _unmade_clusters(parts: Parts, made: set[str]) -> str | None:
-    for part in parts.modules():
-        missing = [name for name in getattr(part, "reads", ()) if name not in made]
-        if missing:
-            return (
-                f"{type(part).__name__} reads the clusters {missing[0]!r}, but the labels have {sorted(made)}; choose "
-                "a LABELS.SOURCE or LABELS.REFINERS that makes them."
-            )
+def _unmade_clusters(parts: Parts, labels: Labels, last: int) -> str | None:
+    """Each active part must find its clusters in every epoch up to the ``last`` one."""
+    for number in range(1, max(last, 1) + 1):
+        made = labels.makes(number)
+        active = (
+            part for _, part in parts.named() if not isinstance(part, LossHead) or part.matches_in(number)
+        )
+        for part in (one for top in active for one in top.modules()):
+            missing = [name for name in getattr(part, "reads", ()) if name not in made]
+            if missing:
+                when = "" if number == 1 else f" in epoch {number}"
+                return (
+                    f"{type(part).__name__} reads the clusters {missing[0]!r}{when}, but the labels have "
+                    f"{sorted(made)}; choose a LABELS.SOURCE or LABELS.REFINERS that makes them."
+                )
     return None

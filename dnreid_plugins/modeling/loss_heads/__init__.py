@@ -9,6 +9,7 @@ from .dgm import DGM
 from .image_text import ImageText
 from .maa import MAA
 from .mmd import MMD, MarginMMD
+from .neighbour_targets import NeighbourTargets
 from .pgm import PGM
 from .prototype_classifier import PrototypeClassifier
 
@@ -24,6 +25,7 @@ __all__ = [
     "ImageText",
     "LossHead",
     "MarginMMD",
+    "NeighbourTargets",
     "PrototypeClassifier",
     "build_loss_heads",
     "fastreid_losses",
