@@ -11,16 +11,21 @@ from .base import (
 from .build import Labels, build_labels
 from .clusters import DomainClusters
 from .identities import Identities
+from .joint_clusters import JointClusters
+from .neighbour_votes import MajoritySmooth, TransferByVote
 
 __all__ = [
     "LABEL_SOURCE_REGISTRY",
     "REFINER_REGISTRY",
     "DomainClusters",
     "Identities",
+    "JointClusters",
     "LabelSource",
     "Labels",
+    "MajoritySmooth",
     "NothingClusteredError",
     "Refiner",
     "TrainImages",
+    "TransferByVote",
     "build_labels",
 ]

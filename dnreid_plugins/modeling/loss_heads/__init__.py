@@ -11,6 +11,7 @@ from .image_text import ImageText
 from .joint_contrast import JointContrast, SharedContrast
 from .maa import MAA
 from .mmd import MMD, MarginMMD
+from .neighbour_targets import NeighbourTargets
 from .pgm import PGM
 from .prototype_classifier import PrototypeClassifier
 
@@ -28,6 +29,7 @@ __all__ = [
     "JointContrast",
     "LossHead",
     "MarginMMD",
+    "NeighbourTargets",
     "PrototypeClassifier",
     "SharedContrast",
     "build_loss_heads",
