@@ -19,7 +19,8 @@ class LabelNames:
     """What makes the labels of an epoch.
 
     Args:
-        source: Label source: "DomainClusters" (pseudo labels, section CLUSTER) or "Identities" (the true ones).
+        source: Label source: "DomainClusters" (pseudo labels of each domain, section CLUSTER), "UnionClusters" (of
+            both domains as one set, the same section) or "Identities" (the true ones).
         refiners: What changes its labels, in this order, each with its own section in LABELS.
     """
 
