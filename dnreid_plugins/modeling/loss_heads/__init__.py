@@ -6,11 +6,13 @@ from .cluster_nce import ClusterNCE
 from .cma import CMA
 from .cpml import CPML
 from .dgm import DGM
+from .identity_classifier import IdentityClassifier
 from .image_text import ImageText
 from .maa import MAA
 from .mmd import MMD, MarginMMD
 from .pgm import PGM
 from .prototype_classifier import PrototypeClassifier
+from .triplets import CentreTriplet, HardTriplet, WeightedTriplet
 
 __all__ = [
     "CMA",
@@ -20,11 +22,15 @@ __all__ = [
     "MAA",
     "MMD",
     "PGM",
+    "CentreTriplet",
     "ClusterNCE",
+    "HardTriplet",
+    "IdentityClassifier",
     "ImageText",
     "LossHead",
     "MarginMMD",
     "PrototypeClassifier",
+    "WeightedTriplet",
     "build_loss_heads",
     "fastreid_losses",
 ]
