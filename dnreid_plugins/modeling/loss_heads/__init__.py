@@ -7,6 +7,7 @@ from .cma import CMA
 from .cpml import CPML
 from .cross_contrast import CrossContrast
 from .dgm import DGM
+from .identity_classifier import IdentityClassifier
 from .image_text import ImageText
 from .joint_contrast import JointContrast, SharedContrast
 from .maa import MAA
@@ -14,6 +15,7 @@ from .mmd import MMD, MarginMMD
 from .neighbour_targets import NeighbourTargets
 from .pgm import PGM
 from .prototype_classifier import PrototypeClassifier
+from .triplets import CentreTriplet, HardTriplet, WeightedTriplet
 
 __all__ = [
     "CMA",
@@ -23,8 +25,11 @@ __all__ = [
     "MAA",
     "MMD",
     "PGM",
+    "CentreTriplet",
     "ClusterNCE",
     "CrossContrast",
+    "HardTriplet",
+    "IdentityClassifier",
     "ImageText",
     "JointContrast",
     "LossHead",
@@ -32,6 +37,7 @@ __all__ = [
     "NeighbourTargets",
     "PrototypeClassifier",
     "SharedContrast",
+    "WeightedTriplet",
     "build_loss_heads",
     "fastreid_losses",
 ]
