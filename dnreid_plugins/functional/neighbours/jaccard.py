@@ -138,7 +138,10 @@ def _balanced_shares(
 
 def _near_pairs(rows: _Rows, radius: float) -> sparse.csr_array:
     num = len(rows.indptr) - 1
-    state = (*rows, *kernels.transpose(*rows), float(np.float32(radius)), np.empty(num, _SUMS))
+    by_column = sparse.csr_array((rows.values, rows.columns, rows.indptr), shape=(num, num)).tocsc()
+    # scipy chooses index types by size, the loops are compiled for these
+    indptr, indices = by_column.indptr.astype(np.int64), by_column.indices.astype(np.int32)
+    state = (*rows, indptr, indices, by_column.data, float(np.float32(radius)), np.empty(num, _SUMS))
     columns, distances, counts = _over_rows(num, partial(kernels.near_pairs, *state))
     return sparse.csr_array((distances, columns, _ends(counts)), shape=(num, num))
 
