@@ -35,7 +35,6 @@ def extract_features(
     flip: bool = False,
     normalize: bool = True,
     progress: str | None = None,
-    device: torch.device | None = None,
 ) -> Tensor:
     """Features ``(N, D)`` float32 on the CPU, row i for item i of ``loader.dataset``.
 
@@ -48,14 +47,13 @@ def extract_features(
         flip: mean of the unit features of image and mirror image, normalised again (U29).
         normalize: unit rows; with ``flip`` they are unit rows anyway.
         progress: the text that `with_progress` shows meanwhile; None = nothing.
-        device: the device for the images; None = that of the model.
 
     Raises:
         ValueError: an item came twice or not at all.
         DataError: an image cannot be read; in every process, whichever one reads it.
         FloatingPointError: a feature is NaN or infinite; the message names the first image.
     """
-    device = device or _device_of(model)
+    device = _device_of(model)
     error: Exception | None = None
     features, seen = torch.empty(0, 0), torch.zeros(len(loader.dataset), dtype=torch.int64)
     try:
