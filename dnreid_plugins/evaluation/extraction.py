@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from fastreid.utils import comm
 from torch import Tensor, nn
 
 from ..data.collate import on_device
@@ -65,10 +66,10 @@ def extract_features(
                 features[batch["indices"]] = rows
                 seen.index_add_(0, batch["indices"], torch.ones_like(batch["indices"]))
     except Exception as caught:
-        if not _several():
+        if comm.get_world_size() == 1:
             raise
         error = caught
-    if _several():
+    if comm.get_world_size() > 1:
         _stop_together(error)
         features, seen = _joined(features, seen)
     _check(features, seen, loader.dataset)
@@ -107,7 +108,7 @@ def _device_of(model: nn.Module) -> torch.device:
 
 
 def _shown(loader: ImageLoader, progress: str | None) -> Iterable[dict[str, Any]]:
-    if progress is None or (_several() and dist.get_rank() > 0):
+    if progress is None or not comm.is_main_process():
         return loader
     return with_progress(loader, progress, len(loader))
 
@@ -129,10 +130,6 @@ def _check(features: Tensor, seen: Tensor, dataset: Sized) -> None:
 
 
 # ---------------------------------------------------------------------------- several processes
-
-
-def _several() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def _stop_together(error: Exception | None) -> None:
