@@ -224,14 +224,6 @@ def test_refuses_nan() -> None:
         jaccard_dbscan(features)
 
 
-def test_progress_is_reported() -> None:
-    calls: list[tuple[int, int]] = []
-    jaccard_dbscan(
-        make_features("noise", 100, 8, 0), progress=lambda done, total: calls.append((done, total))
-    )
-    assert calls == [(1, 1)]
-
-
 def test_estimate_grows_as_it_should() -> None:
     small, large = (estimate_label_phase(n, 2048, rate=4e11) for n in (10_000, 20_000))
     assert 1.9 < large.bytes / small.bytes < 2.1 or small.bytes > 5e7  # linear above the blocks

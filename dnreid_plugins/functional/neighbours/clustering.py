@@ -12,7 +12,7 @@ from torch import Tensor
 from .._jit import Array, jit
 from ._product import product_rate
 from .jaccard import jaccard_graph
-from .knn import BLOCK, SPARE, Neighbours, Progress
+from .knn import BLOCK, SPARE, Neighbours
 
 TIE_TOLERANCE = 1e-6
 """Added to ``eps``. Two images that share j of their k2 expansion rows and nothing else are exactly
@@ -31,7 +31,6 @@ def jaccard_dbscan(
     min_samples: int = 4,
     domains: NDArray[np.integer] | Tensor | None = None,
     knn: Neighbours | NDArray[np.integer] | None = None,
-    progress: Progress | None = None,
 ) -> Labels:
     """Pseudo labels of ``(N, D)`` features: ``(N,)`` int64, clusters ``0 .. C-1``, -1 = outlier.
 
@@ -41,14 +40,14 @@ def jaccard_dbscan(
 
     Args:
         features: NumPy or torch, used as given.
-        k1, k2, domains, knn, progress: see :func:`jaccard_graph`.
+        k1, k2, domains, knn: see :func:`jaccard_graph`.
         eps: radius in (0, 1).
         min_samples: images within ``eps``, itself included, that make an image a core of a cluster.
     """
     if not (eps > 0 and eps + TIE_TOLERANCE < 1):
         raise ValueError(f"eps must be in (0, 1), got {eps}; common values are 0.3 to 0.7.")
     radius = eps + TIE_TOLERANCE
-    graph = jaccard_graph(features, k1=k1, k2=k2, radius=radius, domains=domains, knn=knn, progress=progress)
+    graph = jaccard_graph(features, k1=k1, k2=k2, radius=radius, domains=domains, knn=knn)
     return dbscan_graph(graph, eps=radius, min_samples=min_samples)
 
 
