@@ -114,40 +114,6 @@ _keys(
 _keys(
     "DATASETS",
     (
-        "REGDB_TRIAL",
-        1,
-        Annotated[int, Range(1, 10)],
-        "Which of RegDB's ten train/test splits is used.",
-    ),
-    (
-        "DNWILD_ALL_QUERIES",
-        False,
-        bool,
-        "DN-Wild: every test image is a query, not only those of the query lists; papers: not given (U28).",
-    ),
-    ("DNMINI_SEED", 0, CountOrNone, "Seed of the rendered data set DNMini; 0 is the published one."),
-    (
-        "DAY_DIR",
-        "",
-        str,
-        "Folder of the day images of DayNightFolder; empty: day/ in $FASTREID_DATASETS or in the only folder there "
-        "that contains both.",
-    ),
-    ("NIGHT_DIR", "", str, "Folder of its night images, likewise."),
-    (
-        "FOLDER_IDS",
-        "auto",
-        str,
-        'What the sub-folders of DayNightFolder are: "folders" = identities, "none" = nothing, "auto" = identities if '
-        "every image lies in one and both domains share some.",
-    ),
-    (
-        "SKIP_BAD",
-        False,
-        bool,
-        "Train without the images that cannot be read; False: list them all and stop before the training.",
-    ),
-    (
         "DIGEST",
         "list",
         Literal["list", "content"],

@@ -18,7 +18,7 @@ from ...data.datasets.settings import Settings
 from ...data.identity_batches import check_identity_batch
 from ...data.transforms import build_domain_transform
 from ...evaluation.scoring import ScoreOptions
-from ...runtime.config_files import ConfigError, merge_with_suggestions
+from ...runtime.config_files import ConfigError
 from ...runtime.plugins import import_plugins
 from ...runtime.sections import construct
 from ..solver.optimizer import RateFactors, optimizer_class
@@ -26,8 +26,6 @@ from ..solver.schedule import plan_from_config
 from .model import MODEL_CHECKS, MODEL_TRAINING_CHECKS, Check, needs_clusters, unknown_name
 from .parts import parts_objection
 from .resources import workers_objection
-
-__all__ = ["check", "check_supervised_data", "merge_with_suggestions"]
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim.optimizer import Optimizer
 
 from ...runtime.sections import configured, construct
-from .schedule import EpochSchedule
+from .schedule import EpochSchedule, plan_from_config
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def build_optimizer(cfg: Any, model: nn.Module) -> Optimizer:
 
 def build_lr_scheduler(cfg: Any, optimizer: Optimizer, iters_per_epoch: int) -> EpochSchedule:
     """The learning rate of every iteration, see `EpochSchedule`."""
-    return EpochSchedule.from_config(cfg, optimizer, iters_per_epoch)
+    return EpochSchedule(optimizer, plan_from_config(cfg, iters_per_epoch))
 
 
 def optimizer_class(name: str) -> Callable[..., Optimizer]:
