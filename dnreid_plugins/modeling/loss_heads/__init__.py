@@ -4,6 +4,7 @@ from . import fastreid_losses
 from .base import LOSS_HEAD_REGISTRY, LossHead, build_loss_heads
 from .cluster_nce import ClusterNCE
 from .cma import CMA
+from .confusion import DomainConfusion
 from .cpml import CPML
 from .dgm import DGM
 from .image_text import ImageText
@@ -21,6 +22,7 @@ __all__ = [
     "MMD",
     "PGM",
     "ClusterNCE",
+    "DomainConfusion",
     "ImageText",
     "LossHead",
     "MarginMMD",
