@@ -6,8 +6,10 @@ from .cluster_nce import ClusterNCE
 from .cma import CMA
 from .confusion import DomainConfusion
 from .cpml import CPML
+from .cross_contrast import CrossContrast
 from .dgm import DGM
 from .image_text import ImageText
+from .joint_contrast import JointContrast, SharedContrast
 from .maa import MAA
 from .mmd import MMD, MarginMMD
 from .pgm import PGM
@@ -22,11 +24,14 @@ __all__ = [
     "MMD",
     "PGM",
     "ClusterNCE",
+    "CrossContrast",
     "DomainConfusion",
     "ImageText",
+    "JointContrast",
     "LossHead",
     "MarginMMD",
     "PrototypeClassifier",
+    "SharedContrast",
     "build_loss_heads",
     "fastreid_losses",
 ]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ...functional.types import StreamName
 from ..batch import BatchFeatures
 from ..matchers.base import Matcher
 from ..parts import Part, PartRegistry, Parts
@@ -34,6 +35,8 @@ class LossHead(Part):
     #: True: `begin_epoch` and `after_step` are called in every epoch; the weight decides about the loss only.
     always_active: ClassVar[bool] = False
     section: ClassVar[str] = "MODEL.LOSSES"
+    #: Of which batches it is a loss; see `StreamName`.
+    stream: StreamName = "domains"
 
     def __init__(
         self, *, weight: Schedule = ((1, 1.0),), matcher: Matcher | None = None, match_always: bool = False
@@ -44,6 +47,11 @@ class LossHead(Part):
         self.match_always = match_always
         # Statistics of the last batch for the log.
         self.statistics: dict[str, Tensor | float] = {}
+
+    @property
+    def name(self) -> str:
+        """Its name in ``MODEL.LOSSES.NAME``, and that of its matching in the epoch."""
+        return type(self).__name__
 
     @property
     def first_epoch(self) -> int:
@@ -97,6 +105,18 @@ def joint_targets(batch: BatchFeatures, parts: Parts) -> Tensor:
 def step_value(schedule: list[tuple[int, float]], epoch: int) -> float:
     """Value of a schedule that `parse_weight` has checked in ``epoch`` (from 1); 0 before the first epoch given."""
     return next((value for first, value in reversed(schedule) if epoch >= first), 0.0)
+
+
+def check_hard_bank(cfg: Any, name: str) -> None:
+    """Refuse a memory without the bank "hard" that the loss ``name`` contrasts with.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if "hard" not in [bank for bank, _ in cfg.MODEL.MEMORY.EXTRA_BANKS]:
+        raise ValueError(
+            f"{name} contrasts with a bank called 'hard'; set MODEL.MEMORY.EXTRA_BANKS (('hard', 'hardest_of_own'),)."
+        )
 
 
 def parse_weight(weight: Schedule, key: str = "WEIGHT") -> list[tuple[int, float]]:
