@@ -93,6 +93,22 @@ def test_a_batch_of_one_class_gives_zero_and_trains_no_classifier(
 # ------------------------------------------------------------------ the classifier's optimizer
 
 
+def test_its_steps_are_those_of_pytorchs_optimizer(here: World) -> None:
+    sgd = {"momentum": 0.8, "weight_decay": 0.05}
+    head = configured(NAME, HIDDEN=20, LR=((1, 0.02),), **{key.upper(): value for key, value in sgd.items()})
+    parts = here.parts(head)
+    plain = torch.nn.Parameter(head.classifier.clone())
+    optimizer = torch.optim.SGD([plain], lr=0.02, nesterov=True, **sgd)
+    classes = torch.tensor([0, 2, 0, 2, 1, 1, 1])
+    for _ in range(3):
+        parts.after_step(here.batch.detach())
+        optimizer.zero_grad()
+        logits = HalvingClassifier(16, 20).logits(here.batch.features.detach(), plain)
+        cross_entropy_by_class(logits, classes).backward()
+        optimizer.step()
+        torch.testing.assert_close(head.classifier, plain.data)
+
+
 def test_its_rate_is_a_schedule_of_its_own(here: World) -> None:
     head = configured(NAME, HIDDEN=8, LR=((1, 0.01), (2, 0.001), (3, 0.0)), MOMENTUM=0.0, WEIGHT_DECAY=0.0)
     parts, moved = parts_of(head), []
