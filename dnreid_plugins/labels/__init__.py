@@ -9,18 +9,24 @@ from .base import (
     Refiner,
 )
 from .build import Labels, build_labels
-from .clusters import DomainClusters
+from .clusters import DomainClusters, UnionClusters
 from .identities import Identities
+from .joint_clusters import JointClusters
+from .neighbour_votes import MajoritySmooth, TransferByVote
 
 __all__ = [
     "LABEL_SOURCE_REGISTRY",
     "REFINER_REGISTRY",
     "DomainClusters",
     "Identities",
+    "JointClusters",
     "LabelSource",
     "Labels",
+    "MajoritySmooth",
     "NothingClusteredError",
     "Refiner",
     "TrainImages",
+    "TransferByVote",
+    "UnionClusters",
     "build_labels",
 ]

@@ -12,6 +12,7 @@ from .image_text import ImageText
 from .joint_contrast import JointContrast, SharedContrast
 from .maa import MAA
 from .mmd import MMD, MarginMMD
+from .neighbour_targets import NeighbourTargets
 from .pgm import PGM
 from .prototype_classifier import PrototypeClassifier
 
@@ -30,6 +31,7 @@ __all__ = [
     "JointContrast",
     "LossHead",
     "MarginMMD",
+    "NeighbourTargets",
     "PrototypeClassifier",
     "SharedContrast",
     "build_loss_heads",
