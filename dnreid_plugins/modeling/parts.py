@@ -147,15 +147,16 @@ class Parts(nn.Module):
         yield from self.losses.items()
 
     def active(self) -> Iterator[tuple[str, Any]]:
-        """All parts that take part in the running epoch, loss heads only with a weight above 0."""
-        number = self.epoch.number if self.epoch is not None else 1
+        """All parts that take part in the running epoch: loss heads with a weight above 0 or `always_active`."""
+        training = dict(self.active_heads())
         for name, part in self.named():
-            if name not in self.losses or part.weight_at(number) > 0:
+            if name not in self.losses or name in training or part.always_active:
                 yield name, part
 
     def active_heads(self) -> Iterator[tuple[str, Any]]:
         """The loss heads whose weight in the running epoch is above 0."""
-        return ((name, part) for name, part in self.active() if name in self.losses)
+        number = self.epoch.number if self.epoch is not None else 1
+        return ((name, head) for name, head in self.heads() if head.weight_at(number) > 0)
 
     def stages(self) -> list[str]:
         """The stages that the parts need, without repetition."""
@@ -163,7 +164,7 @@ class Parts(nn.Module):
 
     @torch.no_grad()
     def begin_epoch(self, epoch: Epoch) -> dict[str, dict[str, float]]:
-        """Match, then call every part's `begin_epoch`; returns the figures of each part. Deterministic."""
+        """Match, then call the `begin_epoch` of every active part; returns the figures of each. Deterministic."""
         figures: dict[str, dict[str, float]] = {}
         for name, head in self.heads():
             if head.matcher is not None and head.matches_in(epoch.number):
@@ -176,7 +177,7 @@ class Parts(nn.Module):
         return {name: own for name, own in figures.items() if own or name in self.losses}
 
     def after_step(self, batch: BatchFeatures) -> None:
-        """Call every part's `after_step`; for loss heads of the batch's stream only, while their weight is above 0."""
+        """Call the `after_step` of every active part, of loss heads only those of the batch's stream."""
         for name, part in self.active():
             if name not in self.losses or part.stream == batch.stream:
                 part.after_step(batch, self)

@@ -4,6 +4,7 @@ from . import fastreid_losses
 from .base import LOSS_HEAD_REGISTRY, LossHead, build_loss_heads
 from .cluster_nce import ClusterNCE
 from .cma import CMA
+from .confusion import DomainConfusion
 from .cpml import CPML
 from .cross_contrast import CrossContrast
 from .dgm import DGM
@@ -28,6 +29,7 @@ __all__ = [
     "CentreTriplet",
     "ClusterNCE",
     "CrossContrast",
+    "DomainConfusion",
     "HardTriplet",
     "IdentityClassifier",
     "ImageText",
