@@ -5,8 +5,10 @@ from .base import LOSS_HEAD_REGISTRY, LossHead, build_loss_heads
 from .cluster_nce import ClusterNCE
 from .cma import CMA
 from .cpml import CPML
+from .cross_contrast import CrossContrast
 from .dgm import DGM
 from .image_text import ImageText
+from .joint_contrast import JointContrast, SharedContrast
 from .maa import MAA
 from .mmd import MMD, MarginMMD
 from .neighbour_targets import NeighbourTargets
@@ -22,11 +24,14 @@ __all__ = [
     "MMD",
     "PGM",
     "ClusterNCE",
+    "CrossContrast",
     "ImageText",
+    "JointContrast",
     "LossHead",
     "MarginMMD",
     "NeighbourTargets",
     "PrototypeClassifier",
+    "SharedContrast",
     "build_loss_heads",
     "fastreid_losses",
 ]

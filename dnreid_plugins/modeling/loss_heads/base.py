@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ...functional.types import StreamName
 from ..batch import BatchFeatures
 from ..matchers.base import Matcher
 from ..parts import Part, PartRegistry, Parts
@@ -32,6 +33,8 @@ class LossHead(Part):
     #: False: the head only changes the memory or the matching and is left out of the loss.
     has_loss: ClassVar[bool] = True
     section: ClassVar[str] = "MODEL.LOSSES"
+    #: Of which batches it is a loss; see `StreamName`.
+    stream: StreamName = "domains"
 
     def __init__(
         self, *, weight: Schedule = ((1, 1.0),), matcher: Matcher | None = None, match_always: bool = False
@@ -42,6 +45,11 @@ class LossHead(Part):
         self.match_always = match_always
         # Statistics of the last batch for the log.
         self.statistics: dict[str, Tensor | float] = {}
+
+    @property
+    def name(self) -> str:
+        """Its name in ``MODEL.LOSSES.NAME``, and that of its matching in the epoch."""
+        return type(self).__name__
 
     @property
     def first_epoch(self) -> int:
@@ -90,6 +98,18 @@ def joint_targets(batch: BatchFeatures, parts: Parts) -> Tensor:
         return parts.epoch.targets("joint", batch.indices)
     shift = parts.memory.num_clusters("day") * (batch.domains == 1)
     return torch.where(batch.targets >= 0, batch.targets + shift, -1)
+
+
+def check_hard_bank(cfg: Any, name: str) -> None:
+    """Refuse a memory without the bank "hard" that the loss ``name`` contrasts with.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if "hard" not in [bank for bank, _ in cfg.MODEL.MEMORY.EXTRA_BANKS]:
+        raise ValueError(
+            f"{name} contrasts with a bank called 'hard'; set MODEL.MEMORY.EXTRA_BANKS (('hard', 'hardest_of_own'),)."
+        )
 
 
 def parse_weight(weight: Schedule, key: str = "WEIGHT") -> list[tuple[int, float]]:
