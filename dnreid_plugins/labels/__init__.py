@@ -9,7 +9,7 @@ from .base import (
     Refiner,
 )
 from .build import Labels, build_labels
-from .clusters import DomainClusters
+from .clusters import DomainClusters, UnionClusters
 from .identities import Identities
 from .joint_clusters import JointClusters
 from .neighbour_votes import MajoritySmooth, TransferByVote
@@ -27,5 +27,6 @@ __all__ = [
     "Refiner",
     "TrainImages",
     "TransferByVote",
+    "UnionClusters",
     "build_labels",
 ]

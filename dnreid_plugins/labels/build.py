@@ -19,7 +19,8 @@ class LabelNames:
     """What makes the labels of an epoch.
 
     Args:
-        source: Label source: "DomainClusters" (pseudo labels, section CLUSTER) or "Identities" (the true ones).
+        source: Label source: "DomainClusters" (pseudo labels of each domain, section CLUSTER), "UnionClusters" (of
+            both domains as one set, the same section) or "Identities" (the true ones).
         refiners: What changes its labels, in this order, each with its own section in LABELS.
     """
 
@@ -42,9 +43,9 @@ class Labels:
         self.source = source
         self.refiners = tuple(refiners)
 
-    def makes(self, epoch: int) -> set[str]:
-        """Names of all clusters that there are in ``epoch``."""
-        added = [name for one in self.refiners if one.acts_in(epoch) for name in one.makes]
+    def makes(self, number: int = 1) -> set[str]:
+        """Names of all clusters of epoch ``number`` (from 1)."""
+        added = [name for one in self.refiners if one.acts_in(number) for name in one.makes]
         return {"day", "night", *self.source.makes, *added}
 
     def __call__(self, features: Tensor, images: TrainImages, *, number: int, last: int) -> Epoch:

@@ -33,8 +33,7 @@ def parts_objection(cfg: CfgNode) -> str | None:
             STAGE_REGISTRY.get(stage).check(cfg)
     except ValueError as error:
         return str(error)
-    last = cfg.SOLVER.MAX_EPOCH
-    if text := _unmade_clusters(parts, labels, last) or _streams(cfg, parts, labels):
+    if text := _unmade_clusters(parts, labels, cfg.SOLVER.MAX_EPOCH) or _streams(cfg, parts, labels):
         return text
     for name, head in parts.heads():
         # A run that was shortened for a try is no mistake, but nobody should take it for the whole method.
@@ -86,9 +85,8 @@ def _streams(cfg: CfgNode, parts: Parts, labels: Labels) -> str | None:
             return (
                 f"DATALOADER.STREAMS has {stream!r}, of which no loss of MODEL.LOSSES.NAME is; leave it out."
             )
-        epochs = range(1, cfg.SOLVER.MAX_EPOCH + 1) if stream != "domains" else ()
-        unmade = [number for number in epochs if "joint" not in labels.makes(number)]
-        if any(head.stream == stream and head.weight_at(n) > 0 for head in heads.values() for n in unmade):
+        made = {name for number in range(1, cfg.SOLVER.MAX_EPOCH + 1) for name in labels.makes(number)}
+        if stream != "domains" and "joint" not in made:
             return (
                 f"DATALOADER.STREAMS has {stream!r}, but the labels have no clusters 'joint'; choose a "
                 "LABELS.SOURCE or LABELS.REFINERS that makes them."
