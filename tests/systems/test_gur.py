@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from fastreid.config import CfgNode, get_cfg
-from run_helpers import SeenLosses, cut_and_resumed, same, weights
+from run_helpers import SeenLosses, cut_and_resumed, weights
 
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.functional.types import Domain
