@@ -23,6 +23,10 @@ ANY_NUMBER = {
     "MODEL.LOSSES.DGM.THRESHOLD_START",
     "MODEL.LOSSES.DGM.THRESHOLD_FINAL",
     "MODEL.LOSSES.CMA.SIMILARITY_THRESHOLD",
+    "MODEL.MATCHERS.DICTIONARYMATCHER.SIMILARITY_THRESHOLD",
+    "MODEL.MATCHERS.DICTIONARYMATCHER.THRESHOLD_START",
+    "MODEL.MATCHERS.DICTIONARYMATCHER.THRESHOLD_FINAL",
+    "MODEL.MATCHERS.PAIRCOUNTMATCHER.SIMILARITY_THRESHOLD",
     "MODEL.LOSSES.MAA.S_0",
 }
 #: What the wrong value is put into, where the default holds nothing that could be replaced.
@@ -52,6 +56,8 @@ def base(path: str) -> CfgNode:
     cfg.MODEL.LOSSES.NAME = tuple(cfg.MODEL.LOSSES.NAME) if bridging else tuple(sorted(heads))
     if path == "LABELS.IDENTITIES":
         cfg.LABELS.SOURCE = "Identities"
+    if path.startswith("MODEL.MATCHERS."):
+        cfg.MODEL.LOSSES.CROSSCONTRAST.MATCHER = SECTIONS[path].__name__
     return cfg
 
 

@@ -5,6 +5,7 @@ from .base import LOSS_HEAD_REGISTRY, LossHead, build_loss_heads
 from .cluster_nce import ClusterNCE
 from .cma import CMA
 from .cpml import CPML
+from .cross_contrast import CrossContrast
 from .dgm import DGM
 from .image_text import ImageText
 from .maa import MAA
@@ -21,6 +22,7 @@ __all__ = [
     "MMD",
     "PGM",
     "ClusterNCE",
+    "CrossContrast",
     "ImageText",
     "LossHead",
     "MarginMMD",

@@ -44,6 +44,11 @@ class LossHead(Part):
         self.statistics: dict[str, Tensor | float] = {}
 
     @property
+    def name(self) -> str:
+        """Its name in ``MODEL.LOSSES.NAME``, and that of its matching in the epoch."""
+        return type(self).__name__
+
+    @property
     def first_epoch(self) -> int:
         """The first epoch with a weight above 0; 1 if there is none."""
         return next((epoch for epoch, weight in self.schedule if weight > 0), 1)

@@ -36,7 +36,7 @@ class CMA(LossHead):
         self.one_sided = one_sided
 
     def begin_epoch(self, epoch: Epoch, parts: Parts) -> dict[str, float]:
-        assignment, memory = epoch.matchings["CMA"], parts.memory
+        assignment, memory = epoch.matchings[self.name], parts.memory
         merged = merge_rows(
             memory.cluster_rows(Domain.DAY),
             memory.cluster_rows(Domain.NIGHT),

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from ...functional.losses.contrast import mapped_targets
-from ...functional.types import Domain
 from ...runtime.sections import Positive
-from ..batch import BatchFeatures
 from ..matchers.dictionary import DictionaryMatcher
-from ..parts import Parts
-from .base import LOSS_HEAD_REGISTRY, LossHead, Schedule
-from .cross_contrast import cross_domain_contrast
+from .base import LOSS_HEAD_REGISTRY, Schedule
+from .cross_contrast import CrossContrast
 
 
 @LOSS_HEAD_REGISTRY.register()
-class DGM(LossHead):
+class DGM(CrossContrast):
     """Matches once per epoch on the epoch-start centroids (U7), then adds ``L_d2n + L_n2d``.
 
     Args:
@@ -37,24 +31,11 @@ class DGM(LossHead):
         match_always: bool = False,
         update_other: bool = False,
     ) -> None:
-        super().__init__(weight=weight, matcher=matcher, match_always=match_always)
-        self.temperature = temperature
-        self.update_other = update_other
-
-    def forward(self, batch: BatchFeatures, parts: Parts) -> Tensor:
-        assignment = parts.matching("DGM")
-        if assignment is None:
-            return batch.features.sum() * 0.0
-        day, night = (
-            cross_domain_contrast(batch, parts, assignment, domain, temperature=self.temperature)
-            for domain in Domain
+        super().__init__(
+            weight=weight,
+            matcher=matcher,
+            temperature=temperature,
+            scores=True,
+            update_other=update_other,
+            match_always=match_always,
         )
-        return day + night
-
-    def after_step(self, batch: BatchFeatures, parts: Parts) -> None:
-        assignment = parts.matching("DGM")
-        if self.update_other and assignment is not None:
-            for domain in Domain:
-                part = batch.of(domain)
-                targets = mapped_targets(part.targets, assignment.partner(domain)[0])
-                parts.memory.update(domain.other, part.unit, targets)

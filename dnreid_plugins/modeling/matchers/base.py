@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from fastreid.utils.registry import Registry
+from typing import Any
 
 from ...functional.types import Assignment, Epoch
-from ..parts import Part
+from ...runtime.sections import construct
+from ..parts import Part, PartRegistry
 
-MATCHER_REGISTRY = Registry("MATCHER")
+MATCHER_REGISTRY = PartRegistry("MATCHER", "MODEL.MATCHERS")
 MATCHER_REGISTRY.__doc__ = (
-    "Matchers by name; a loss head takes one as an argument, whose keys join its section."
+    "Matchers by name. A loss head takes one as an argument, whose keys join its section; where a config chooses one "
+    "by its name, its keys are those of ``MODEL.MATCHERS``."
 )
 
 
@@ -26,3 +28,15 @@ class Matcher(Part):
         part's `begin_epoch`, and once more with the same epoch on a resume.
         """
         raise NotImplementedError
+
+
+def matcher_named(name: str, cfg: Any = None) -> Matcher:
+    """The matcher of that name with its keys in ``MODEL.MATCHERS``, or with their defaults.
+
+    Raises:
+        ValueError: the name is unknown, or a value is not allowed.
+    """
+    if name not in MATCHER_REGISTRY.names():
+        raise ValueError(f"MATCHER is {name!r}; it is one of {MATCHER_REGISTRY.names()}.")
+    cls = MATCHER_REGISTRY.get(name)
+    return cls() if cfg is None else construct(cls, cfg)

@@ -11,7 +11,7 @@ from ...functional.matching.carry import carried_assignment
 from ...functional.matching.dictionary import Scoring
 from ...functional.matching.graphs import EmptyGraphPolicy, dictionary_graph_matching
 from ...functional.types import Assignment, Epoch
-from ...runtime.sections import Finite, NotNegative, Positive, configured
+from ...runtime.sections import Finite, NotNegative, Positive
 from .base import MATCHER_REGISTRY, Matcher
 
 KEPT = ("day_to_night", "night_to_day", "day_score", "night_score")
@@ -19,7 +19,6 @@ KEPT_LABELS = ("day_labels", "night_labels")
 
 
 @MATCHER_REGISTRY.register()
-@configured("")
 class DictionaryMatcher(Matcher):
     """Minimum-cost assignment on the thresholded dictionary of the epoch-start centroids (U7).
 

@@ -7,12 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...functional.types import Assignment, Clusters, Epoch
-from ...runtime.sections import configured
 from .base import MATCHER_REGISTRY, Matcher
 
 
 @MATCHER_REGISTRY.register()
-@configured("")
 class JointMatcher(Matcher):
     """One to one: the day and the night cluster that hold most images of the same joint cluster.
 

@@ -7,12 +7,11 @@ from torch import Tensor
 
 from ...functional.matching.mutual_topk import NeighbourPartition, mutual_topk_partition
 from ...functional.types import Assignment, Epoch
-from ...runtime.sections import Count, configured
+from ...runtime.sections import Count
 from .base import MATCHER_REGISTRY, Matcher
 
 
 @MATCHER_REGISTRY.register()
-@configured("")
 class MutualNeighbours(Matcher):
     """Many to many: clusters that are among each other's nearest neighbours.
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from ...functional.matching.pair_count import pair_count_matching
 from ...functional.types import Assignment, Epoch
-from ...runtime.sections import Finite, configured
+from ...runtime.sections import Finite
 from .base import MATCHER_REGISTRY, Matcher
 
 
 @MATCHER_REGISTRY.register()
-@configured("")
 class PairCountMatcher(Matcher):
     """Greedy one-to-one matching by similar image pairs.
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from ...functional.matching.graphs import progressive_graph_matching
 from ...functional.types import Assignment, Epoch
-from ...runtime.sections import CountOrNone, configured
+from ...runtime.sections import CountOrNone
 from .base import MATCHER_REGISTRY, Matcher
 
 
 @MATCHER_REGISTRY.register()
-@configured("")
 class ProgressiveMatcher(Matcher):
     """Many-to-one: every cluster of the larger side gets a partner.
 
