@@ -10,11 +10,13 @@ from .base import (
 )
 from .build import Labels, build_labels
 from .clusters import DomainClusters
+from .density import DensityRelabel
 from .identities import Identities
 
 __all__ = [
     "LABEL_SOURCE_REGISTRY",
     "REFINER_REGISTRY",
+    "DensityRelabel",
     "DomainClusters",
     "Identities",
     "LabelSource",

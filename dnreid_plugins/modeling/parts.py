@@ -60,6 +60,8 @@ class Part(nn.Module):
     reads: ClassVar[tuple[str, ...]] = ()
     #: `begin_epoch` sets the parameters anew, so the optimizer forgets what it knew of them.
     fresh_each_epoch: ClassVar[bool] = False
+    #: It reads the teacher's features of a batch: ``batch.extra["teacher"]``.
+    asks_teacher: ClassVar[bool] = False
 
     @classmethod
     def from_config(cls, cfg: Any) -> Part:

@@ -7,11 +7,14 @@ from .cma import CMA
 from .cpml import CPML
 from .cross_contrast import CrossContrast
 from .dgm import DGM
+from .dynamic_contrast import DynamicContrast
+from .hybrid_nce import FusedContrast, HybridNCE
 from .image_text import ImageText
 from .maa import MAA
 from .mmd import MMD, MarginMMD
 from .pgm import PGM
 from .prototype_classifier import PrototypeClassifier
+from .relaxed_contrast import RelaxedContrast
 
 __all__ = [
     "CMA",
@@ -23,10 +26,14 @@ __all__ = [
     "PGM",
     "ClusterNCE",
     "CrossContrast",
+    "DynamicContrast",
+    "FusedContrast",
+    "HybridNCE",
     "ImageText",
     "LossHead",
     "MarginMMD",
     "PrototypeClassifier",
+    "RelaxedContrast",
     "build_loss_heads",
     "fastreid_losses",
 ]

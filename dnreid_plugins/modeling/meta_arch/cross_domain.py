@@ -127,7 +127,10 @@ class CrossDomainBaseline(nn.Module):
                 for name, key in (("cams", "camids"), ("views", "views"))
                 if key in batch
             },
-            extra={name: outputs[name] for name in getattr(self.heads, "extras", ())},
+            extra={
+                **{name: outputs[name] for name in getattr(self.heads, "extras", ())},
+                **self._taught(images, domains),
+            },
         )
         features = gather_batch(own)
         known = (features.features, features.pooled, *features.extra.values())
@@ -181,6 +184,14 @@ class CrossDomainBaseline(nn.Module):
         if teacher is not None and teacher.evaluate:
             return teacher.encoder["backbone"], teacher.encoder["heads"]
         return self.backbone, self.heads
+
+    @torch.no_grad()
+    def _taught(self, images: Tensor, domains: Tensor) -> dict[str, Tensor]:
+        """``{"teacher": (B, D)}`` features of the teacher in eval mode, if an active part asks for them."""
+        if not any(part.asks_teacher for _, part in self.parts.active()):
+            return {}
+        encoder: Any = self.parts.teacher
+        return {"teacher": encoder.encoder["heads"](encoder.encoder["backbone"](images, domains))}
 
     def _encode(self, images: Tensor, domains: Tensor) -> Any:
         if self.shared_bn != "separate":
