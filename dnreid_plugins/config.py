@@ -100,6 +100,14 @@ _keys(
         "Optimizer steps per epoch; 0 = training images // IMS_PER_BATCH, as in fast-reid; papers: not given (U25).",
     ),
     (
+        "STREAMS",
+        ("domains",),
+        Sequence[str],
+        'Batches of an iteration, a step of the optimizer for each: "domains" (clusters of each domain), "joint" '
+        '(clusters "joint" with images of both domains, as many of either), "union" (clusters "joint" as they '
+        "are). A loss head belongs to one of them. A stream whose clusters a refiner makes later begins then.",
+    ),
+    (
         "PAIRED",
         False,
         bool,

@@ -52,6 +52,7 @@ class CrossDomainIdentitySampler(Sampler[list[SeededIndex]]):
         partners: cross-domain matching for paired batches.
         views: number of views of each (day, night) image in a batch, each with its own seed: all images of a domain as
             view 0, then all as view 1 ...
+        stream: number of the stream; streams of one run draw different batches.
 
     Raises:
         ValueError: a number is below 1, ``num_clusters`` is not a multiple of ``world_size``, shapes differ,
@@ -71,6 +72,7 @@ class CrossDomainIdentitySampler(Sampler[list[SeededIndex]]):
         world_size: int = 1,
         partners: Assignment | None = None,
         views: tuple[int, int] = (1, 1),
+        stream: int = 0,
     ) -> None:
         for name, value in (
             ("num_clusters", num_clusters),
@@ -92,6 +94,7 @@ class CrossDomainIdentitySampler(Sampler[list[SeededIndex]]):
         self.num_clusters, self.num_instances, self.iterations = num_clusters, num_instances, iterations
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.views = views
+        self._entropy = (stream,) if stream else ()
         self.domains = _to_array(domains)
         self.epoch = 0
         #: Batches of this epoch that were already used before a resume; they are drawn and dropped.
@@ -114,11 +117,11 @@ class CrossDomainIdentitySampler(Sampler[list[SeededIndex]]):
                 "CLUSTER.MIN_SAMPLES"
             )
         for domain, count in counts.items():
-            word = domain.name.lower()
-            if count == 0:
-                logger.warning("no %s cluster: this domain is left out of the batches", word)
-            elif count < self.num_clusters:
-                logger.warning("%d %s clusters for %d places: they repeat", count, word, self.num_clusters)
+            if count == 0 and (self.domains == domain).any():
+                logger.warning("no %s cluster: this domain is left out of the batches", domain.word)
+            elif 0 < count < self.num_clusters:
+                text = "%d %s clusters for %d places: they repeat"
+                logger.warning(text, count, domain.word if self.domains.any() else "joint", self.num_clusters)
         self._partners = partners
 
     def set_epoch(self, epoch: int) -> None:
@@ -131,7 +134,7 @@ class CrossDomainIdentitySampler(Sampler[list[SeededIndex]]):
     def __iter__(self) -> Iterator[list[SeededIndex]]:
         if not self._members:
             raise ValueError("the sampler has no labels yet; call set_labels before the first batch")
-        rng = np.random.default_rng(np.random.SeedSequence((self.seed, self.epoch)))
+        rng = np.random.default_rng(np.random.SeedSequence((self.seed, self.epoch, *self._entropy)))
         stream = self._stream(rng)
         share = self.num_clusters // self.world_size
         mine = slice(self.rank * share, (self.rank + 1) * share)
@@ -165,7 +168,7 @@ class CrossDomainIdentitySampler(Sampler[list[SeededIndex]]):
     def _seeds(self, batch: int, parts: int, view: int) -> npt.NDArray[np.uint64]:
         """63-bit seeds ``(parts, clusters, K)`` of one view of a global batch with ``parts`` domain parts."""
         shape = (parts, self.num_clusters, self.num_instances)
-        entropy = (self.seed, self.epoch, batch) if view == 0 else (self.seed, self.epoch, batch, view)
+        entropy = (self.seed, self.epoch, batch, *((view,) if view or self._entropy else ()), *self._entropy)
         return image_seeds(entropy, int(np.prod(shape))).reshape(shape)
 
 

@@ -97,14 +97,19 @@ def load_bad_batch(paths: Sequence[str | Path]) -> dict[str, Any]:
     if "domains" in joined:
         order = torch.argsort(joined["domains"], stable=True)
         joined = {
-            key: value[order] if isinstance(value, Tensor) else [value[i] for i in order.tolist()]
-            for key, value in joined.items()
+            key: value if isinstance(value, str) else _in_order(value, order) for key, value in joined.items()
         }
     replays = {name: [content["parts"][name] for content in contents] for name in whole.get("parts", {})}
     return {**whole, "batch": joined, "parts": replays}
 
 
+def _in_order(value: Any, order: Tensor) -> Any:
+    return value[order] if isinstance(value, Tensor) else [value[i] for i in order.tolist()]
+
+
 def _joined(values: list[Any]) -> Any:
+    if isinstance(values[0], str):  # the same in every process
+        return values[0]
     return (
         torch.cat(values) if isinstance(values[0], Tensor) else [item for value in values for item in value]
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -41,6 +42,9 @@ class StepObserver(Protocol):
     def losses_ready(self, losses: dict[str, Tensor]) -> None:
         """The losses of a step, while their graph exists."""
 
+    def stream_done(self) -> None:
+        """After the optimizer's step, if the iteration has another one."""
+
     def step_failed(self, batch: dict[str, Any], losses: dict[str, Tensor], reason: str) -> str:
         """A loss or gradient is NaN or infinite; returns text for the message, e.g. where the batch is saved."""
 
@@ -50,7 +54,11 @@ class StepTrainer(SimpleTrainer):
 
     Batches go to the model's device. ``observer`` gets the losses and failures.
 
+    With several streams an iteration has one step for each of them: a batch of that stream, its losses, the optimizer.
+    Hooks, schedules and clocks count it once.
+
     Attributes:
+        streams: loaders by the names of the streams; without pseudo labels there is a nameless one.
         pseudo_labels: ``(N,)`` int64 by canonical index, or None if the batch has its own targets.
         generators: `generator_state` before the forward pass of the running step (some 40 microseconds).
     """
@@ -69,12 +77,13 @@ class StepTrainer(SimpleTrainer):
         super(SimpleTrainer, self).__init__()
         self.model = model
         self.data_loader = data_loader
+        self.streams: dict[Any, Any] = {"": data_loader}
         self.optimizer = optimizer
         self.param_wrapper = None
         self.pseudo_labels: Tensor | None = None
         self.last_paths: list[str] = []
         self.generators: dict[str, Any] = {}
-        self._data_loader_iter: Any = None
+        self._iterators: dict[str, Iterator[Any]] = {}
         self.amp_dtype = amp_dtype
         self.device = next(model.parameters()).device
         self.device_type = self.device.type
@@ -83,21 +92,32 @@ class StepTrainer(SimpleTrainer):
         self.grad_scaler = torch.amp.GradScaler("cuda") if scaled else None
         self.observer = observer
 
-    def start_iterator(self) -> None:
-        """Restart the loader, e.g. after the sampler got new labels."""
-        self._data_loader_iter = iter(self.data_loader)
+    def start_iterator(self, names: Sequence[str] = ()) -> None:
+        """Restart the loaders of these streams (all of them), e.g. after the samplers got new labels."""
+        self._iterators = {name: iter(self.streams[name]) for name in names or self.streams}
 
     def run_step(self) -> None:
         if not self.model.training:
             raise RuntimeError("The model was left in eval mode; a training step needs model.train().")
-        if self._data_loader_iter is None:
+        if not self._iterators:
             self.start_iterator()
-        start = time.perf_counter()
-        batch = next(self._data_loader_iter)
-        if self.pseudo_labels is not None:
-            batch["targets"] = self.pseudo_labels[batch["indices"]]
-        batch = on_device(batch, self.device)
-        data_time = time.perf_counter() - start
+        losses: dict[str, Tensor] = {}
+        data_time = 0.0
+        for place, name in enumerate(self._iterators):
+            if place > 0 and self.observer is not None:
+                self.observer.stream_done()
+            start = time.perf_counter()
+            batch = next(self._iterators[name])
+            if self.pseudo_labels is not None:
+                batch["targets"] = self.pseudo_labels[batch["indices"]]
+                batch.update({} if name == "domains" else {"stream": name})
+            batch = on_device(batch, self.device)
+            data_time += time.perf_counter() - start
+            losses.update(self._step(batch))
+        self._write_metrics(losses, data_time)
+
+    def _step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Forward, backward and optimizer for one batch; returns its losses."""
         self.last_paths = list(batch.get("img_paths", ()))
         self.generators = generator_state()
         with self._autocast():
@@ -118,7 +138,7 @@ class StepTrainer(SimpleTrainer):
             self.grad_scaler.update()
             if self.grad_scaler.get_scale() < SMALLEST_SCALE:
                 self._stop(batch, losses, f"The loss scale fell to {self.grad_scaler.get_scale():g}")
-        self._write_metrics(losses, data_time)
+        return losses
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         if self.amp_dtype is None:

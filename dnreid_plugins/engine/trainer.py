@@ -75,7 +75,8 @@ class CrossDomainTrainer(DefaultTrainer):
         if self.needs_clusters:
             overrides.refuse_unused(type(self), CrossDomainTrainer, cfg)
             self.train_data = build_train_data(cfg)
-            loader, self.iters_per_epoch = self.train_data.loader, self.train_data.sampler.iterations
+            self.iters_per_epoch = self.train_data.iterations
+            loader = self.train_data.first_loader
         else:
             loader = self.build_train_loader(cfg)
             preflight.check_supervised_data(cfg, loader.dataset)
@@ -101,13 +102,13 @@ class CrossDomainTrainer(DefaultTrainer):
         self.step_trainer = self._trainer = StepTrainer(
             wrapped, loader, optimizer, amp_dtype=amp, observer=self
         )
+        self.step_trainer.streams = self.train_data.loaders if self.train_data else {"": loader}
         self.scheduler = self.build_lr_scheduler(cfg, optimizer, self.iters_per_epoch)
         self.start_epoch = self.start_iter = self.iter = 0
         self.max_epoch = cfg.SOLVER.MAX_EPOCH
         self.max_iter = self.max_epoch * self.iters_per_epoch
         self.cfg = cfg
-        period = cfg.TEST.EVAL_PERIOD
-        self.time_left = TimeLeft(lambda done: evaluates_after(done, period, self.max_epoch))
+        self.time_left = TimeLeft(lambda done: evaluates_after(done, cfg.TEST.EVAL_PERIOD, self.max_epoch))
         # Under the names that fast-reid's hooks use.
         self.warmup_iters, self.delay_epochs = cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.DELAY_EPOCHS
         self.checkpoints = Checkpoints(self)
@@ -121,9 +122,8 @@ class CrossDomainTrainer(DefaultTrainer):
     @property
     def parts(self) -> Parts:
         """The parts of the model's method."""
-        parts = self.bare_model.parts
-        assert isinstance(parts, Parts)
-        return parts
+        model: Any = self.bare_model
+        return model.parts
 
     # ------------------------------------------------------------------ builders
 
@@ -202,17 +202,21 @@ class CrossDomainTrainer(DefaultTrainer):
     def use_labels(self, epoch: Epoch) -> None:
         """Train on the pseudo labels of this epoch from the next batch on."""
         assert self.train_data is not None
+        streams, paired = self.parts.streams_now, self.cfg.DATALOADER.PAIRED
         done = self.iter - self.epoch * self.iters_per_epoch
-        self.step_trainer.pseudo_labels = self.train_data.use(
-            epoch, batches_done=done, paired=self.cfg.DATALOADER.PAIRED
-        )
-        self.step_trainer.start_iterator()
+        labels = self.train_data.use(epoch, batches_done=done, paired=paired, streams=streams)
+        self.step_trainer.pseudo_labels = labels
+        self.step_trainer.start_iterator(streams)
 
     def losses_ready(self, losses: dict[str, Tensor]) -> None:
         """Pass the losses of a step, while their graph exists, to the hooks that need them."""
         for hook in self._hooks:
             if hasattr(hook, "losses_ready"):
                 hook.losses_ready(losses)
+
+    def stream_done(self) -> None:
+        """Update the parts between two steps of an iteration; `FollowStep` does it after the last one."""
+        self.parts.after_step(self.bare_model.last_batch)  # type: ignore[arg-type]
 
     def step_failed(self, batch: dict[str, Any], losses: dict[str, Tensor], reason: str) -> str:
         """Tell the hooks that a loss or gradient is NaN or infinite; returns their messages."""
@@ -238,12 +242,8 @@ class CrossDomainTrainer(DefaultTrainer):
 
     def train(self) -> dict[str, Any]:
         """Run the remaining epochs; returns the last evaluation."""
-        logger.info(
-            "%d epochs of %d iterations, starting at iteration %d",
-            self.max_epoch,
-            self.iters_per_epoch,
-            self.iter,
-        )
+        text = "%d epochs of %d iterations, starting at iteration %d"
+        logger.info(text, self.max_epoch, self.iters_per_epoch, self.iter)
         self.start_iter = self.iter
         if self.train_data is None:
             sample_stream.begin_at(self.step_trainer.data_loader, self.iter)

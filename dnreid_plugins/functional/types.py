@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Literal
 
 import numpy as np
 import torch
@@ -37,6 +38,11 @@ class Domain(IntEnum):
     def word(self) -> str:
         """``"day"`` or ``"night"``."""
         return self.name.lower()
+
+
+#: What the batches of one step of an iteration are drawn from: the clusters of each domain ("domains"), the clusters
+#: called "joint" that have images of both, as many of either ("joint"), or those clusters as they are ("union").
+StreamName = Literal["domains", "joint", "union"]
 
 
 @dataclass(frozen=True)
@@ -163,6 +169,21 @@ class Epoch:
     def matching(self) -> Assignment | None:
         """The matching of the last head that made one; None if there is none."""
         return list(self.matchings.values())[-1] if self.matchings else None
+
+    def mixed(self, name: str = "joint") -> Tensor:
+        """``(C,)`` bool: which clusters ``name`` have images of both domains."""
+        count = self.clusters[name].num_clusters
+        found = [self.targets(name, self[domain].indices) for domain in Domain]
+        day, night = (torch.bincount(own[own >= 0], minlength=count) > 0 for own in found)
+        return day & night
+
+    def has_batches(self, stream: StreamName) -> bool:
+        """Whether there is anything to draw for ``stream``."""
+        if stream == "domains":
+            return any(self[domain].num_clusters > 0 for domain in Domain)
+        if "joint" not in self.clusters:
+            return False
+        return self.clusters["joint"].num_clusters > 0 if stream == "union" else bool(self.mixed().any())
 
     def targets(self, name: str, indices: Tensor) -> Tensor:
         """``(B,)`` int64, cluster of the images ``indices`` among ``clusters[name]``; -1 = none of them."""

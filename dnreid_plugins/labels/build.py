@@ -42,9 +42,9 @@ class Labels:
         self.source = source
         self.refiners = tuple(refiners)
 
-    def makes(self) -> set[str]:
-        """Names of all clusters of the first epoch on."""
-        added = [name for one in self.refiners if one.start == 1 for name in one.makes]
+    def makes(self, epoch: int) -> set[str]:
+        """Names of all clusters that there are in ``epoch``."""
+        added = [name for one in self.refiners if one.start <= epoch for name in one.makes]
         return {"day", "night", *self.source.makes, *added}
 
     def __call__(self, features: Tensor, images: TrainImages, *, number: int, last: int) -> Epoch:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..functional.types import Domain
+from ..functional.types import Domain, StreamName
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class BatchFeatures:
         indices: ``(B,)`` int64, position in the canonical training list.
         cams: ``(B,)`` int64, number of the camera; -1 = unknown.
         views: ``(B,)`` int64, which view of the image this is; 0 = the plain one.
+        stream: what the batch was drawn from.
         extra: further outputs of the head by name, if it declares that parts use them; ``"teacher"``: what the
             teacher makes of the same images, ``(B, D)`` without gradient, if an active part asks for it.
     """
@@ -35,6 +36,7 @@ class BatchFeatures:
     indices: Tensor
     cams: Tensor = field(default_factory=lambda: torch.empty(0))
     views: Tensor = field(default_factory=lambda: torch.empty(0))
+    stream: StreamName = "domains"
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -49,8 +51,12 @@ class BatchFeatures:
 
     def where(self, chosen: Tensor) -> BatchFeatures:
         """A subset of the images: a mask ``(B,)``, or positions in any order."""
-        parts = {f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name != "extra"}
-        return BatchFeatures(**parts, extra={key: value[chosen] for key, value in self.extra.items()})
+        rows = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("stream", "extra")}
+        return replace(
+            self,
+            **{name: value[chosen] for name, value in rows.items()},
+            extra={key: value[chosen] for key, value in self.extra.items()},
+        )
 
     def of(self, domain: Domain | int) -> BatchFeatures:
         """The images of one domain only."""

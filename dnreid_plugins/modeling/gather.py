@@ -64,8 +64,9 @@ def check_composition(domains: Tensor) -> None:
 
 def gather_batch(batch: BatchFeatures) -> BatchFeatures:
     """The global batch: day images of rank 0, 1, ..., then the night images, in the order of a single process."""
+    key = batch.domains * (1 + batch.views.max()) + batch.views
     if world_size() == 1:
-        return batch
+        return batch if bool((key[1:] >= key[:-1]).all()) else batch.where(torch.argsort(key, stable=True))
     names = ("targets", "domains", "indices", "cams", "views")
     whole = gather_rows(torch.stack([getattr(batch, name) for name in names], dim=1))
     # The sampler gives each rank a slice of each view's day part, then of each view's night part.
@@ -74,5 +75,6 @@ def gather_batch(batch: BatchFeatures) -> BatchFeatures:
         gather_rows(batch.features)[order],
         gather_rows(batch.pooled)[order],
         **dict(zip(names, whole[order].unbind(dim=1))),
+        stream=batch.stream,
         extra={key: gather_rows(value)[order] for key, value in batch.extra.items()},
     )

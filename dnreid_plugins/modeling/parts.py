@@ -3,7 +3,8 @@
 The trainer knows this life cycle and no method's name::
 
     before an epoch   labels -> matchers -> Epoch; then every part's begin_epoch(epoch, parts)
-    in a step         loss heads: forward(batch, parts); the optimizer; every part's after_step(batch, parts)
+    in a step         loss heads: forward(batch, parts); the optimizer; every part's after_step(batch, parts);
+                      an iteration has one step for every stream of batches (``DATALOADER.STREAMS``)
     a checkpoint      state_dict of the model including its parts, whatever size their state has
 
 With several processes the parts see the batch of all of them, so each process computes the same loss, the same
@@ -12,6 +13,7 @@ gradient of the parts' own parameters and the same new state: the state of parts
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,13 +22,16 @@ import torch
 from fastreid.utils.registry import Registry
 from torch import Tensor, nn
 
-from ..functional.types import Assignment, Epoch
+from ..functional.types import Assignment, Epoch, StreamName
 from ..runtime.sections import configured, construct
 from .batch import BatchFeatures
 
 if TYPE_CHECKING:
     from .loss_heads.base import LossHead
     from .memories.cluster_memory import ClusterMemory
+
+
+logger = logging.getLogger(__name__)
 
 
 class PartRegistry(Registry):
@@ -60,8 +65,6 @@ class Part(nn.Module):
     reads: ClassVar[tuple[str, ...]] = ()
     #: `begin_epoch` sets the parameters anew, so the optimizer forgets what it knew of them.
     fresh_each_epoch: ClassVar[bool] = False
-    #: It reads the teacher's features of a batch: ``batch.extra["teacher"]``.
-    asks_teacher: ClassVar[bool] = False
 
     @classmethod
     def from_config(cls, cfg: Any) -> Part:
@@ -108,15 +111,23 @@ class Parts(nn.Module):
         memory: cluster prototypes.
         losses: loss heads by name, in the order of ``MODEL.LOSSES.NAME``.
         teacher: an average of the encoder, or None.
+        streams: the batches of an iteration, in their order.
 
     Attributes:
         epoch: the running epoch, None before the first one.
+        streams_now: the streams of the running epoch: those that have batches and a loss head with a weight above 0.
     """
 
     def __init__(
-        self, *, memory: ClusterMemory, losses: Mapping[str, LossHead], teacher: Part | None = None
+        self,
+        *,
+        memory: ClusterMemory,
+        losses: Mapping[str, LossHead],
+        teacher: Part | None = None,
+        streams: tuple[StreamName, ...] = ("domains",),
     ) -> None:
         super().__init__()
+        self.streams = self.streams_now = streams
         self.memory = memory
         self.losses = nn.ModuleDict(dict(losses))
         self.teacher = teacher
@@ -157,14 +168,26 @@ class Parts(nn.Module):
                 assignment, figures[name] = head.matcher.match(epoch, first=head.first_epoch)
                 epoch = replace(epoch, matchings={**epoch.matchings, name: assignment})
         self.epoch = epoch
+        self.streams_now = self._streams_of(epoch)
         for name, part in self.active():
             figures[name] = {**figures.get(name, {}), **part.begin_epoch(epoch, self)}
         return {name: own for name, own in figures.items() if own or name in self.losses}
 
     def after_step(self, batch: BatchFeatures) -> None:
-        """Call every part's `after_step`, for loss heads only while their weight is above 0."""
-        for _, part in self.active():
-            part.after_step(batch, self)
+        """Call every part's `after_step`; for loss heads of the batch's stream only, while their weight is above 0."""
+        for name, part in self.active():
+            if name not in self.losses or part.stream == batch.stream:
+                part.after_step(batch, self)
+
+    def _streams_of(self, epoch: Epoch) -> tuple[StreamName, ...]:
+        wanted = {head.stream for _, head in self.active_heads()}
+        for stream in self.streams:
+            if stream in wanted and not epoch.has_batches(stream):
+                logger.warning(
+                    "Epoch %d has no cluster for the stream %r: it is left out.", epoch.number, stream
+                )
+        found = tuple(name for name in self.streams if name in wanted and epoch.has_batches(name))
+        return found or self.streams[:1]
 
     def forget(self) -> None:
         """See `Part.forget`."""

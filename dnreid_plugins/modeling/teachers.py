@@ -49,6 +49,8 @@ class Teacher(Part):
 
     @torch.no_grad()
     def after_step(self, batch: BatchFeatures, parts: Parts) -> None:
+        if batch.stream != parts.streams_now[-1]:
+            return  # once per iteration
         for own, other in self._pairs():
             if own.is_floating_point():
                 own.mul_(self.decay).add_(other.detach(), alpha=1.0 - self.decay)

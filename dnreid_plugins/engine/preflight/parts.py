@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from typing import get_args
 
 from fastreid.config import CfgNode
+from fastreid.utils import comm
 
-from ...labels import build_labels
+from ...functional.types import StreamName
+from ...labels import Labels, build_labels
 from ...modeling.meta_arch import build_parts
 from ...modeling.parts import Parts
 from ...modeling.teachers import TeacherOptions
@@ -29,7 +32,7 @@ def parts_objection(cfg: CfgNode) -> str | None:
             STAGE_REGISTRY.get(stage).check(cfg)
     except ValueError as error:
         return str(error)
-    if text := _unmade_clusters(parts, labels.makes()):
+    if text := _unmade_clusters(parts, labels) or _streams(cfg, parts, labels):
         return text
     for name, head in parts.heads():
         # A run that was shortened for a try is no mistake, but nobody should take it for the whole method.
@@ -46,12 +49,46 @@ def parts_objection(cfg: CfgNode) -> str | None:
     return None
 
 
-def _unmade_clusters(parts: Parts, made: set[str]) -> str | None:
-    for part in parts.modules():
-        missing = [name for name in getattr(part, "reads", ()) if name not in made]
-        if missing:
+def _unmade_clusters(parts: Parts, labels: Labels) -> str | None:
+    for _, part in parts.named():
+        first = getattr(part, "first_epoch", 1)
+        made = labels.makes(first)
+        for one in part.modules():
+            missing = [name for name in getattr(one, "reads", ()) if name not in made]
+            if missing:
+                when = "" if first == 1 else f" in epoch {first}"
+                return (
+                    f"{type(one).__name__} reads the clusters {missing[0]!r}{when}, but the labels have "
+                    f"{sorted(made)}; choose a LABELS.SOURCE or LABELS.REFINERS that makes them."
+                )
+    return None
+
+
+def _streams(cfg: CfgNode, parts: Parts, labels: Labels) -> str | None:
+    """Every stream has a head and clusters, every head its stream."""
+    streams, known = tuple(cfg.DATALOADER.STREAMS), get_args(StreamName)
+    if not streams or len(set(streams)) != len(streams) or not set(streams) <= set(known):
+        return f"DATALOADER.STREAMS is {streams!r}; it names at least one of {known}, each once."
+    heads = dict(parts.heads())
+    for name, head in heads.items():
+        if head.stream not in streams:
             return (
-                f"{type(part).__name__} reads the clusters {missing[0]!r}, but the labels have {sorted(made)}; choose "
-                "a LABELS.SOURCE or LABELS.REFINERS that makes them."
+                f"{name} is a loss of the batches {head.stream!r}, but DATALOADER.STREAMS is {streams!r}; add "
+                "them, or leave the loss out."
             )
+    for stream in streams:
+        if not any(head.stream == stream for head in heads.values()):
+            return (
+                f"DATALOADER.STREAMS has {stream!r}, of which no loss of MODEL.LOSSES.NAME is; leave it out."
+            )
+        if stream != "domains" and "joint" not in labels.makes(cfg.SOLVER.MAX_EPOCH):
+            return (
+                f"DATALOADER.STREAMS has {stream!r}, but the labels have no clusters 'joint'; choose a "
+                "LABELS.SOURCE or LABELS.REFINERS that makes them."
+            )
+    if "union" in streams and cfg.MODEL.DUAL_STREAM.MODULES and comm.get_world_size() > 1:
+        return (
+            "DATALOADER.STREAMS has 'union', whose batches have any number of day images, which several processes "
+            "cannot pass through MODEL.DUAL_STREAM.MODULES; use one process, or an encoder without two streams."
+        )
     return None

@@ -10,6 +10,7 @@ from .dgm import DGM
 from .dynamic_contrast import DynamicContrast
 from .hybrid_nce import FusedContrast, HybridNCE
 from .image_text import ImageText
+from .joint_contrast import JointContrast, SharedContrast
 from .maa import MAA
 from .mmd import MMD, MarginMMD
 from .pgm import PGM
@@ -30,10 +31,12 @@ __all__ = [
     "FusedContrast",
     "HybridNCE",
     "ImageText",
+    "JointContrast",
     "LossHead",
     "MarginMMD",
     "PrototypeClassifier",
     "RelaxedContrast",
+    "SharedContrast",
     "build_loss_heads",
     "fastreid_losses",
 ]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ...functional.types import StreamName
 from ..batch import BatchFeatures
 from ..matchers.base import Matcher
 from ..parts import Part, PartRegistry, Parts
@@ -31,7 +32,11 @@ class LossHead(Part):
 
     #: False: the head only changes the memory or the matching and is left out of the loss.
     has_loss: ClassVar[bool] = True
+    #: It reads what the teacher makes of the batch: ``batch.extra["teacher"]``.
+    asks_teacher: ClassVar[bool] = False
     section: ClassVar[str] = "MODEL.LOSSES"
+    #: Of which batches it is a loss; see `StreamName`.
+    stream: StreamName = "domains"
 
     def __init__(
         self, *, weight: Schedule = ((1, 1.0),), matcher: Matcher | None = None, match_always: bool = False
@@ -95,6 +100,20 @@ def joint_targets(batch: BatchFeatures, parts: Parts) -> Tensor:
         return parts.epoch.targets("joint", batch.indices)
     shift = parts.memory.num_clusters("day") * (batch.domains == 1)
     return torch.where(batch.targets >= 0, batch.targets + shift, -1)
+
+
+def check_hard_bank(cfg: Any, name: str) -> None:
+    """Refuse a memory without the bank "hard" that the loss ``name`` contrasts with.
+
+    Raises:
+        ValueError: there is none.
+    """
+    banks = tuple(cfg.MODEL.MEMORY.EXTRA_BANKS)
+    if ("hard", "hardest_of_own") not in [tuple(bank) for bank in banks]:
+        raise ValueError(
+            f"{name} contrasts with a bank called 'hard', but MODEL.MEMORY.EXTRA_BANKS is {banks!r}; add "
+            "('hard', 'hardest_of_own') to it."
+        )
 
 
 def parse_weight(weight: Schedule, key: str = "WEIGHT") -> list[tuple[int, float]]:

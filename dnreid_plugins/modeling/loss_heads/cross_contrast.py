@@ -7,12 +7,13 @@ from typing import Any, Literal
 from torch import Tensor
 
 from ...functional.losses.contrast import mapped_targets, mutual_mapping_loss
+from ...functional.losses.hybrid import hybrid_nce
 from ...functional.types import Assignment, Domain
 from ...runtime.sections import Positive, construct
 from ..batch import BatchFeatures
 from ..matchers.base import Matcher, matcher_named
 from ..parts import Parts
-from .base import LOSS_HEAD_REGISTRY, LossHead, Schedule
+from .base import LOSS_HEAD_REGISTRY, LossHead, Schedule, check_hard_bank
 
 
 @LOSS_HEAD_REGISTRY.register()
@@ -27,6 +28,8 @@ class CrossContrast(LossHead):
         scores: Weigh a pair by the matcher's score; False: each pair counts 1.
         update_other: Matched images also move the other domain's row.
         match_always: Match also in epochs with weight 0, for other parts and for paired batches.
+        bank: Rows to contrast with: "own", or "hybrid": those and the bank "hard" (MODEL.MEMORY.EXTRA_BANKS), where
+            each pair counts 1.
     """
 
     def __init__(
@@ -39,17 +42,20 @@ class CrossContrast(LossHead):
         scores: bool = False,
         update_other: bool = False,
         match_always: bool = False,
+        bank: Literal["own", "hybrid"] = "own",
     ) -> None:
         chosen = matcher_named(matcher) if isinstance(matcher, str) else matcher
         super().__init__(weight=weight, matcher=chosen, match_always=match_always)
         self.temperature, self.directions = temperature, directions
-        self.scores, self.update_other = scores, update_other
+        self.scores, self.update_other, self.bank = scores, update_other, bank
 
     @classmethod
     def from_config(cls, cfg: Any) -> Any:
         head = construct(cls, cfg)
         if cls is CrossContrast:  # a subclass has its matcher's keys in its own section
             head.matcher = matcher_named(type(head.matcher).__name__, cfg)
+        if head.bank == "hybrid":
+            check_hard_bank(cfg, cls.__name__)
         return head
 
     def forward(self, batch: BatchFeatures, parts: Parts) -> Tensor:
@@ -62,10 +68,13 @@ class CrossContrast(LossHead):
         return total
 
     def contrast(self, part: BatchFeatures, parts: Parts, assignment: Assignment, domain: Domain) -> Tensor:
-        """`mutual_mapping_loss` of the images ``part`` of ``domain`` against the live rows of the other one."""
+        """The images ``part`` of ``domain`` against the live rows of the other one."""
         partner, score = (assignment if self.scores else assignment.with_unit_scores()).partner(domain)
         rows = parts.memory.cluster_rows(domain.other)
         own, to = part.targets, partner.to(part.targets)
+        if self.bank == "hybrid":
+            hard = parts.memory.cluster_rows(domain.other, "hard")
+            return hybrid_nce(part.unit, mapped_targets(own, to), rows, hard, temperature=self.temperature)
         return mutual_mapping_loss(part.unit, own, to, score.to(rows), rows, temperature=self.temperature)
 
     def directions_in(self, parts: Parts) -> tuple[Domain, ...]:

@@ -12,25 +12,8 @@ from ...functional.matching.pair_count import merge_rows
 from ...functional.types import Domain
 from ...runtime.sections import NotNegative, Positive
 from ..batch import BatchFeatures
-from ..memories.cluster_memory import HARDEST_OF_OWN
 from ..parts import Parts
-from .base import LOSS_HEAD_REGISTRY, LossHead, Schedule
-
-HARD = "hard"
-
-
-def require_hard_bank(cfg: Any, who: str) -> None:
-    """Refuse a config whose memory has no bank "hard" that follows the hardest images.
-
-    Raises:
-        ValueError: it has none.
-    """
-    banks = tuple(cfg.MODEL.MEMORY.EXTRA_BANKS)
-    if (HARD, HARDEST_OF_OWN) not in [tuple(pair) for pair in banks]:
-        raise ValueError(
-            f"{who} needs hard prototypes, but MODEL.MEMORY.EXTRA_BANKS is {banks!r}; add "
-            f"({HARD!r}, {HARDEST_OF_OWN!r}) to it."
-        )
+from .base import LOSS_HEAD_REGISTRY, LossHead, Schedule, check_hard_bank
 
 
 @LOSS_HEAD_REGISTRY.register()
@@ -54,14 +37,14 @@ class HybridNCE(LossHead):
 
     @classmethod
     def from_config(cls, cfg: Any) -> Any:
-        require_hard_bank(cfg, cls.__name__)
+        check_hard_bank(cfg, cls.__name__)
         return super().from_config(cfg)
 
     def forward(self, batch: BatchFeatures, parts: Parts) -> Tensor:
         total = batch.features.sum() * 0.0
         for domain in Domain:
             part = batch.of(domain)
-            mean, hard = parts.memory.rows(domain), parts.memory.rows(domain, HARD)
+            mean, hard = parts.memory.rows(domain), parts.memory.rows(domain, "hard")
             total = total + self.contrast(part, part.targets, mean, hard)
         return total
 
@@ -94,7 +77,7 @@ class FusedContrast(HybridNCE):
         matching = None if parts.epoch is None else parts.epoch.matching
         if parts.epoch is None or matching is None:
             return batch.features.sum() * 0.0
-        banks = ([parts.memory.cluster_rows(domain, bank) for domain in Domain] for bank in ("own", HARD))
+        banks = ([parts.memory.cluster_rows(domain, bank) for domain in Domain] for bank in ("own", "hard"))
         mean, hard = (merge_rows(day, night, matching, momentum=0.5)[1] for day, night in banks)
         if parts.epoch.number % 2 == 1:
             part = batch.of(Domain.NIGHT)

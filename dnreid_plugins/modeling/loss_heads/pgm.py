@@ -27,5 +27,9 @@ class PGM(CrossContrast):
         temperature: Positive = 0.05,
         alternate: bool = True,
     ) -> None:
-        directions = "alternate" if alternate else "both"
-        super().__init__(weight=weight, matcher=matcher, temperature=temperature, directions=directions)
+        super().__init__(
+            weight=weight,
+            matcher=matcher,
+            temperature=temperature,
+            directions="alternate" if alternate else "both",
+        )

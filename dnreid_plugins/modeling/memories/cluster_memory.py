@@ -106,11 +106,18 @@ class ClusterMemory(Part):
         old.copy_(rows.detach())
 
     def after_step(self, batch: BatchFeatures, parts: Parts) -> None:
-        """Update the rows of the clusters in the batch."""
+        """Update the rows of the clusters in the batch.
+
+        The rows of clusters from which a stream of their own is drawn are moved by that stream's batches alone.
+        """
         if self.plain_views_only:
             batch = batch.where(batch.views == 0)
         unit = batch.unit
+        drawn = {"joint"} if {"joint", "union"} & set(parts.streams_now) else set()
+        names = set(self._counts) - drawn if batch.stream == "domains" else drawn
         for name in self._counts:
+            if name not in names:
+                continue
             if name in (domain.word for domain in Domain):
                 chosen = batch.domains == Domain[name.upper()]
                 self.update(name, unit[chosen], batch.targets[chosen])

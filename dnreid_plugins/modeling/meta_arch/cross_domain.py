@@ -114,7 +114,8 @@ class CrossDomainBaseline(nn.Module):
             return heads(backbone(images, domains))
         if isinstance(domains, Domain):
             domains = torch.full((len(images),), int(domains), device=self.device)
-        check_composition(domains)
+        if self.backbone.two_streams or self.shared_bn == "separate":
+            check_composition(domains)
         outputs = self._encode(images, domains)
         own = BatchFeatures(
             features=outputs.pop("features"),
@@ -127,9 +128,10 @@ class CrossDomainBaseline(nn.Module):
                 for name, key in (("cams", "camids"), ("views", "views"))
                 if key in batch
             },
+            stream=batch.get("stream", "domains"),
             extra={
                 **{name: outputs[name] for name in getattr(self.heads, "extras", ())},
-                **self._taught(images, domains),
+                **self._taught(images, domains, batch.get("stream", "domains")),
             },
         )
         features = gather_batch(own)
@@ -152,12 +154,12 @@ class CrossDomainBaseline(nn.Module):
         return unit_parts(pooled[..., 0, 0], getattr(heads, "split", (pooled.shape[1],)))
 
     def losses(self, batch: BatchFeatures) -> dict[str, Tensor]:
-        """The weighted losses of the heads whose weight in the running epoch is above 0."""
+        """The weighted losses of the heads of the batch's stream whose weight in the running epoch is above 0."""
         number = self.parts.epoch.number if self.parts.epoch is not None else 1
         return {
             f"loss_{name.lower()}": head.weight_at(number) * head(batch, self.parts)
             for name, head in self.parts.active_heads()
-            if head.has_loss
+            if head.has_loss and head.stream == batch.stream
         }
 
     def preprocess_image(self, batch: dict[str, Any]) -> Tensor:
@@ -186,9 +188,9 @@ class CrossDomainBaseline(nn.Module):
         return self.backbone, self.heads
 
     @torch.no_grad()
-    def _taught(self, images: Tensor, domains: Tensor) -> dict[str, Tensor]:
-        """``{"teacher": (B, D)}`` features of the teacher in eval mode, if an active part asks for them."""
-        if not any(part.asks_teacher for _, part in self.parts.active()):
+    def _taught(self, images: Tensor, domains: Tensor, stream: str) -> dict[str, Tensor]:
+        """``{"teacher": (B, D)}`` features of the teacher in eval mode, if an active head of the stream asks."""
+        if not any(head.asks_teacher and head.stream == stream for _, head in self.parts.active_heads()):
             return {}
         encoder: Any = self.parts.teacher
         return {"teacher": encoder.encoder["heads"](encoder.encoder["backbone"](images, domains))}
@@ -222,4 +224,8 @@ def build_parts(cfg: Any) -> Parts:
     Raises:
         ValueError: an invalid name or value.
     """
-    return Parts(memory=construct(ClusterMemory, cfg), losses=build_loss_heads(cfg))
+    return Parts(
+        memory=construct(ClusterMemory, cfg),
+        losses=build_loss_heads(cfg),
+        streams=tuple(cfg.DATALOADER.STREAMS),
+    )

@@ -141,7 +141,7 @@ def test_without_the_hard_bank_they_are_refused(name: str, banks: tuple) -> None
     cfg = get_cfg()
     cfg.MODEL.LOSSES.NAME, cfg.MODEL.MEMORY.EXTRA_BANKS = (name,), banks
     with pytest.raises(
-        ValueError, match=rf"{name} needs hard prototypes, but MODEL.MEMORY.EXTRA_BANKS is \("
+        ValueError, match=rf"{name} contrasts with a bank called 'hard', but MODEL.MEMORY.EXTRA_BANKS is \("
     ):
         build_loss_heads(cfg)
 

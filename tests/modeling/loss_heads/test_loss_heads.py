@@ -13,7 +13,18 @@ from dnreid_plugins.modeling.loss_heads import LOSS_HEAD_REGISTRY, LossHead, bui
 from dnreid_plugins.modeling.loss_heads.base import parse_weight
 
 # Heads that need more than features, the bank "own" and a matching of their own have tests of their own.
-ELSEWHERE = {"CPML", "DynamicContrast", "FusedContrast", "HybridNCE", "ImageText", "PrototypeClassifier"}
+ELSEWHERE = {
+    *(
+        "CPML",
+        "DynamicContrast",
+        "FusedContrast",
+        "HybridNCE",
+        "ImageText",
+        "JointContrast",
+        "PrototypeClassifier",
+    ),
+    "SharedContrast",
+}
 HEADS = sorted(set(LOSS_HEAD_REGISTRY.names()) - ELSEWHERE)
 LOSSES = [name for name in HEADS if name != "CMA"]
 
