@@ -29,10 +29,20 @@ class World:
     batch: BatchFeatures
 
     def parts(self, *heads: LossHead, memory: ClusterMemory | None = None) -> Parts:
-        """A memory and these heads by the names of their classes, told of the epoch."""
+        """A memory and these heads by the names of their classes, told of the epoch and of what they read in it."""
         parts = parts_of(*heads, memory=memory)
-        parts.begin_epoch(self.epoch)
+        wanted = {name for head in heads for name in head.reads} - set(self.epoch.clusters)
+        joint = self.joint() if wanted else None
+        clusters = {**self.epoch.clusters, **dict.fromkeys(sorted(wanted), joint)}
+        parts.begin_epoch(replace(self.epoch, clusters=clusters))
         return parts
+
+    def joint(self) -> Clusters:
+        """Clusters of both domains, in which a day and a night cluster are never the same."""
+        day, night = self.epoch.day, self.epoch.night
+        labels = torch.cat([day.labels, torch.where(night.labels >= 0, night.labels + day.num_clusters, -1)])
+        images = (torch.cat([day.features, night.features]), torch.cat([day.indices, night.indices]))
+        return make_clusters(labels, *images)
 
     def loss(self, head: LossHead) -> torch.Tensor:
         """The head's loss of the batch."""

@@ -12,6 +12,8 @@ from .build import Labels, build_labels
 from .clusters import DomainClusters
 from .density import DensityRelabel
 from .identities import Identities
+from .joint_clusters import JointClusters
+from .neighbour_votes import MajoritySmooth, TransferByVote
 
 __all__ = [
     "LABEL_SOURCE_REGISTRY",
@@ -19,10 +21,13 @@ __all__ = [
     "DensityRelabel",
     "DomainClusters",
     "Identities",
+    "JointClusters",
     "LabelSource",
     "Labels",
+    "MajoritySmooth",
     "NothingClusteredError",
     "Refiner",
     "TrainImages",
+    "TransferByVote",
     "build_labels",
 ]

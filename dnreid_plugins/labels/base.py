@@ -55,8 +55,14 @@ class Refiner(ABC):
 
     #: First epoch in which it is active, from 1; a key of every refiner's section.
     start: int = 1
+    #: Last epoch in which it is active; 0 = the run's last. A key only where the refiner has it.
+    last: int = 0
     #: Names of the clusters that it adds.
     makes: ClassVar[tuple[str, ...]] = ()
+
+    def acts_in(self, number: int) -> bool:
+        """Whether it is active in epoch ``number`` (from 1)."""
+        return self.start <= number and not 0 < self.last < number
 
     @abstractmethod
     def __call__(self, epoch: Epoch, features: Tensor, images: TrainImages) -> Epoch:
@@ -76,6 +82,14 @@ def make_clusters(labels: Tensor, features: Tensor, indices: Tensor) -> Clusters
     kept = labels >= 0
     sums.index_add_(0, labels[kept], features[kept].float())
     return Clusters(labels, features, F.normalize(sums, dim=1), indices)
+
+
+def without_gaps(labels: Tensor) -> Tensor:
+    """The same groups numbered ``0 .. C-1`` in the order of ``labels`` ``(N,)``; -1 stays."""
+    known = labels >= 0
+    result = torch.full_like(labels, -1)
+    result[known] = torch.unique(labels[known], return_inverse=True)[1]
+    return result
 
 
 def with_clusters(epoch: Epoch, changed: Mapping[str, Clusters]) -> Epoch:

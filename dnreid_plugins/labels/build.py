@@ -42,16 +42,16 @@ class Labels:
         self.source = source
         self.refiners = tuple(refiners)
 
-    def makes(self, epoch: int) -> set[str]:
-        """Names of all clusters that there are in ``epoch``."""
-        added = [name for one in self.refiners if one.start <= epoch for name in one.makes]
+    def makes(self, number: int = 1) -> set[str]:
+        """Names of all clusters of epoch ``number`` (from 1)."""
+        added = [name for one in self.refiners if one.acts_in(number) for name in one.makes]
         return {"day", "night", *self.source.makes, *added}
 
     def __call__(self, features: Tensor, images: TrainImages, *, number: int, last: int) -> Epoch:
         """The epoch ``number`` (from 1) of ``last``; ``features`` ``(N, D)`` unit rows in canonical order."""
         epoch = Epoch(number, last, self.source(features, images, epoch=number))
         for one in self.refiners:
-            if number >= one.start:
+            if one.acts_in(number):
                 epoch = one(epoch, features, images)
         return epoch
 
@@ -70,8 +70,7 @@ def build_labels(cfg: Any) -> Labels:
 def describe(epoch: Epoch, images: TrainImages) -> dict[str, float]:
     """Figures of the health line. Keys that start with ``true/`` need labels and are for diagnosis only."""
     figures: dict[str, float] = {}
-    for domain in Domain:
-        part, name = epoch[domain], domain.word
+    for name, part in epoch.clusters.items():
         sizes = torch.bincount(part.labels[part.labels >= 0], minlength=1)
         figures[f"{name}/clusters"] = float(part.num_clusters)
         figures[f"{name}/clustered"] = 100.0 * float((part.labels >= 0).float().mean())
@@ -79,4 +78,6 @@ def describe(epoch: Epoch, images: TrainImages) -> dict[str, float]:
         if images.true_ids is not None:
             quality = cluster_quality(part.labels.numpy(), images.true_ids[part.indices.numpy()])
             figures.update({f"true/{name}/{key}": value for key, value in quality.items()})
+        if name not in {domain.word for domain in Domain}:
+            figures[f"{name}/mixed"] = float(epoch.mixed(name).sum())
     return figures

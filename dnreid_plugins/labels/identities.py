@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..functional.types import Clusters, Domain
 from ..runtime.sections import configured
-from .base import LABEL_SOURCE_REGISTRY, LabelSource, TrainImages, make_clusters
+from .base import LABEL_SOURCE_REGISTRY, LabelSource, TrainImages, make_clusters, without_gaps
 
 
 @LABEL_SOURCE_REGISTRY.register()
@@ -21,10 +21,10 @@ class Identities(LabelSource):
         self.check(images)
         ids = torch.as_tensor(images.true_ids)
         everything = torch.arange(len(images))
-        parts = {"joint": make_clusters(_renumbered(ids), features, everything)}
+        parts = {"joint": make_clusters(without_gaps(ids), features, everything)}
         for domain in Domain:
             own = torch.nonzero(images.domains == domain).flatten()
-            parts[domain.word] = make_clusters(_renumbered(ids[own]), features[own], own)
+            parts[domain.word] = make_clusters(without_gaps(ids[own]), features[own], own)
         return {name: parts[name] for name in ("day", "night", "joint")}
 
     def check(self, images: TrainImages) -> None:
@@ -33,8 +33,3 @@ class Identities(LabelSource):
                 "LABELS.SOURCE is 'Identities', but a training image has no identity; choose 'DomainClusters', or a "
                 "data set with identities."
             )
-
-
-def _renumbered(ids: Tensor) -> Tensor:
-    """``0 .. C-1`` in the order of the identities."""
-    return torch.unique(ids, return_inverse=True)[1]

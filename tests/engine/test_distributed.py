@@ -63,6 +63,25 @@ def test_a_run_gives_the_same_results_as_with_one_process(
     assert len((tmp_path / "health.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.parametrize("kind", ["domains and joint", "union"])
+def test_several_streams_give_the_same_results(
+    pool: gloo_jobs.Pool, tmp_path: Path, tiny_root: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("FASTREID_DATASETS", str(tiny_root))
+    options = [*OPTIONS, "LABELS.SOURCE", "Identities", "DATALOADER.ITERS_PER_EPOCH", 4]
+    if kind == "union":
+        options += ["MODEL.LOSSES.NAME", ["JointContrast"], "MODEL.LOSSES.JOINTCONTRAST.STREAM", "union"]
+        options += ["DATALOADER.STREAMS", ["union"], "MODEL.DUAL_STREAM.MODULES", []]
+    else:
+        options += ["MODEL.LOSSES.NAME", ["ClusterNCE", "JointContrast"], "MODEL.TEACHER.ENABLED", True]
+        options += ["DATALOADER.STREAMS", ["domains", "joint"]]
+    alone = gloo_jobs.train([*options, "OUTPUT_DIR", str(tmp_path / "alone")])
+    every = pool.run(2, "train", [*options, "OUTPUT_DIR", str(tmp_path / "two")])
+    assert shortfalls(alone, every) == []
+    name = "parts.memory.own_joint"
+    assert all(torch.allclose(one["weights"][name], alone["weights"][name], atol=1e-4) for one in every)
+
+
 def test_a_supervised_run_with_a_teacher_and_a_second_bank_gives_the_same_results(
     pool: gloo_jobs.Pool, tmp_path: Path, tiny_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnreid_plugins.functional.neighbours import _product
-from dnreid_plugins.functional.neighbours.knn import Neighbours, as_matrix, knn_table
+from dnreid_plugins.functional.neighbours.knn import Neighbours, as_matrix, knn_across, knn_table
 
 
 def unit_rows(num: int, dim: int, seed: int = 0) -> torch.Tensor:
@@ -38,6 +38,43 @@ def test_equals_naive(num: int, dim: int, k: int, seed: int) -> None:
     assert_same_distances(found, true)
     if dim > 3:  # in few dimensions near ties are common and may change places
         np.testing.assert_array_equal(found.indices, true.indices)
+
+
+def naive_across(queries: torch.Tensor, reference: torch.Tensor, k: int) -> Neighbours:
+    """`naive` for two sets of rows."""
+    a, b = queries.double().numpy(), reference.double().numpy()
+    distances = ((a[:, None] - b[None]) ** 2).sum(axis=2).astype(np.float32)
+    order = np.argsort(distances, axis=1, kind="stable")[:, :k].astype(np.int32)
+    return Neighbours(order, np.take_along_axis(distances, order, axis=1))
+
+
+@given(num=st.integers(0, 150), count=st.integers(0, 150), dim=st.integers(4, 40), k=st.integers(1, 60))
+@pytest.mark.parametrize("block", [17, 1024])
+def test_across_equals_naive(num: int, count: int, dim: int, k: int, block: int) -> None:
+    queries, reference = unit_rows(num, dim, 1), unit_rows(count, dim, 2)
+    found, true = knn_across(queries, reference, k, block=block), naive_across(queries, reference, k)
+    assert found.indices.shape == true.indices.shape == (num, min(k, count))
+    assert found.indices.dtype == np.int32
+    assert_same_distances(found, true)
+    np.testing.assert_array_equal(found.indices, true.indices)
+
+
+def test_across_a_copy_of_itself_is_the_table() -> None:
+    rows = unit_rows(300, 32)
+    rows[40:60] = rows[3]  # equal distances: the lower index first
+    found, own = knn_across(rows, rows.clone(), 30, block=64), knn_table(rows, 30)
+    np.testing.assert_array_equal(found.indices, own.indices)
+    np.testing.assert_array_equal(found.distances, own.distances)
+
+
+def test_across_refusals_name_the_value() -> None:
+    rows = unit_rows(4, 5)
+    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
+        knn_across(rows, rows, 0)
+    with pytest.raises(ValueError, match="queries have 5 columns and reference 6; give"):
+        knn_across(rows, unit_rows(4, 6), 1)
+    with pytest.raises(ValueError, match="reference has 1 rows with NaN"):
+        knn_across(rows, torch.full((1, 5), float("nan")), 1)
 
 
 @pytest.mark.parametrize("block", [1, 7, 64, 99, 100, 101, 4096])

@@ -10,6 +10,7 @@ from fastreid.utils import comm
 
 from ...functional.types import StreamName
 from ...labels import Labels, build_labels
+from ...modeling.loss_heads import LossHead
 from ...modeling.meta_arch import build_parts
 from ...modeling.parts import Parts
 from ...modeling.teachers import TeacherOptions
@@ -32,7 +33,7 @@ def parts_objection(cfg: CfgNode) -> str | None:
             STAGE_REGISTRY.get(stage).check(cfg)
     except ValueError as error:
         return str(error)
-    if text := _unmade_clusters(parts, labels) or _streams(cfg, parts, labels):
+    if text := _unmade_clusters(parts, labels, cfg.SOLVER.MAX_EPOCH) or _streams(cfg, parts, labels):
         return text
     for name, head in parts.heads():
         # A run that was shortened for a try is no mistake, but nobody should take it for the whole method.
@@ -49,16 +50,19 @@ def parts_objection(cfg: CfgNode) -> str | None:
     return None
 
 
-def _unmade_clusters(parts: Parts, labels: Labels) -> str | None:
-    for _, part in parts.named():
-        first = getattr(part, "first_epoch", 1)
-        made = labels.makes(first)
-        for one in part.modules():
-            missing = [name for name in getattr(one, "reads", ()) if name not in made]
+def _unmade_clusters(parts: Parts, labels: Labels, last: int) -> str | None:
+    """Each active part must find its clusters in every epoch up to the ``last`` one."""
+    for number in range(1, max(last, 1) + 1):
+        made = labels.makes(number)
+        active = (
+            part for _, part in parts.named() if not isinstance(part, LossHead) or part.matches_in(number)
+        )
+        for part in (one for top in active for one in top.modules()):
+            missing = [name for name in getattr(part, "reads", ()) if name not in made]
             if missing:
-                when = "" if first == 1 else f" in epoch {first}"
+                when = "" if number == 1 else f" in epoch {number}"
                 return (
-                    f"{type(one).__name__} reads the clusters {missing[0]!r}{when}, but the labels have "
+                    f"{type(part).__name__} reads the clusters {missing[0]!r}{when}, but the labels have "
                     f"{sorted(made)}; choose a LABELS.SOURCE or LABELS.REFINERS that makes them."
                 )
     return None
@@ -81,7 +85,8 @@ def _streams(cfg: CfgNode, parts: Parts, labels: Labels) -> str | None:
             return (
                 f"DATALOADER.STREAMS has {stream!r}, of which no loss of MODEL.LOSSES.NAME is; leave it out."
             )
-        if stream != "domains" and "joint" not in labels.makes(cfg.SOLVER.MAX_EPOCH):
+        made = {name for number in range(1, cfg.SOLVER.MAX_EPOCH + 1) for name in labels.makes(number)}
+        if stream != "domains" and "joint" not in made:
             return (
                 f"DATALOADER.STREAMS has {stream!r}, but the labels have no clusters 'joint'; choose a "
                 "LABELS.SOURCE or LABELS.REFINERS that makes them."

@@ -1,4 +1,4 @@
-"""Exact k nearest neighbours of every row among all rows, in memory that grows with N x k."""
+"""Exact k nearest neighbours of every row among all rows or among other rows, in memory that grows with N x k."""
 
 from __future__ import annotations
 
@@ -82,9 +82,52 @@ def knn_table(
     if num == 0:
         return Neighbours(np.empty((0, 0), np.int32), np.empty((0, 0), np.float32))
     if matrix.is_cuda:
-        return _search_cuda(matrix, k, width, block=block, progress=progress)
+        return _search_cuda(matrix, matrix, k, width, block=block, progress=progress)
     matrix = matrix.cpu()
-    candidates = _candidates(matrix, width, block=block, progress=progress)
+    return _ranked(matrix, _candidates(matrix, width, block=block, progress=progress), k)
+
+
+def knn_across(
+    queries: NDArray[np.floating] | Tensor,
+    reference: NDArray[np.floating] | Tensor,
+    k: int,
+    *,
+    block: int = BLOCK,
+    progress: Progress | None = None,
+) -> Neighbours:
+    """Exact k nearest rows of ``reference`` for each row of ``queries``: as `knn_table`, for two sets of rows.
+
+    Args:
+        queries: ``(Q, D)``; as ``features`` of `knn_table`.
+        reference: ``(R, D)`` on the same device; either side may be empty.
+        k: neighbours per query; more than R is clamped to R.
+        block, progress: see `knn_table`.
+
+    Returns:
+        ``(Q, min(k, R))`` tables; the indices are rows of ``reference``.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}; ask for one neighbour or more.")
+    asking, others = as_matrix(queries, "queries"), as_matrix(reference, "reference")
+    if asking.shape[1] != others.shape[1]:
+        raise ValueError(
+            f"queries have {asking.shape[1]} columns and reference {others.shape[1]}; give features of one encoder."
+        )
+    num, count = len(asking), len(others)
+    k, width = min(k, count), min(k + SPARE, count)
+    if num == 0 or count == 0:
+        return Neighbours(np.empty((num, k), np.int32), np.empty((num, k), np.float32))
+    if asking.is_cuda:
+        return _search_cuda(asking, others, k, width, block=block, progress=progress)
+    # one matrix, queries first, so that the loops of `knn_table` serve here, too
+    both = torch.cat([asking, others])
+    found = _ranked(both, _candidates_across(both, num, width, block=block, progress=progress), k)
+    return Neighbours(found.indices - np.int32(num), found.distances)
+
+
+def _ranked(matrix: Tensor, candidates: NDArray[np.int32], k: int) -> Neighbours:
+    """The best ``k`` of the candidates of the first rows of ``matrix``, by true distances."""
+    num = len(candidates)
     indices, distances = np.empty((num, k), np.int32), np.empty((num, k), np.float32)
     # consecutive rows with the same neighbours find them in the processor's cache
     order = np.argsort(candidates.min(axis=1), kind="stable")
@@ -125,18 +168,41 @@ def _candidates(matrix: Tensor, width: int, *, block: int, progress: Progress | 
     return candidates
 
 
-def _search_cuda(matrix: Tensor, k: int, width: int, *, block: int, progress: Progress | None) -> Neighbours:
+def _candidates_across(
+    both: Tensor, num: int, width: int, *, block: int, progress: Progress | None
+) -> NDArray[np.int32]:
+    """`_candidates` of the first ``num`` rows among the rows after them."""
+    norms = squared_norms(both).numpy()
+    limits, used = np.full(num, np.inf, dtype=np.float32), np.zeros(num, dtype=np.int64)
+    keys = np.empty((num, 2 * width), dtype=np.int64)
+    columns = range(num, len(both), block)
+    for done, col0 in enumerate(columns, start=1):
+        multiply = multiplier(both[col0 : col0 + block])
+        for row0 in range(0, num, block):
+            product = multiply(both[row0 : min(row0 + block, num)]).numpy()
+            work = partial(feed_rows, product, row0, col0, norms, limits, keys, used)
+            map_rows(work, product.shape[0], chunk=_CHUNK)
+        if progress is not None:
+            progress(done, len(columns))
+    candidates = np.empty((num, width), dtype=np.int32)
+    map_rows(partial(nearest, keys, used, candidates), num, chunk=4096)
+    return candidates
+
+
+def _search_cuda(
+    queries: Tensor, matrix: Tensor, k: int, width: int, *, block: int, progress: Progress | None
+) -> Neighbours:
     """The same search on a GPU: products and sums stay there, only the table is copied back."""
     num, dim = matrix.shape
-    norms = squared_norms(matrix)
+    norms, own = squared_norms(matrix), squared_norms(queries)
     multiply = multiplier(matrix)
     rows_at_once = max(1, 2**28 // (8 * width * max(dim, 1)))  # a quarter of a gigabyte of differences
     number = torch.arange(num, device=matrix.device)
     indices, distances = [], []
-    starts = range(0, num, block)
+    starts = range(0, len(queries), block)
     for done, start in enumerate(starts, start=1):
-        part = matrix[start : start + block]
-        near = norms[start : start + block, None] + norms - 2 * multiply(part)
+        part = queries[start : start + block]
+        near = own[start : start + block, None] + norms - 2 * multiply(part)
         # one integer key per pair, distance first: equal distances go to the lower index
         keys = (near.clamp_min_(0).view(torch.int32).to(torch.int64) << 32) + number
         candidates = keys.topk(width, dim=1, largest=False).values.bitwise_and(2**32 - 1).sort(dim=1).values

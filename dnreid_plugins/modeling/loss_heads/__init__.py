@@ -13,6 +13,7 @@ from .image_text import ImageText
 from .joint_contrast import JointContrast, SharedContrast
 from .maa import MAA
 from .mmd import MMD, MarginMMD
+from .neighbour_targets import NeighbourTargets
 from .pgm import PGM
 from .prototype_classifier import PrototypeClassifier
 from .relaxed_contrast import RelaxedContrast
@@ -34,6 +35,7 @@ __all__ = [
     "JointContrast",
     "LossHead",
     "MarginMMD",
+    "NeighbourTargets",
     "PrototypeClassifier",
     "RelaxedContrast",
     "SharedContrast",
