@@ -35,7 +35,7 @@ SHARED = (
     "modeling/matchers/base.py",
     "engine/stages/base.py",
 )
-PAPERS = ("ADCA", "AGW", "CAJ", "Bridging", "CIA", "CLIP-ReID", "PCLHD", "SDCL", "TokenMatcher")
+PAPERS = ("ADCA", "AGW", "CAJ", "Bridging", "CIA", "CLIP-ReID", "PCLHD", "RPNR", "SDCL", "TokenMatcher")
 
 
 def words() -> set[str]:
