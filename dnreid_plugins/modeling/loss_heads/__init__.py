@@ -8,6 +8,8 @@ from .confusion import DomainConfusion
 from .cpml import CPML
 from .cross_contrast import CrossContrast
 from .dgm import DGM
+from .dynamic_contrast import DynamicContrast
+from .hybrid_nce import FusedContrast, HybridNCE
 from .identity_classifier import IdentityClassifier
 from .image_text import ImageText
 from .joint_contrast import JointContrast, SharedContrast
@@ -16,6 +18,7 @@ from .mmd import MMD, MarginMMD
 from .neighbour_targets import NeighbourTargets
 from .pgm import PGM
 from .prototype_classifier import PrototypeClassifier
+from .relaxed_contrast import RelaxedContrast
 from .triplets import CentreTriplet, HardTriplet, WeightedTriplet
 
 __all__ = [
@@ -30,7 +33,10 @@ __all__ = [
     "ClusterNCE",
     "CrossContrast",
     "DomainConfusion",
+    "DynamicContrast",
+    "FusedContrast",
     "HardTriplet",
+    "HybridNCE",
     "IdentityClassifier",
     "ImageText",
     "JointContrast",
@@ -38,6 +44,7 @@ __all__ = [
     "MarginMMD",
     "NeighbourTargets",
     "PrototypeClassifier",
+    "RelaxedContrast",
     "SharedContrast",
     "WeightedTriplet",
     "build_loss_heads",
