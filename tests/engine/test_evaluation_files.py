@@ -104,7 +104,9 @@ def test_a_fresh_run_sets_its_whole_predecessor_aside(run: Path, tmp_path: Path)
     assert not list(run.glob("bad_batch*")) and not (run / "evaluations").exists()
 
 
-@pytest.mark.attack("evaluation", "a fast-reid script with --eval-only in the folder of a run: no file changes")
+@pytest.mark.attack(
+    "evaluation", "a fast-reid script with --eval-only in the folder of a run: no file changes"
+)
 def test_a_script_that_evaluates_touches_nothing_of_the_run(
     tiny_cfg: CfgNode, run: Path, tmp_path: Path, as_fastreid: None
 ) -> None:
