@@ -56,14 +56,14 @@ def killed_at(number: int, place: str) -> Callable[[], None]:
         inner, calls = stages.write_atomically, iter(range(1, 99))
 
         def traced(path: Any, write: Callable[[Any], Any]) -> None:
-            if next(calls) != number:
-                return inner(path, write)
-            if place == "in the bytes":
-                return inner(path, lambda file: (write(file), file.truncate(5000), file.flush(), kill()))
-            if place == "before the renaming":
+            hit = next(calls) == number
+            if hit and place == "in the bytes":
+                inner(path, lambda file: (write(file), file.truncate(5000), file.flush(), kill()))
+            if hit and place == "before the renaming":
                 files.os.replace = kill  # type: ignore[assignment]
             inner(path, write)
-            kill()
+            if hit:
+                kill()
 
         stages.write_atomically = traced
 

@@ -20,8 +20,10 @@ from typing import Any
 import pytest
 import torch
 from fastreid.config import CfgNode
+from fastreid.data.datasets import DATASET_REGISTRY
 from forked import TINY, Ended, run_forked
 from PIL import Image
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from test_ends import says
 
 from dnreid_plugins.engine import trainer as trainer_module
@@ -235,6 +237,27 @@ def test_odd_names(tiny_cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.Monkey
     with (out / "clusters.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert {Path(row["path"]).name for row in rows} == names
+
+
+@pytest.mark.attack(AREA, "a data set's name is markup with quotes and line ends: results, TensorBoard, log")
+def test_odd_names_of_data_sets(tiny_cfg: CfgNode, tmp_path: Path) -> None:
+    odd = '<script>alert("1")</script>|\n%s{0}'
+
+    def before() -> None:
+        DATASET_REGISTRY._obj_map[odd] = DATASET_REGISTRY.get("DN348")
+
+    out = tmp_path / "out"
+    words = [*TINY, "OUTPUT_DIR", str(out), "DATASETS.TESTS", repr((odd,)), "TEST.EVAL_PERIOD", "1"]
+    assert trained(run_forked(words, tmp_path, before=before), out)
+    result = json.loads((out / "results.json").read_text())
+    assert result[odd]["D2N"]["mAP"] > 0 and result["start"][odd]["D2N"]["mAP"] > 0
+    rows = [json.loads(line) for line in (out / "metrics.json").read_text().splitlines()]
+    assert rows[-1][f"{odd}/D2N/mAP"] == result[odd]["D2N"]["mAP"]
+    (events,) = out.glob("events.out.tfevents.*")
+    tags = {value.tag for event in EventFileLoader(str(events)).Load() for value in event.summary.value}
+    assert {f"{odd}/D2N/mAP", f"{odd}/N2D/mAP"} <= tags
+    ended = run_forked(["--resume", *words], tmp_path, before=before)
+    assert ended.code == 0, ended.said[-3000:]
 
 
 @pytest.mark.attack(AREA, "torchrun's port is in use: a sentence")
