@@ -226,13 +226,18 @@ def markdown(table: Table, kept: dict[str, dict[str, Any]], *, seeds: Sequence[i
         extra = [
             mean_and_spread(r["health"][key] for r in runs if key in r["health"]) for key in table.figures
         ]
-        lines.append([row.name, *cells, *extra, str(len(runs)), row.paper])
+        lines.append([_cell(row.name), *cells, *extra, str(len(runs)), _cell(row.paper)])
     names = [f"{direction} {'/'.join(METRICS)}" for direction in table.directions]
     figures = [key.replace("true/", "").replace("_", " ") for key in table.figures]
     heads = ["row", *names, *figures, "seeds", "paper"]
     if not any(row.paper for row in table.rows):
         heads, lines = heads[:-1], [line[:-1] for line in lines]
     return tabulate(lines, headers=heads, tablefmt="github", disable_numparse=True)
+
+
+def _cell(text: str) -> str:
+    """A name as it may stand in a table of markdown."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _cells(results: list[dict[str, Any]], table: Table) -> list[str]:

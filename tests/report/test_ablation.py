@@ -131,3 +131,14 @@ def test_every_row_of_every_table_names_a_config_that_merges(path: Path) -> None
             merge_with_suggestions(cfg, str(ROOT / row.config), list(row.overrides))
             same = folders.setdefault(row.folder, row)
             assert (same.config, same.overrides) == (row.config, row.overrides), "two rows share a folder"
+
+
+@pytest.mark.attack("surroundings", "names with markup, bars and line ends in a table of runs")
+def test_odd_names_of_rows(root: Path) -> None:
+    odd = TABLES.replace("name: One", 'name: "a|b<script>\\nc"').replace('"1/2"', '"x|y"')
+    (root / "projects" / "P" / "tables.yml").write_text(odd)
+    finish(root / "logs" / "one" / "seed0", 50.0)
+    page = write_table(load_table(root, "P", "t"), root / "logs", seeds=[0])
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert len(rows) == 5 and len({line.replace("\\|", "").count("|") for line in rows}) == 1, page
+    assert "a\\|b&lt;script> c" in page and "x\\|y" in page
