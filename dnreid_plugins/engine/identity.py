@@ -215,13 +215,17 @@ def config_items(cfg: Any, prefix: str = "") -> dict[str, str]:
 @functools.cache
 def code_version() -> str:
     """Versions of what decides the bits of a run; of the package twelve digits of its source and weights, too."""
-    package = Path(__file__).resolve().parents[1]
+    own = f"dnreid_plugins {VERSION} ({source_digest(Path(__file__).resolve().parents[1])})"
+    others = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
+    return ", ".join([own, f"torch {torch.__version__}", f"numpy {np.__version__}", *others])
+
+
+def source_digest(package: Path) -> str:
+    """Twelve hex digits of every module and shipped weight file below ``package``, names included."""
     digest = hashlib.sha256()
     for path in sorted(path for ending in ("*.py", "*.safetensors") for path in package.rglob(ending)):
         digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
-    own = f"dnreid_plugins {VERSION} ({digest.hexdigest()[:12]})"
-    others = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
-    return ", ".join([own, f"torch {torch.__version__}", f"numpy {np.__version__}", *others])
+    return digest.hexdigest()[:12]
 
 
 def config_hash(cfg: Any) -> str:

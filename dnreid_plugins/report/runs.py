@@ -31,6 +31,8 @@ from .tables import Row, Table
 
 logger = logging.getLogger(__name__)
 
+#: What a plan sets for each of its runs.
+OWN_KEYS = ("SEED", "DATASETS.DNMINI_SEED", "OUTPUT_DIR")
 # glibc: keep freed memory instead of giving it back after every step; no effect elsewhere.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 
@@ -73,7 +75,15 @@ def plan(
         data_seeds: of the renderings, ``DATASETS.DNMINI_SEED``.
         seeds: ``SEED`` of the runs on each rendering.
         overrides: ``KEY VALUE`` words for all rows.
+
+    Raises:
+        ValueError: an override sets what the plan sets.
     """
+    taken = next((key for key in OWN_KEYS if key in overrides[::2]), None)
+    if taken is not None:
+        raise ValueError(
+            f"{taken} is set for each run by the table; use --seeds, --data-seeds or --logs instead."
+        )
     merged = []
     for row in table.rows:
         opts = [*row.overrides]

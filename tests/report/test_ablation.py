@@ -153,6 +153,12 @@ def test_a_typing_error_in_an_override_is_named_before_anything_runs(root: Path)
         planned(root, "CLUSTER.K11", "7")
 
 
+@pytest.mark.parametrize("key", ["SEED", "DATASETS.DNMINI_SEED", "OUTPUT_DIR"])
+def test_what_the_table_sets_itself_is_no_override(root: Path, key: str) -> None:
+    with pytest.raises(ValueError, match=f"{key} is set for each run by the table"):
+        planned(root, "CLUSTER.K1", "7", key, "3")
+
+
 def test_failed_runs_are_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs.subprocess, "run", lambda *a, **k: type("Failed", (), {"returncode": 1}))
     with pytest.raises(RuntimeError, match="2 runs failed: One data 0 seed 4, Two data 0 seed 4"):
@@ -266,8 +272,8 @@ def test_a_table_of_another_protocol_has_its_own_place(root: Path) -> None:
     assert readme.count("table t begin") == 1 and readme.count("table t protocol begin") == 1
     assert "50.0" in readme and "70.0" in readme
     before = table.readme.read_text()
-    write_table(
-        replace(table, title="unseen"), planned(root, "SEED", "3"), root / "logs", store, readme=False
+    assert "50.0" not in write_table(
+        table, planned(root, "CLUSTER.K1", "3"), root / "logs", store, readme=False
     )
     assert table.readme.read_text() == before
 
