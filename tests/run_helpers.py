@@ -2,19 +2,55 @@
 
 from __future__ import annotations
 
+import re
+from functools import reduce
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+import yaml
 
 import dnreid_plugins  # noqa: F401  (patches fast-reid before anything of it is imported)
 
 # isort: split
-from fastreid.config import CfgNode
+from fastreid.config import CfgNode, get_cfg
 from fastreid.engine.train_loop import HookBase
 
+from dnreid_plugins.engine.bad_batch import load_bad_batch, replay
 from dnreid_plugins.engine.checkpoint_files import AtomicCheckpointer
 from dnreid_plugins.engine.label_phase import LabelPhase
+from dnreid_plugins.engine.step import NonFiniteLossError
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
+
+PROJECTS = Path(__file__).resolve().parents[1] / "projects"
+
+
+def differences(config: str, expected: dict[str, Any]) -> dict[str, Any]:
+    """Keys of a shipped config, such as ``"PCLHD/configs/dn348"``, whose value is another one than expected."""
+    cfg = get_cfg()
+    cfg.merge_from_file(str(PROJECTS / f"{config}.yml"))
+    found = {key: _frozen(reduce(lambda node, part: node[part], key.split("."), cfg)) for key in expected}
+    return {key: value for key, value in found.items() if value != expected[key]}
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
+
+
+def miniature(cfg: CfgNode, config: str, *, border: int = 6) -> CfgNode:
+    """``cfg`` with what a shipped config adds to its base, such as ``"PCLHD/configs/dnmini"``.
+
+    What begins in the epoch ``border`` begins in the second one; neighbours of a clustering are those of ``cfg``.
+    """
+    text = (PROJECTS / f"{config}.yml").read_text()
+    added = yaml.safe_load(re.sub(rf"(\[\[|START: ){border}\b", r"\g<1>2", text))
+    del added["_BASE_"], added["OUTPUT_DIR"]
+    for section in added.get("LABELS", {}).values():
+        if isinstance(section, dict) and "K1" in section:
+            section.update(K1=cfg.CLUSTER.K1, K2=cfg.CLUSTER.K2, EPS=cfg.CLUSTER.EPS)
+    cfg.merge_from_other_cfg(CfgNode(added))
+    return cfg
 
 
 def train(cfg: CfgNode, *, resume: bool = False) -> CrossDomainTrainer:
@@ -87,3 +123,21 @@ def resumed(checkpointer: AtomicCheckpointer) -> dict[str, Any]:
     content = checkpointer.load_newest()
     checkpointer.load_model(content.pop("model"))
     return content
+
+
+def replays_a_bad_batch(cfg: CfgNode, name: str, iteration: int) -> None:
+    """Breaks a loss head in a step inside an epoch; the kept batch must give the losses of that step again."""
+    cfg.OUTPUT_DIR += "-broken"
+    trainer, seen = CrossDomainTrainer(cfg), SeenLosses()
+    trainer.register_hooks([seen])
+    head = trainer.parts.losses[name]
+    forward = head.forward
+    head.forward = lambda *args: forward(*args) * (float("nan") if trainer.iter == iteration else 1.0)
+    with pytest.raises(NonFiniteLossError, match=f"loss_{name.lower()} is nan at iteration {iteration}"):
+        trainer.train()
+    reports = replay(load_bad_batch([Path(cfg.OUTPUT_DIR) / "bad_batch.pt"]))
+    assert [report.name for report in reports] == list(seen.losses[-1])
+    for report in reports:
+        assert report.gradient_at_features > 0
+        if report.name != f"loss_{name.lower()}":
+            assert report.loss == seen.losses[-1][report.name].item()

@@ -73,6 +73,51 @@ def updated_rows(
     return result
 
 
+@torch.no_grad()
+def spread_rows(features: Tensor, labels: Tensor, num_clusters: int, count: int) -> Tensor:
+    """``count`` images of each cluster, evenly spaced over its images in their order.
+
+    A cluster of fewer images gives each of them, some of them repeatedly.
+
+    Args:
+        features: ``(N, D)``.
+        labels: ``(N,)`` int64 in ``-1 .. num_clusters-1``, each cluster at least once; -1 = outlier.
+        num_clusters: C.
+        count: K.
+
+    Returns:
+        ``(C, K, D)`` rows of ``features``.
+    """
+    order = torch.argsort(labels, stable=True)[int((labels < 0).sum()) :]
+    sizes = torch.bincount(labels[labels >= 0], minlength=num_clusters)
+    starts = sizes.cumsum(0) - sizes
+    places = starts[:, None] + torch.arange(count, device=labels.device) * sizes[:, None] // count
+    return features[order[places]]
+
+
+@torch.no_grad()
+def newest_rows(rows: Tensor, oldest: Tensor, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Sets of rows after one batch: each instance takes the place of the oldest row of its cluster's set.
+
+    Args:
+        rows: ``(C, K, D)``.
+        oldest: ``(C,)`` int64 place of the oldest row in each set.
+        features: ``(B, D)`` in batch order; of more than K instances of a cluster the last K stay.
+        targets: ``(B,)`` int64 in ``-1 .. C-1``; -1 is ignored.
+
+    Returns:
+        New rows and new places; inputs stay as they are.
+    """
+    count = rows.shape[1]
+    features, targets = features[targets >= 0], targets[targets >= 0]
+    came = torch.bincount(targets, minlength=len(oldest))
+    turn = _turn_within_cluster(targets)
+    last = turn >= came[targets] - count
+    rows, place = rows.clone(), (oldest[targets] + turn) % count
+    rows[targets[last], place[last]] = features[last].to(rows.dtype)
+    return rows, (oldest + came) % count
+
+
 def _work_dtype(rows: Tensor) -> torch.dtype:
     return torch.float64 if rows.dtype == torch.float64 else torch.float32
 

@@ -25,7 +25,8 @@ class BatchFeatures:
         cams: ``(B,)`` int64, number of the camera; -1 = unknown.
         views: ``(B,)`` int64, which view of the image this is; 0 = the plain one.
         stream: what the batch was drawn from.
-        extra: further outputs of the head by name, if it declares that parts use them.
+        extra: further outputs of the head by name, if it declares that parts use them; ``"teacher"``: what the
+            teacher makes of the same images, ``(B, D)`` without gradient, if an active part asks for it.
     """
 
     features: Tensor
@@ -62,4 +63,5 @@ class BatchFeatures:
         return self.where(self.domains == int(domain))
 
     def detach(self) -> BatchFeatures:
-        return replace(self, features=self.features.detach(), pooled=self.pooled.detach(), extra={})
+        extra = {key: value.detach() for key, value in self.extra.items()}
+        return replace(self, features=self.features.detach(), pooled=self.pooled.detach(), extra=extra)

@@ -63,6 +63,8 @@ class Part(nn.Module):
     stages: ClassVar[tuple[str, ...]] = ()
     #: Names of clusters beside ``"day"`` and ``"night"`` that it reads; a label source or a refiner must make them.
     reads: ClassVar[tuple[str, ...]] = ()
+    #: It reads features of the epoch's start: centroids, rows of the memory made from them, or features of images.
+    reads_features: ClassVar[bool] = True
     #: `begin_epoch` sets the parameters anew, so the optimizer forgets what it knew of them.
     fresh_each_epoch: ClassVar[bool] = False
 
@@ -195,6 +197,11 @@ class Parts(nn.Module):
         for module in self.modules():
             if isinstance(module, Part):
                 module.forget()
+
+    def features_are_read(self) -> bool:
+        """Whether a loss head or matcher reads features of the epoch's start; the memory only keeps them for these."""
+        readers = [one for _, head in self.heads() for one in (head, head.matcher) if one is not None]
+        return any(one.reads_features for one in readers)
 
     def matching(self, name: str) -> Assignment | None:
         """The matching that head ``name`` made for the running epoch."""

@@ -33,6 +33,8 @@ class TeacherOptions:
 class Teacher(Part):
     """Average of an encoder's parameters and floating-point buffers; integer buffers are copied.
 
+    Until its first step it is a copy of the student, and answers as the student does.
+
     Args:
         student: the modules of the encoder by name, such as backbone and heads.
         decay: share of the old average that is kept in a step, in [0, 1].

@@ -219,7 +219,7 @@ def test_two_folders_of_crops_need_no_lists(tmp_path: Path, write_images) -> Non
     data = DayNightFolder(tmp_path)
     assert [Path(item.path).name for item in data.train] == ["b.jpg", "a.JPG", "c.png"]
     assert [item.domain for item in data.train] == [0, 0, 1]
-    assert not data.has_ids and data.test == [] and data.protocol is None and data.query == []
+    assert data.test == [] and data.protocol is None and data.query == []
     assert np.unique([item.pid for item in data.train]).size == 1
     (tmp_path / "night" / "c.png").unlink()
     with pytest.raises(DataError, match="names no night image"):
@@ -233,13 +233,13 @@ def test_dnmini_is_read_by_the_reader_of_dn348(dn_root: Path, monkeypatch: pytes
 
     asked = []
 
-    def ensure(root: Path, seed: int = 0) -> Path:
-        asked.append((root, seed))
+    def ensure(root: Path, seed: int = 0, *, name: str) -> Path:
+        asked.append((root, seed, name))
         return root / "dn348"
 
     monkeypatch.setattr(reader, "ensure_dnmini", ensure)
     data = DNMini(dn_root, seed=3)
-    assert asked == [(dn_root, 3)]
+    assert asked == [(dn_root, 3, "dnmini")]
     assert [item.path for item in data.train] == [item.path for item in DN348(dn_root).train]
     assert data.train[0].pid == "dnmini_7" and str(data.protocol).startswith(
         "DNMini: D2N 4 queries, 6 in the"

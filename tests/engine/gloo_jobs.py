@@ -152,12 +152,6 @@ def disagree(opts: list[Any]) -> None:
     trainer.train()
 
 
-def fail_in_rank(rank: int) -> None:
-    if comm.get_rank() == rank:
-        raise ValueError(f"rank {rank} has a reason")
-    comm.synchronize()
-
-
 def normalized(x: torch.Tensor, weights: torch.Tensor, half: bool) -> dict[str, Any]:
     """Synchronised batch norm of this rank's rows of ``x`` (B, C, H, W); loss is a weighted sum of squares."""
     layer = SyncBatchNorm(x.shape[1])
@@ -183,7 +177,9 @@ def gathered(features: torch.Tensor, domains: torch.Tensor) -> dict[str, Any]:
     check_composition(domains[share])
     extra = {"more": own * 3}
     cams, views = share * 100, domains[share] * 0
-    batch = gather_batch(BatchFeatures(own, own * 2, share * 10, domains[share], share, cams, views, extra))
+    batch = gather_batch(
+        BatchFeatures(own, own * 2, share * 10, domains[share], share, cams, views, extra=extra)
+    )
     loss = (batch.features[0] @ batch.features[-1]) + batch.pooled.prod() + batch.extra["more"].square().sum()
     loss.backward()
     return {

@@ -12,9 +12,14 @@ from fastreid.config import CfgNode
 from fastreid.engine.train_loop import HookBase
 from fastreid.modeling.meta_arch import build_model
 from run_helpers import cut_and_resumed, same, train, weights
+from torch import nn
 
 from dnreid_plugins.engine.checkpoint_files import AtomicCheckpointer
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
+from dnreid_plugins.modeling.batch import BatchFeatures
+from dnreid_plugins.modeling.memories import ClusterMemory
+from dnreid_plugins.modeling.parts import Parts
+from dnreid_plugins.modeling.teachers import Teacher
 from dnreid_plugins.runtime.weight_files import read_weight_file
 
 PREFIX = "parts.teacher.encoder."
@@ -62,6 +67,37 @@ def test_it_is_the_average_after_every_step_statistics_included(cfg: CfgNode) ->
     assert not same(found, student_of(state)) and not same(found, start)
     learned = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
     assert not any(id(p) in learned or p.requires_grad for p in trainer.bare_model.parts.teacher.parameters())
+
+
+def test_a_thousandth_of_the_student_enters_in_a_step() -> None:
+    student = nn.Linear(1, 1, bias=False)
+    student.weight.data.fill_(1.0)
+    teacher = Teacher({"encoder": student}, decay=0.999, evaluate=True)
+    student.weight.data.fill_(3.0)
+    nothing = torch.empty(0)
+    batch = BatchFeatures(nothing, nothing, nothing.long(), nothing.long(), nothing.long())
+    teacher.after_step(batch, Parts(memory=ClusterMemory(), losses={}, teacher=teacher))
+    assert float(teacher.encoder["encoder"].weight.detach()) == pytest.approx(1.002, abs=1e-6)
+
+
+def test_until_its_first_step_a_teacher_answers_as_the_student(cfg: CfgNode) -> None:
+    """Also in a run that starts from the weights of another one, whose own teacher lags behind."""
+    batch = {"images": torch.rand(4, 3, 24, 24) * 255, "domains": torch.tensor([0, 0, 1, 1])}
+
+    def answers(trainer: CrossDomainTrainer) -> tuple[torch.Tensor, torch.Tensor]:
+        model: Any = trainer.bare_model.eval()
+        with torch.no_grad():
+            return model(batch), model.encode(batch)
+
+    assert torch.equal(*answers(CrossDomainTrainer(cfg)))
+    trained = train(cfg)
+    assert not torch.equal(*answers(trained))
+    cfg.MODEL.WEIGHTS = str(Path(cfg.OUTPUT_DIR) / "model_final.pth")
+    cfg.OUTPUT_DIR += "-second"
+    second = CrossDomainTrainer(cfg)
+    second.resume_or_load()
+    teacher, student = answers(second)
+    assert torch.equal(teacher, student) and torch.equal(student, answers(trained)[1])
 
 
 def test_it_is_evaluated_and_the_student_makes_the_labels(cfg: CfgNode) -> None:

@@ -1,4 +1,4 @@
-"""Relabelling of the images of clusters by the prototypes of their densest parts (RPNR)."""
+"""Relabelling of the images of clusters by the prototypes of their densest parts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def density_relabel(f: Tensor, y: Tensor, top: int, threshold: float = 0.5) -> T
         ValueError: if ``top`` is below 1.
     """
     if top < 1:
-        raise ValueError(f"top must be at least 1, got {top}; the released code has 20, and 5 on RegDB.")
+        raise ValueError(
+            f"top must be at least 1, got {top}; it is the number of images that make a prototype, usually 20."
+        )
     result = y.clone()
     clustered = (y >= 0).nonzero().flatten()
     if len(clustered) == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -16,12 +17,12 @@ from ..neighbours.knn import as_matrix, squared_norms
 
 Features = NDArray[np.floating] | Tensor
 Metric = Literal["cosine", "euclidean"]
-Removal = NDArray[np.bool_] | Callable[[NDArray[np.int64]], NDArray[np.bool_]]
-"""Which gallery images are removed for a query: ``(Q, G)`` mask, or a function from query rows to their mask."""
+Removal = Callable[[NDArray[np.int64]], NDArray[np.bool_]]
+"""Which gallery images are removed for some queries: from their rows ``(B,)`` to the mask ``(B, G)``."""
 
 
 class Matches:
-    """Identities, cameras and removal rule of one evaluation.
+    """Identities and removal rule of one evaluation.
 
     Attributes:
         query_codes: ``(Q,)`` int64, place of the identity among those of the gallery; -1 = not in it.
@@ -33,8 +34,6 @@ class Matches:
         self,
         query_ids: ArrayLike | Tensor,
         gallery_ids: ArrayLike | Tensor,
-        query_cams: ArrayLike | Tensor | None,
-        gallery_cams: ArrayLike | Tensor | None,
         *,
         remove: Removal | None,
     ) -> None:
@@ -47,7 +46,6 @@ class Matches:
         self.query_codes = (
             np.where(names[place] == query, place, -1) if len(names) else np.full_like(query, -1)
         )
-        self.cameras = _cameras(query_cams, gallery_cams, len(query), len(gallery))
         self.remove = remove
 
     def check_shape(self, queries: int, gallery: int) -> None:
@@ -57,32 +55,24 @@ class Matches:
                 f"{queries} queries and {gallery} gallery images; give one id per row."
             )
 
-    def same_identity(self, query: int) -> NDArray[np.int64]:
-        """Gallery images of the identity of a query, ascending."""
-        code = self.query_codes[query]
-        return self.members[self.ends[code] : self.ends[code + 1]] if code >= 0 else self.members[:0]
-
     def hide_removed(self, distances: NDArray[np.float32], start: int) -> None:
         """Write infinity over the distances of removed images; row 0 is query ``start``."""
-        rows = np.arange(start, start + len(distances))
-        if self.remove is not None:
-            mask = np.asarray(self.remove(rows) if callable(self.remove) else self.remove[rows], dtype=bool)
-            if mask.shape != distances.shape:
-                raise ValueError(
-                    f"remove gave {mask.shape} for {distances.shape} distances; one entry per pair."
-                )
-            distances[mask] = np.inf
-        if self.cameras is not None:
-            ours, theirs = self.cameras
-            for query, row in enumerate(distances, start=start):
-                same = self.same_identity(query)
-                row[same[theirs[same] == ours[query]]] = np.inf
+        if self.remove is None:
+            return
+        mask = np.asarray(self.remove(np.arange(start, start + len(distances))), dtype=bool)
+        if mask.shape != distances.shape:
+            raise ValueError(f"remove gave {mask.shape} for {distances.shape} distances; one entry per pair.")
+        distances[mask] = np.inf
 
 
 def distance_blocks(
     query_features: Features, gallery_features: Features, *, metric: Metric, block: int
 ) -> Iterator[NDArray[np.float32]]:
-    """``(B, G)`` float32 distances of consecutive blocks of queries; the caller may change each of them."""
+    """``(B, G)`` float32 distances of consecutive blocks of queries; the caller may change each of them.
+
+    Equal gallery rows have equal distances to the bit. Products alone do not promise it: their last bits may depend
+    on the place of a row, and the order of two copies would be an accident of machine and block.
+    """
     query, gallery = (
         as_matrix(query_features, "query_features"),
         as_matrix(gallery_features, "gallery_features"),
@@ -91,6 +81,7 @@ def distance_blocks(
         raise ValueError(f"metric must be 'cosine' or 'euclidean', got {metric!r}.")
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(f"query has {query.shape[1]} dimensions, gallery {gallery.shape[1]}; use one model.")
+    copies, originals = _copies(gallery)
     gallery = gallery.to(query.device)
     norms = squared_norms(gallery) if metric == "euclidean" else None
     multiply = multiplier(normalize(gallery, dim=1) if norms is None else gallery)
@@ -101,7 +92,18 @@ def distance_blocks(
             distances = torch.sub(1, product, out=product)
         else:
             distances = (squared_norms(part)[:, None] + norms).sub_(multiply(part), alpha=2)
-        yield distances.cpu().numpy()
+        found = distances.cpu().numpy()
+        found[:, copies] = found[:, originals]
+        yield found
+
+
+def _copies(matrix: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows that stand further up in ``matrix``, too, and where each stands first."""
+    seen: dict[bytes, int] = {}
+    names = (hashlib.blake2b(row, digest_size=16).digest() for row in matrix.cpu().contiguous().numpy())
+    first = np.array([seen.setdefault(name, row) for row, name in enumerate(names)], np.int64)
+    copies = np.flatnonzero(first != np.arange(len(first)))
+    return copies, first[copies]
 
 
 def _vector(values: ArrayLike | Tensor, name: str) -> NDArray[np.int64]:
@@ -109,20 +111,3 @@ def _vector(values: ArrayLike | Tensor, name: str) -> NDArray[np.int64]:
     if vector.ndim != 1:
         raise ValueError(f"{name} must be a vector, got shape {vector.shape}; give one integer per image.")
     return vector.astype(np.int64)
-
-
-def _cameras(
-    query_cams: ArrayLike | Tensor | None, gallery_cams: ArrayLike | Tensor | None, queries: int, gallery: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """Both camera vectors, or ``None`` where no gallery image has the camera of any query."""
-    if query_cams is None and gallery_cams is None:
-        return None
-    if query_cams is None or gallery_cams is None:
-        raise ValueError("query_cams and gallery_cams must be given together, got only one of them.")
-    ours, theirs = _vector(query_cams, "query_cams"), _vector(gallery_cams, "gallery_cams")
-    if (len(ours), len(theirs)) != (queries, gallery):
-        raise ValueError(
-            f"got {len(ours)} and {len(theirs)} cameras for {queries} queries and {gallery} gallery images; "
-            "give one camera per image."
-        )
-    return (ours, theirs) if np.intersect1d(ours, theirs).size else None

@@ -8,6 +8,9 @@ from .confusion import DomainConfusion
 from .cpml import CPML
 from .cross_contrast import CrossContrast
 from .dgm import DGM
+from .dynamic_contrast import DynamicContrast
+from .hybrid_nce import FusedContrast, HybridNCE
+from .identity_classifier import IdentityClassifier
 from .image_text import ImageText
 from .joint_contrast import JointContrast, SharedContrast
 from .maa import MAA
@@ -15,6 +18,8 @@ from .mmd import MMD, MarginMMD
 from .neighbour_targets import NeighbourTargets
 from .pgm import PGM
 from .prototype_classifier import PrototypeClassifier
+from .relaxed_contrast import RelaxedContrast
+from .triplets import CentreTriplet, HardTriplet, WeightedTriplet
 
 __all__ = [
     "CMA",
@@ -24,16 +29,24 @@ __all__ = [
     "MAA",
     "MMD",
     "PGM",
+    "CentreTriplet",
     "ClusterNCE",
     "CrossContrast",
     "DomainConfusion",
+    "DynamicContrast",
+    "FusedContrast",
+    "HardTriplet",
+    "HybridNCE",
+    "IdentityClassifier",
     "ImageText",
     "JointContrast",
     "LossHead",
     "MarginMMD",
     "NeighbourTargets",
     "PrototypeClassifier",
+    "RelaxedContrast",
     "SharedContrast",
+    "WeightedTriplet",
     "build_loss_heads",
     "fastreid_losses",
 ]

@@ -34,6 +34,8 @@ class LossHead(Part):
     has_loss: ClassVar[bool] = True
     #: True: `begin_epoch` and `after_step` are called in every epoch; the weight decides about the loss only.
     always_active: ClassVar[bool] = False
+    #: It reads what the teacher makes of the batch: ``batch.extra["teacher"]``.
+    asks_teacher: ClassVar[bool] = False
     section: ClassVar[str] = "MODEL.LOSSES"
     #: Of which batches it is a loss; see `StreamName`.
     stream: StreamName = "domains"
@@ -113,9 +115,11 @@ def check_hard_bank(cfg: Any, name: str) -> None:
     Raises:
         ValueError: there is none.
     """
-    if "hard" not in [bank for bank, _ in cfg.MODEL.MEMORY.EXTRA_BANKS]:
+    banks = tuple(cfg.MODEL.MEMORY.EXTRA_BANKS)
+    if ("hard", "hardest_of_own") not in [tuple(bank) for bank in banks]:
         raise ValueError(
-            f"{name} contrasts with a bank called 'hard'; set MODEL.MEMORY.EXTRA_BANKS (('hard', 'hardest_of_own'),)."
+            f"{name} contrasts with a bank called 'hard', but MODEL.MEMORY.EXTRA_BANKS is {banks!r}; add "
+            "('hard', 'hardest_of_own') to it."
         )
 
 

@@ -6,6 +6,7 @@ from .joint import JointMatcher
 from .mutual import MutualNeighbours
 from .pair_count import PairCountMatcher
 from .progressive import ProgressiveMatcher
+from .transport import SinkhornMatcher
 
 __all__ = [
     "MATCHER_REGISTRY",
@@ -15,4 +16,5 @@ __all__ = [
     "MutualNeighbours",
     "PairCountMatcher",
     "ProgressiveMatcher",
+    "SinkhornMatcher",
 ]

@@ -129,7 +129,10 @@ class CrossDomainBaseline(nn.Module):
                 if key in batch
             },
             stream=batch.get("stream", "domains"),
-            extra={name: outputs[name] for name in getattr(self.heads, "extras", ())},
+            extra={
+                **{name: outputs[name] for name in getattr(self.heads, "extras", ())},
+                **self._taught(images, domains, batch.get("stream", "domains")),
+            },
         )
         features = gather_batch(own)
         known = (features.features, features.pooled, *features.extra.values())
@@ -183,6 +186,14 @@ class CrossDomainBaseline(nn.Module):
         if teacher is not None and teacher.evaluate:
             return teacher.encoder["backbone"], teacher.encoder["heads"]
         return self.backbone, self.heads
+
+    @torch.no_grad()
+    def _taught(self, images: Tensor, domains: Tensor, stream: str) -> dict[str, Tensor]:
+        """``{"teacher": (B, D)}`` features of the teacher in eval mode, if an active head of the stream asks."""
+        if not any(head.asks_teacher and head.stream == stream for _, head in self.parts.active_heads()):
+            return {}
+        encoder: Any = self.parts.teacher
+        return {"teacher": encoder.encoder["heads"](encoder.encoder["backbone"](images, domains))}
 
     def _encode(self, images: Tensor, domains: Tensor) -> Any:
         if self.shared_bn != "separate":

@@ -12,8 +12,11 @@ from dnreid_plugins.functional.types import Domain
 from dnreid_plugins.modeling.loss_heads import LOSS_HEAD_REGISTRY, LossHead, build_loss_heads
 from dnreid_plugins.modeling.loss_heads.base import parse_weight
 
-# Heads that need more than features, memory and a matching of their own have tests of their own.
-ELSEWHERE = {"CPML", "ImageText", "PrototypeClassifier"}
+# Heads that need more than features, the bank "own" and a matching of their own have tests of their own.
+ELSEWHERE = {
+    *("CPML", "DynamicContrast", "FusedContrast", "HybridNCE", "ImageText", "PrototypeClassifier"),
+    *("CentreTriplet", "HardTriplet", "IdentityClassifier", "WeightedTriplet"),
+}
 HEADS = sorted(set(LOSS_HEAD_REGISTRY.names()) - ELSEWHERE)
 LOSSES = [name for name in HEADS if name != "CMA"]
 
