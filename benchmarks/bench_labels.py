@@ -20,6 +20,7 @@ from synthetic import clustered
 import dnreid_plugins  # noqa: F401  (patches fast-reid)
 from dnreid_plugins.functional.neighbours.clustering import (
     TIE_TOLERANCE,
+    dbscan_graph,
     estimate_label_phase,
     jaccard_dbscan,
 )
@@ -120,9 +121,9 @@ def equality(num: int, dim: int) -> Work:
         found = knn_table(features, K1)
         clock.table = found.indices.astype(np.int64)
         theirs = compute_dist.compute_jaccard_distance(features.clone(), k1=K1, k2=K2, search_option=3)
-        options: dict[str, Any] = {"k1": K1, "k2": K2, "min_samples": MIN_SAMPLES, "knn": found}
-        ruled = jaccard_dbscan(features, eps=EVERY_EPS, **options)
-        graph = jaccard_graph(features, k1=K1, k2=K2, radius=max(EVERY_EPS), knn=found).tocoo()
+        graph = jaccard_graph(features, k1=K1, k2=K2, radius=max(EVERY_EPS) + TIE_TOLERANCE, knn=found)
+        ruled = [dbscan_graph(graph, eps=eps + TIE_TOLERANCE, min_samples=MIN_SAMPLES) for eps in EVERY_EPS]
+        kept = graph.tocoo()
         rows = [
             {
                 "eps": eps,
@@ -132,7 +133,7 @@ def equality(num: int, dim: int) -> Work:
             }
             for eps, one in zip(EVERY_EPS, ruled, strict=True)
         ]
-        return {"rows": rows, "largest": float(np.abs(theirs[graph.row, graph.col] - graph.data).max())}
+        return {"rows": rows, "largest": float(np.abs(theirs[kept.row, kept.col] - kept.data).max())}
 
     return work
 

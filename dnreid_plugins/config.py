@@ -80,9 +80,6 @@ _keys(
         'How batch norm of the shared part treats the two domains: "joint" (one concatenated pass), "separate" (one '
         'pass per domain, running statistics mixed) or "frozen" (the initial running statistics are kept).',
     ),
-)
-_keys(
-    "MODEL.DUAL_STREAM",
     (
         "ASSUME_DOMAIN",
         "",
@@ -116,40 +113,6 @@ _keys(
 )
 _keys(
     "DATASETS",
-    (
-        "REGDB_TRIAL",
-        1,
-        Annotated[int, Range(1, 10)],
-        "Which of RegDB's ten train/test splits is used.",
-    ),
-    (
-        "DNWILD_ALL_QUERIES",
-        False,
-        bool,
-        "DN-Wild: every test image is a query, not only those of the query lists; papers: not given (U28).",
-    ),
-    ("DNMINI_SEED", 0, CountOrNone, "Seed of the rendered data set DNMini; 0 is the published one."),
-    (
-        "DAY_DIR",
-        "",
-        str,
-        "Folder of the day images of DayNightFolder; empty: day/ in $FASTREID_DATASETS or in the only folder there "
-        "that contains both.",
-    ),
-    ("NIGHT_DIR", "", str, "Folder of its night images, likewise."),
-    (
-        "FOLDER_IDS",
-        "auto",
-        str,
-        'What the sub-folders of DayNightFolder are: "folders" = identities, "none" = nothing, "auto" = identities if '
-        "every image lies in one and both domains share some.",
-    ),
-    (
-        "SKIP_BAD",
-        False,
-        bool,
-        "Train without the images that cannot be read; False: list them all and stop before the training.",
-    ),
     (
         "DIGEST",
         "list",
@@ -259,7 +222,8 @@ _keys(
         ((),),
         Any,
         "Views of a day image in a training batch, each with its own augmentation and a list of further steps: "
-        '"exchange" (one random channel in all three), "grey", "grey_or_channel". ((), ("exchange",)) is what most '
+        '"exchange" (one random channel in all three), "grey", "grey_or_colour" (1/2 each), "grey_or_channel" (1/2 as '
+        'it is, else grey or a channel), "channel_or_grey" (channel 3/4, grey 1/8). ((), ("exchange",)) is what most '
         "released baselines train on. SOLVER.IMS_PER_BATCH counts images, not views.",
     ),
     ("NIGHT", ((),), Any, "Views of a night image."),

@@ -769,16 +769,6 @@ def t16() -> Any:
         Checkpointer(nn.Linear(1, 1), folder).resume_or_load("", resume=True)
 
 
-def t17() -> Any:
-    from fastreid.utils.logger import setup_logger
-
-    with tempfile.TemporaryDirectory() as folder:
-        setup_logger(f"{folder}/a", name="twice")
-        logger = setup_logger(f"{folder}/b", name="twice")
-        logger.info("second run")
-        return "second run" in Path(folder, "a", "log.txt").read_text()
-
-
 def t18() -> Any:
     # Called as a process of `launch(..., num_gpus_per_machine=2)` would.
     sys.modules["fastreid.engine.launch"]._distributed_worker(0, print, 2, 2, 0, "", ())

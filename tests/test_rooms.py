@@ -35,7 +35,10 @@ SHARED = (
     "modeling/matchers/base.py",
     "engine/stages/base.py",
 )
-PAPERS = ("ADCA", "AGW", "CAJ", "Bridging", "CIA", "CLIP-ReID", "PCLHD", "RPNR", "SDCL", "TokenMatcher")
+PAPERS = (
+    *("ADCA", "AGW", "CAJ", "Bridging", "CIA", "CLIP-ReID", "PCA", "PCLHD", "RPNR", "SDCL"),
+    "TokenMatcher",
+)
 
 
 def words() -> set[str]:

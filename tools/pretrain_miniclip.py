@@ -19,7 +19,7 @@ from dnreid_plugins.dnmini.pretrain_clip import ClipPretrainOptions, pretrain_cl
 
 
 def main() -> None:
-    shipped = Path(dnreid_plugins.__file__).parent / "data" / "dnmini" / "weights"
+    shipped = Path(dnreid_plugins.__file__).parent / "dnmini" / "weights"
     default = ClipPretrainOptions()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

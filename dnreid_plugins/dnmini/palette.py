@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .canvas import Colour
+from .canvas import Colour, shade
 from .identity import NUM_STEPS, Identity
 
 PAINT_COLOURS: dict[str, Colour] = {
@@ -30,8 +30,7 @@ TYRE: Colour = (28, 28, 30)
 def paint_colour(identity: Identity) -> Colour:
     """The body colour: the named paint, made up to 14 % lighter or darker by ``identity.shade``."""
     factor = 0.86 + 0.28 * identity.shade / (NUM_STEPS - 1)
-    red, green, blue = (min(255, int(channel * factor)) for channel in PAINT_COLOURS[identity.paint])
-    return red, green, blue
+    return shade(PAINT_COLOURS[identity.paint], factor)
 
 
 def contrast_tone(tone: str, paint: Colour) -> Colour:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch.distributed as dist
+from fastreid.utils import comm
 from torch import Tensor, nn
 
 from ..data.items import domain_of
@@ -42,10 +42,9 @@ def evaluate(model: nn.Module, dataset: Any, cfg: Any) -> Results:
         ValueError: the data set has no identities, or the features cannot be ranked.
     """
     items, protocol = evaluation_set(dataset)
-    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     features = extract_features(
         model,
-        build_inference_loader(cfg, items, rank=rank, world_size=world_size),
+        build_inference_loader(cfg, items, rank=comm.get_rank(), world_size=comm.get_world_size()),
         flip=cfg.TEST.FLIP.ENABLED,
         normalize=False,
         progress=f"extract {protocol.name}",

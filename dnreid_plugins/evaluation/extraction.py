@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from fastreid.utils import comm
 from torch import Tensor, nn
 
 from ..data.collate import on_device
@@ -35,7 +36,6 @@ def extract_features(
     flip: bool = False,
     normalize: bool = True,
     progress: str | None = None,
-    device: torch.device | None = None,
 ) -> Tensor:
     """Features ``(N, D)`` float32 on the CPU, row i for item i of ``loader.dataset``.
 
@@ -48,14 +48,13 @@ def extract_features(
         flip: mean of the unit features of image and mirror image, normalised again (U29).
         normalize: unit rows; with ``flip`` they are unit rows anyway.
         progress: the text that `with_progress` shows meanwhile; None = nothing.
-        device: the device for the images; None = that of the model.
 
     Raises:
         ValueError: an item came twice or not at all.
         DataError: an image cannot be read; in every process, whichever one reads it.
         FloatingPointError: a feature is NaN or infinite; the message names the first image.
     """
-    device = device or _device_of(model)
+    device = _device_of(model)
     error: Exception | None = None
     features, seen = torch.empty(0, 0), torch.zeros(len(loader.dataset), dtype=torch.int64)
     try:
@@ -67,10 +66,10 @@ def extract_features(
                 features[batch["indices"]] = rows
                 seen.index_add_(0, batch["indices"], torch.ones_like(batch["indices"]))
     except Exception as caught:
-        if not _several():
+        if comm.get_world_size() == 1:
             raise
         error = caught
-    if _several():
+    if comm.get_world_size() > 1:
         _stop_together(error)
         features, seen = _joined(features, seen)
     _check(features, seen, loader.dataset)
@@ -109,7 +108,7 @@ def _device_of(model: nn.Module) -> torch.device:
 
 
 def _shown(loader: ImageLoader, progress: str | None) -> Iterable[dict[str, Any]]:
-    if progress is None or (_several() and dist.get_rank() > 0):
+    if progress is None or not comm.is_main_process():
         return loader
     return with_progress(loader, progress, len(loader))
 
@@ -131,10 +130,6 @@ def _check(features: Tensor, seen: Tensor, dataset: Sized) -> None:
 
 
 # ---------------------------------------------------------------------------- several processes
-
-
-def _several() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def _stop_together(error: Exception | None) -> None:

@@ -9,7 +9,7 @@ from .base import (
     Refiner,
 )
 from .build import Labels, build_labels
-from .clusters import DomainClusters
+from .clusters import DomainClusters, UnionClusters
 from .density import DensityRelabel
 from .identities import Identities
 from .joint_clusters import JointClusters
@@ -29,5 +29,6 @@ __all__ = [
     "Refiner",
     "TrainImages",
     "TransferByVote",
+    "UnionClusters",
     "build_labels",
 ]

@@ -19,7 +19,8 @@ class LabelNames:
     """What makes the labels of an epoch.
 
     Args:
-        source: Label source: "DomainClusters" (pseudo labels, section CLUSTER) or "Identities" (the true ones).
+        source: Label source: "DomainClusters" (pseudo labels of each domain, section CLUSTER), "UnionClusters" (of
+            both domains as one set, the same section) or "Identities" (the true ones).
         refiners: What changes its labels, in this order, each with its own section in LABELS.
     """
 
@@ -46,6 +47,10 @@ class Labels:
         """Names of all clusters of epoch ``number`` (from 1)."""
         added = [name for one in self.refiners if one.acts_in(number) for name in one.makes]
         return {"day", "night", *self.source.makes, *added}
+
+    def features_are_read(self) -> bool:
+        """Whether the labels depend on the features."""
+        return self.source.reads_features or bool(self.refiners)
 
     def __call__(self, features: Tensor, images: TrainImages, *, number: int, last: int) -> Epoch:
         """The epoch ``number`` (from 1) of ``last``; ``features`` ``(N, D)`` unit rows in canonical order."""

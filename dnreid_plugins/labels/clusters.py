@@ -14,7 +14,14 @@ from ..functional.neighbours.knn import Neighbours, knn_table
 from ..functional.types import Clusters, Domain
 from ..runtime.progress import ProgressLine
 from ..runtime.sections import Count, Range, configured
-from .base import LABEL_SOURCE_REGISTRY, LabelSource, NothingClusteredError, TrainImages, make_clusters
+from .base import (
+    LABEL_SOURCE_REGISTRY,
+    LabelSource,
+    NothingClusteredError,
+    TrainImages,
+    make_clusters,
+    without_gaps,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -56,18 +63,24 @@ class DomainClusters(LabelSource):
         self.feature, self.flip, self.on_empty = feature, flip, on_empty
 
     def __call__(self, features: Tensor, images: TrainImages, *, epoch: int) -> dict[str, Clusters]:
-        parts = {domain.word: self._cluster(features, images.domains, domain) for domain in Domain}
+        parts = {
+            domain.word: self._cluster(
+                features, torch.nonzero(images.domains == domain).flatten(), domain.word
+            )
+            for domain in Domain
+        }
+        self._refuse_nothing(parts, epoch)
+        return parts
+
+    def _refuse_nothing(self, parts: dict[str, Clusters], epoch: int) -> None:
         if all(part.num_clusters == 0 for part in parts.values()):
             raise NothingClusteredError(
                 f"No cluster in either domain at epoch {epoch}: raise CLUSTER.EPS (now {self.eps}), lower "
                 f"CLUSTER.MIN_SAMPLES (now {self.min_samples}) or start from better weights."
             )
-        return parts
 
-    def _cluster(self, features: Tensor, domains: Tensor, domain: Domain) -> Clusters:
-        indices = torch.nonzero(domains == domain).flatten()
+    def _cluster(self, features: Tensor, indices: Tensor, name: str) -> Clusters:
         own = features[indices]
-        name = domain.word
         # the search takes nearly all of the time, so one table is used for every radius
         line = ProgressLine(f"Label phase, neighbours among {len(own)} {name} images")
         found = knn_table(own, self.k1, progress=line)
@@ -82,13 +95,32 @@ class DomainClusters(LabelSource):
                 raise NothingClusteredError(f"{text}; CLUSTER.ON_EMPTY is 'stop'.")
             logger.warning("%s; the domain is left out of this epoch.", text)
         elif eps > self.eps:
-            logger.warning("%s: nothing clustered at eps %.2f, widened to %.2f.", domain.name, self.eps, eps)
+            logger.warning("%s: nothing clustered at eps %.2f, widened to %.2f.", name.upper(), self.eps, eps)
         return make_clusters(torch.from_numpy(labels), own, indices)
 
     def _labels(self, features: Tensor, found: Neighbours, eps: float) -> np.ndarray:
         return jaccard_dbscan(
             features, k1=self.k1, k2=self.k2, eps=eps, min_samples=self.min_samples, knn=found
         )
+
+
+@LABEL_SOURCE_REGISTRY.register()
+class UnionClusters(DomainClusters):
+    """Both domains are clustered as one set, the clusters "joint"; a domain's clusters are what of them lies in it.
+
+    Its section is CLUSTER.
+    """
+
+    makes = ("joint",)
+
+    def __call__(self, features: Tensor, images: TrainImages, *, epoch: int) -> dict[str, Clusters]:
+        joint = self._cluster(features, torch.arange(len(images)), "joint")
+        self._refuse_nothing({"joint": joint}, epoch)
+        parts = {}
+        for domain in Domain:
+            own = torch.nonzero(images.domains == domain).flatten()
+            parts[domain.word] = make_clusters(without_gaps(joint.labels[own]), features[own], own)
+        return {**parts, "joint": joint}
 
 
 def widened_radii(eps: float) -> list[float]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..functional.grouping import domain_balanced_means
 from ..functional.neighbours.clustering import jaccard_dbscan
 from ..functional.neighbours.codes import softmax_codes
+from ..functional.neighbours.knn import knn_table
 from ..functional.types import Epoch, TrainImages
 from ..runtime.progress import ProgressLine
 from ..runtime.sections import Count, CountOrNone, Positive, Range
@@ -63,14 +64,15 @@ class JointClusters(Refiner):
         if self.codes == "softmax":
             centroids = [epoch.day.centroids, epoch.night.centroids]
             rows = softmax_codes(features, centroids, temperature=self.temperature)
+        line = ProgressLine(f"Label phase, neighbours among all {len(rows)} images")
         found = jaccard_dbscan(
             rows,
+            knn=knn_table(rows, self.k1, progress=line),
             k1=self.k1,
             k2=self.k2,
             eps=self.eps,
             min_samples=self.min_samples,
             domains=images.domains if self.balanced else None,
-            progress=ProgressLine(f"Label phase, neighbours among all {len(rows)} images"),
         )
         labels = torch.from_numpy(found)
         joint = make_clusters(labels, features, torch.arange(len(images)))

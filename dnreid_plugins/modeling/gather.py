@@ -6,15 +6,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from fastreid.utils import comm
 from torch import Tensor
 
 from ..functional.types import Domain
 from .batch import BatchFeatures
-
-
-def world_size() -> int:
-    """Number of processes that train together; 1 without a process group."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 class _GatherRows(torch.autograd.Function):
@@ -22,7 +18,7 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        parts = [torch.empty_like(rows) for _ in range(world_size())]
+        parts = [torch.empty_like(rows) for _ in range(comm.get_world_size())]
         dist.all_gather(parts, rows)
         ctx.own = slice(dist.get_rank() * len(rows), (dist.get_rank() + 1) * len(rows))
         return torch.cat(parts)
@@ -31,7 +27,7 @@ class _GatherRows(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         # Every process computes the same loss of the same rows, so it already has the whole gradient of its own rows.
         # DistributedDataParallel then averages over processes, where the sum would be correct.
-        return gradients[0][ctx.own] * world_size()
+        return gradients[0][ctx.own] * comm.get_world_size()
 
 
 def gather_rows(rows: Tensor) -> Tensor:
@@ -40,7 +36,7 @@ def gather_rows(rows: Tensor) -> Tensor:
     Under `DistributedDataParallel`, and with the same loss computed from the result in every process, the
     parameters get the gradient of that loss as in a single process.
     """
-    return _GatherRows.apply(rows.contiguous()) if world_size() > 1 else rows
+    return _GatherRows.apply(rows.contiguous()) if comm.get_world_size() > 1 else rows
 
 
 def check_composition(domains: Tensor) -> None:
@@ -51,7 +47,7 @@ def check_composition(domains: Tensor) -> None:
     Raises:
         ValueError: with the counts of every process.
     """
-    if world_size() == 1:
+    if comm.get_world_size() == 1:
         return
     own = torch.stack([(domains == domain).sum() for domain in Domain])[None]
     counts = _GatherRows.apply(own).tolist()
@@ -65,7 +61,7 @@ def check_composition(domains: Tensor) -> None:
 def gather_batch(batch: BatchFeatures) -> BatchFeatures:
     """The global batch: day images of rank 0, 1, ..., then the night images, in the order of a single process."""
     key = batch.domains * (1 + batch.views.max()) + batch.views
-    if world_size() == 1:
+    if comm.get_world_size() == 1:
         return batch if bool((key[1:] >= key[:-1]).all()) else batch.where(torch.argsort(key, stable=True))
     names = ("targets", "domains", "indices", "cams", "views")
     whole = gather_rows(torch.stack([getattr(batch, name) for name in names], dim=1))

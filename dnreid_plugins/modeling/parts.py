@@ -63,6 +63,8 @@ class Part(nn.Module):
     stages: ClassVar[tuple[str, ...]] = ()
     #: Names of clusters beside ``"day"`` and ``"night"`` that it reads; a label source or a refiner must make them.
     reads: ClassVar[tuple[str, ...]] = ()
+    #: It reads features of the epoch's start: centroids, rows of the memory made from them, or features of images.
+    reads_features: ClassVar[bool] = True
     #: `begin_epoch` sets the parameters anew, so the optimizer forgets what it knew of them.
     fresh_each_epoch: ClassVar[bool] = False
 
@@ -145,15 +147,16 @@ class Parts(nn.Module):
         yield from self.losses.items()
 
     def active(self) -> Iterator[tuple[str, Any]]:
-        """All parts that take part in the running epoch, loss heads only with a weight above 0."""
-        number = self.epoch.number if self.epoch is not None else 1
+        """All parts that take part in the running epoch: loss heads with a weight above 0 or `always_active`."""
+        training = dict(self.active_heads())
         for name, part in self.named():
-            if name not in self.losses or part.weight_at(number) > 0:
+            if name not in self.losses or name in training or part.always_active:
                 yield name, part
 
     def active_heads(self) -> Iterator[tuple[str, Any]]:
         """The loss heads whose weight in the running epoch is above 0."""
-        return ((name, part) for name, part in self.active() if name in self.losses)
+        number = self.epoch.number if self.epoch is not None else 1
+        return ((name, head) for name, head in self.heads() if head.weight_at(number) > 0)
 
     def stages(self) -> list[str]:
         """The stages that the parts need, without repetition."""
@@ -161,7 +164,7 @@ class Parts(nn.Module):
 
     @torch.no_grad()
     def begin_epoch(self, epoch: Epoch) -> dict[str, dict[str, float]]:
-        """Match, then call every part's `begin_epoch`; returns the figures of each part. Deterministic."""
+        """Match, then call the `begin_epoch` of every active part; returns the figures of each. Deterministic."""
         figures: dict[str, dict[str, float]] = {}
         for name, head in self.heads():
             if head.matcher is not None and head.matches_in(epoch.number):
@@ -174,7 +177,7 @@ class Parts(nn.Module):
         return {name: own for name, own in figures.items() if own or name in self.losses}
 
     def after_step(self, batch: BatchFeatures) -> None:
-        """Call every part's `after_step`; for loss heads of the batch's stream only, while their weight is above 0."""
+        """Call the `after_step` of every active part, of loss heads only those of the batch's stream."""
         for name, part in self.active():
             if name not in self.losses or part.stream == batch.stream:
                 part.after_step(batch, self)
@@ -194,6 +197,11 @@ class Parts(nn.Module):
         for module in self.modules():
             if isinstance(module, Part):
                 module.forget()
+
+    def features_are_read(self) -> bool:
+        """Whether a loss head or matcher reads features of the epoch's start; the memory only keeps them for these."""
+        readers = [one for _, head in self.heads() for one in (head, head.matcher) if one is not None]
+        return any(one.reads_features for one in readers)
 
     def matching(self, name: str) -> Assignment | None:
         """The matching that head ``name`` made for the running epoch."""

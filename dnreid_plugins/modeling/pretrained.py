@@ -6,14 +6,12 @@ import logging
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..runtime.weight_files import WeightFileError, read_weight_file, unwrap
+from .clip.image_tower import resize_position_embedding
 
 logger = logging.getLogger(__name__)
 
@@ -23,25 +21,7 @@ MAX_PREFIX_PARTS = 3
 _STREAM = re.compile(r"\.(day|night)\.")
 
 
-@dataclass(frozen=True)
-class LoadReport:
-    """What was loaded from a weight file.
-
-    Attributes:
-        loaded, wanted: number of tensors of the model that were found, and in total.
-        added: names that keep their random values because re-id added them (non-local, squeeze-excitation).
-        unused: names in the file that the model has no place for.
-        prefix: what was removed from the file's names.
-    """
-
-    loaded: int
-    wanted: int
-    added: tuple[str, ...]
-    unused: tuple[str, ...]
-    prefix: str
-
-
-def load_backbone_weights(backbone: nn.Module, path: str | Path) -> LoadReport:
+def load_backbone_weights(backbone: nn.Module, path: str | Path) -> None:
     """Fill ``backbone`` from a ``.pth`` or ``.safetensors`` file; partial fits are refused.
 
     The file may be bare or wrapped (``model``, ``state_dict``, ``model_state`` ...), and all its names may
@@ -68,18 +48,11 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path) -> LoadReport:
         raise WeightFileError(_misfit(path, len(wanted), missing, wrong))
     backbone.load_state_dict(chosen, strict=False)
     used = {prefix + k for k in chosen}
-    report = LoadReport(
-        sum(k in chosen for k in wanted),
-        len(wanted),
-        added,
-        tuple(k for k in stored if k not in used),
-        prefix,
-    )
+    found, unused = sum(k in chosen for k in wanted), sum(k not in used for k in stored)
     text = "%s: %d of %d backbone tensors loaded, %d in the file unused."
-    logger.info(text, path, report.loaded, report.wanted, len(report.unused))
+    logger.info(text, path, found, len(wanted), unused)
     if added:
         logger.warning("%s: %d tensors start from random, e.g. %s.", path, len(added), added[0])
-    return report
 
 
 def single_stream_name(name: str) -> str:
@@ -118,7 +91,5 @@ def _resize_position_embedding(chosen: dict[str, Tensor], backbone: nn.Module) -
     side = math.isqrt(stored.shape[1] - 1)
     if stored.ndim != 3 or stored.shape[2] != own.shape[2] or side * side != stored.shape[1] - 1:
         return
-    grid = stored[0, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2).float()
-    grid = F.interpolate(grid, size=(patches.num_y, patches.num_x), mode="bilinear")
-    grid = grid.permute(0, 2, 3, 1).reshape(1, -1, own.shape[2])
-    chosen["pos_embed"] = torch.cat([stored[:, :1].float(), grid], dim=1)
+    grids = (side, side), (patches.num_y, patches.num_x)
+    chosen["pos_embed"] = resize_position_embedding(stored[0].float(), *grids)[None]

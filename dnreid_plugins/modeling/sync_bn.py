@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from fastreid.utils import comm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-
-from .gather import world_size
 
 
 class _Normalize(torch.autograd.Function):
@@ -55,7 +54,7 @@ def _channels(vector: Tensor, like: Tensor) -> Tensor:
 def _combined(mean: Tensor, spread: Tensor, count: float) -> tuple[Tensor, Tensor, float]:
     """Mean, sum of squared deviations and count of all processes from those of each (Chan et al. 1979)."""
     own = torch.cat([mean, spread, mean.new_tensor([count])])
-    parts = [torch.empty_like(own) for _ in range(world_size())]
+    parts = [torch.empty_like(own) for _ in range(comm.get_world_size())]
     dist.all_gather(parts, own)
     table = torch.stack(parts)
     means, spreads = table[:, : len(mean)], table[:, len(mean) : -1]
@@ -78,7 +77,7 @@ class SyncBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         # In eval mode the processes may have different numbers of batches, so statistics are not exchanged.
-        if world_size() == 1 or not self.training:
+        if comm.get_world_size() == 1 or not self.training:
             return super().forward(input)
         self._check_input_dim(input)
         normal, mean, var, total = _Normalize.apply(input, self.eps)

@@ -30,7 +30,7 @@ def setup_logs(output_dir: str) -> None:
         setup_logger.cache_clear()
         ours.output_dir = output_dir  # type: ignore[attr-defined]
     # The same call as in fast-reid's default_setup, so that its cache contains it.
-    setup_logger(output_dir, distributed_rank=comm.get_rank())
+    setup_logger(output_dir or None, distributed_rank=comm.get_rank())
     for handler in _screens():
         handler.setLevel(logging.INFO)
     ours.handlers = list(fastreid.handlers)

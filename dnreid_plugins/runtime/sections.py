@@ -79,8 +79,26 @@ class Key:
     sentence: str
 
     def objection(self, value: Any) -> str | None:
-        """What is wrong with ``value``, None if nothing is."""
-        return _objection(value, self.kind)
+        """What ``value`` must be, None if it is that."""
+        kind = self.kind
+        choice, numbers = _choices(kind), _range(kind)
+        if choice:
+            fits = any(value == one and type(value) is type(one) for one in choice)
+            return None if fits else f"one of {', '.join(map(repr, choice))}"
+        if numbers is not None:
+            whole = get_args(kind)[0] is int
+            if whole and not _is_number(value, whole=True):
+                return f"a whole number {numbers}"
+            return None if _is_number(value, whole=False) and value in numbers else str(numbers)
+        if kind in (bool, str):
+            return None if isinstance(value, kind) else {bool: "True or False", str: "a text"}[kind]
+        if kind in (int, float):
+            text = "a whole number" if kind is int else "a finite number"
+            return None if _is_number(value, whole=kind is int) else text
+        if get_origin(kind) is Sequence and get_args(kind) == (str,):
+            texts = isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
+            return None if texts else "a list of texts"
+        return None
 
     @property
     def choices(self) -> str:
@@ -106,7 +124,7 @@ def configured(path: str, *, without: Sequence[str] = ()) -> Callable[[T], T]:
         @functools.wraps(init)
         def checked(self: Any, *args: Any, **kwargs: Any) -> None:
             if type(self) is cls or not path:
-                check_arguments(cls, kwargs)
+                _refuse(path, own_keys(cls), kwargs)
             init(self, *args, **kwargs)
 
         cls.__init__ = checked  # type: ignore[misc]
@@ -183,16 +201,8 @@ def own_keys(cls: type) -> list[Key]:
     ]
 
 
-def check_arguments(cls: type, arguments: Mapping[str, Any]) -> None:
-    """Refuse values that the signature of a configured class does not allow.
-
-    Raises:
-        ValueError: with the key, its value and the allowed values.
-    """
-    _refuse(cls.section, own_keys(cls), arguments)  # type: ignore[attr-defined]
-
-
 def _refuse(path: str, keys: Sequence[Key], arguments: Mapping[str, Any]) -> None:
+    """Refuse values that the signature of a configured class does not allow."""
     for key in keys:
         name = key.name.lower()
         text = key.objection(arguments[name]) if name in arguments else None
@@ -241,28 +251,6 @@ def _sentences(doc: str) -> dict[str, str]:
         for name in entry[1].split(","):
             result[name.strip()] = " ".join(entry[2].split())
     return result
-
-
-def _objection(value: Any, kind: Any) -> str | None:
-    """What ``value`` must be, None if it is that."""
-    choice, numbers = _choices(kind), _range(kind)
-    if choice:
-        fits = any(value == one and type(value) is type(one) for one in choice)
-        return None if fits else f"one of {', '.join(map(repr, choice))}"
-    if numbers is not None:
-        whole = get_args(kind)[0] is int
-        if whole and not _is_number(value, whole=True):
-            return f"a whole number {numbers}"
-        return None if _is_number(value, whole=False) and value in numbers else str(numbers)
-    if kind in (bool, str):
-        return None if isinstance(value, kind) else {bool: "True or False", str: "a text"}[kind]
-    if kind in (int, float):
-        text = "a whole number" if kind is int else "a finite number"
-        return None if _is_number(value, whole=kind is int) else text
-    if get_origin(kind) is Sequence and get_args(kind) == (str,):
-        texts = isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
-        return None if texts else "a list of texts"
-    return None
 
 
 def _is_number(value: Any, *, whole: bool) -> bool:

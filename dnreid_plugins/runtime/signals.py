@@ -86,9 +86,9 @@ class StopSignals:
             )
         logger.warning("%s: continuing to the next point at which the state can be saved.", _name(number))
 
-    def leave(self, what: str, number: int = 0) -> None:
-        """Raise `Stopped` with ``what`` about the state; ``number`` if another process got the signal."""
-        number = self.wanted or number or signal.SIGTERM
+    def leave(self, what: str) -> None:
+        """Raise `Stopped` with ``what`` about the state; where another process got the signal, as by SIGTERM."""
+        number = self.wanted or signal.SIGTERM
         way_on = (
             "Continue with --resume"
             if self.something_kept()

@@ -86,12 +86,14 @@ OTHERS = {
     "cia_step": "One training step",
     "cpml": "20 x 20 clusters",
     "prompts": "One step",
+    "systems": "An epoch of every system",
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
-def test_the_others(name: str, tmp_path: Path) -> None:
+def test_the_others(name: str, tmp_path: Path, tiny_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTREID_DATASETS", str(tiny_root))
     printed, found = run_quick(name, tmp_path / "figures.json")
     rows = next(rows for title, rows in found["tables"].items() if title.startswith(OTHERS[name]))
     assert all(value > 0 for row in rows for value in row.values() if isinstance(value, float))

@@ -87,7 +87,7 @@ def test_sub_folders_of_any_name_are_identities(
     assert pids["a.jpg"] == pids["g.jpg"] != pids["b.jpg"] == pids["c d.jpg"] == pids["f.jpg"]
     assert len(set(pids.values())) == 3 and not any(str(pid).endswith("_-1") for pid in pids.values())
     assert "used as 3 identities, 2 of them in both domains" in caplog.text
-    assert data.has_ids and len(data.test) == 6
+    assert data.protocol is not None and len(data.test) == 6
     names = [Path(data.test[i].path).name for i in data.protocol["D2N"].query]
     assert names == ["a.jpg", "b.jpg", "c d.jpg"], "a query needs its identity in the other domain"
     assert len(data.protocol["N2D"].gallery) == 4
@@ -115,7 +115,7 @@ def test_without_identities_nothing_can_be_scored(
     with caplog.at_level(logging.INFO):
         data = DayNightFolder(tmp_path)
         assert {item.pid for item in data.train} == {"daynightfolder_-1"}
-    assert "without identities" in caplog.text and not data.has_ids
+    assert "without identities" in caplog.text and data.protocol is None
     assert data.test == [] and data.protocol is None and data.query == []
     settings("DATASETS.FOLDER_IDS", "folders")
     with pytest.raises(DataError, match=f"FOLDER_IDS is 'folders', but {reason}"):

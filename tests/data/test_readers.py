@@ -219,7 +219,7 @@ def test_two_folders_of_crops_need_no_lists(tmp_path: Path, write_images) -> Non
     data = DayNightFolder(tmp_path)
     assert [Path(item.path).name for item in data.train] == ["b.jpg", "a.JPG", "c.png"]
     assert [item.domain for item in data.train] == [0, 0, 1]
-    assert not data.has_ids and data.test == [] and data.protocol is None and data.query == []
+    assert data.test == [] and data.protocol is None and data.query == []
     assert np.unique([item.pid for item in data.train]).size == 1
     (tmp_path / "night" / "c.png").unlink()
     with pytest.raises(DataError, match="names no night image"):

@@ -152,12 +152,6 @@ def disagree(opts: list[Any]) -> None:
     trainer.train()
 
 
-def fail_in_rank(rank: int) -> None:
-    if comm.get_rank() == rank:
-        raise ValueError(f"rank {rank} has a reason")
-    comm.synchronize()
-
-
 def normalized(x: torch.Tensor, weights: torch.Tensor, half: bool) -> dict[str, Any]:
     """Synchronised batch norm of this rank's rows of ``x`` (B, C, H, W); loss is a weighted sum of squares."""
     layer = SyncBatchNorm(x.shape[1])

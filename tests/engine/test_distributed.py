@@ -110,6 +110,28 @@ def test_a_supervised_run_with_a_teacher_and_a_second_bank_gives_the_same_result
         torch.testing.assert_close(every[0]["weights"][name], alone["weights"][name], atol=1e-4, rtol=1e-4)
 
 
+def test_a_part_with_an_optimizer_of_its_own_gives_the_same_results(
+    pool: gloo_jobs.Pool, tmp_path: Path, tiny_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The adversarial classifier is trained in every process, on the batch of all."""
+    monkeypatch.setenv("FASTREID_DATASETS", str(tiny_root))
+    options = [
+        *OPTIONS,
+        "MODEL.LOSSES.NAME",
+        ["ClusterNCE", "DomainConfusion"],
+        "DATALOADER.ITERS_PER_EPOCH",
+        4,
+    ]
+    options += ["INPUT.VIEWS.DAY", [[], ["exchange"]], "MODEL.LOSSES.DOMAINCONFUSION.HIDDEN", 16]
+    options += ["MODEL.LOSSES.DOMAINCONFUSION.WEIGHT", [[2, 1.0]]]
+    alone = gloo_jobs.train([*options, "OUTPUT_DIR", str(tmp_path / "alone")])
+    every = pool.run(2, "train", [*options, "OUTPUT_DIR", str(tmp_path / "two")])
+    assert shortfalls(alone, every) == []
+    for name in ("classifier", "velocity"):
+        key = f"parts.losses.DomainConfusion.{name}"
+        torch.testing.assert_close(every[0]["weights"][key], alone["weights"][key], atol=1e-4, rtol=1e-4)
+
+
 def test_a_resumed_run_of_two_processes_ends_as_the_undisturbed_one(
     pool: gloo_jobs.Pool, tmp_path: Path
 ) -> None:

@@ -11,8 +11,8 @@ from fastreid.config import CfgNode, get_cfg
 
 import dnreid_plugins  # noqa: F401
 from dnreid_plugins.engine.preflight import training as preflight
-from dnreid_plugins.engine.preflight.training import check, check_supervised_data, merge_with_suggestions
-from dnreid_plugins.runtime.config_files import ConfigError
+from dnreid_plugins.engine.preflight.training import check, check_supervised_data
+from dnreid_plugins.runtime.config_files import ConfigError, merge_with_suggestions
 
 
 def config(*opts: str) -> CfgNode:

@@ -10,6 +10,7 @@ from fastreid.config import CfgNode, get_cfg
 from fastreid.solver import build_lr_scheduler as fastreid_schedulers
 from torch import nn
 
+from dnreid_plugins.engine.solver.optimizer import build_lr_scheduler
 from dnreid_plugins.engine.solver.schedule import EpochSchedule, SchedulePlan, plan_from_config
 
 
@@ -100,7 +101,7 @@ def test_a_stage_starts_with_a_fresh_optimizer_and_only_then() -> None:
 
 def test_every_group_keeps_its_share() -> None:
     adam = optimizer(0.1, 0.2)
-    schedule = EpochSchedule.from_config(solver(STEPS=[1], MAX_EPOCH=2), adam, 3)
+    schedule = build_lr_scheduler(solver(STEPS=[1], MAX_EPOCH=2), adam, 3)
     schedule.apply(3)
     assert [group["lr"] for group in adam.param_groups] == pytest.approx([0.01, 0.02])
     assert schedule.plan.learning_rate(1.0, 2) == 1.0
@@ -110,7 +111,7 @@ def test_every_group_keeps_its_share() -> None:
 @pytest.mark.parametrize("iteration", [0, 3, 7, 11])
 def test_going_on_in_the_middle_gives_the_same_rate(iteration: int) -> None:
     cfg = solver(STEPS=[2], MAX_EPOCH=4, WARMUP_ITERS=5)
-    straight, resumed = (EpochSchedule.from_config(cfg, optimizer(0.1), 3) for _ in range(2))
+    straight, resumed = (build_lr_scheduler(cfg, optimizer(0.1), 3) for _ in range(2))
     for i in range(iteration + 1):
         straight.apply(i)
     resumed.apply(iteration)
@@ -159,7 +160,7 @@ def test_the_hook_sets_the_rate_before_the_step_and_logs_that_of_the_largest_gro
             {"params": [nn.Parameter(torch.zeros(9))], "lr": 0.1},
         ]
     )
-    hook = EpochSchedule.from_config(solver(STEPS=[1], MAX_EPOCH=2), adam, 2).hook()
+    hook = build_lr_scheduler(solver(STEPS=[1], MAX_EPOCH=2), adam, 2).hook()
     logged: list[tuple[str, float]] = []
 
     class Storage:

@@ -221,3 +221,14 @@ def test_precise_batch_norm_in_a_supervised_run(
 
 def test_scripts_get_our_predictor(as_fastreid: None) -> None:
     assert issubclass(fastreid.engine.DefaultPredictor, Predictor)
+
+
+def test_a_run_without_a_folder_writes_nothing(
+    tiny_cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    tiny_cfg.OUTPUT_DIR = ""
+    trainer = train(tiny_cfg)
+    assert trainer.iter == trainer.max_iter and trainer._last_eval_results["DN348"]["D2N"]["mAP"] > 0
+    assert list((tmp_path / "here").iterdir()) == []

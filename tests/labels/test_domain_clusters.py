@@ -10,7 +10,8 @@ import torch
 from grouped_rows import grouped, images, labelled
 
 from dnreid_plugins.functional.neighbours.clustering import jaccard_dbscan
-from dnreid_plugins.labels import DomainClusters, Labels, NothingClusteredError, clusters
+from dnreid_plugins.functional.types import Epoch
+from dnreid_plugins.labels import DomainClusters, Labels, NothingClusteredError, UnionClusters, clusters
 from dnreid_plugins.labels.build import describe
 from dnreid_plugins.runtime import progress
 
@@ -96,3 +97,28 @@ def test_the_search_of_each_domain_reports(
         f"Label phase, neighbours among 2100 day images: {share} " for share in (16, 33, 50, 66, 83)
     ]
     assert torch.equal(loud.day.labels, quiet.day.labels)
+
+
+def test_a_union_is_clustered_as_one_set_and_cut_into_domains() -> None:
+    features = grouped(100, 4)
+    domains = torch.tensor([0] * 60 + [1] * 40)
+    source = UnionClusters(k1=8)
+    found = source(features, images(domains), epoch=1)
+    alone = DomainClusters(k1=8)(features, images(torch.zeros_like(domains)), epoch=1)["day"]
+    joint = found["joint"]
+    assert torch.equal(joint.labels, alone.labels) and torch.equal(joint.centroids, alone.centroids)
+    assert Epoch(1, 1, found).mixed().any()
+    for name, first, last in (("day", 0, 60), ("night", 60, 100)):
+        part = found[name]
+        assert part.indices.tolist() == list(range(first, last))
+        # The same images are together, under the domain's own numbers without gaps.
+        pairs = torch.stack([part.labels, joint.labels[first:last]], dim=1).unique(dim=0)
+        assert len(pairs) == len(pairs[:, 0].unique()) == len(pairs[:, 1].unique())
+        assert part.num_clusters == int(part.labels.max()) + 1
+
+
+def test_a_union_without_any_cluster_is_refused() -> None:
+    with pytest.raises(NothingClusteredError, match="No cluster in either domain at epoch 3"):
+        UnionClusters(k1=4, min_samples=50, on_empty="skip")(
+            grouped(20, 4), images(torch.arange(20) % 2), epoch=3
+        )

@@ -18,7 +18,7 @@ from dnreid_plugins.modeling.loss_heads import LOSS_HEAD_REGISTRY
 #: fast-reid's own losses, whose weight is the SCALE of fast-reid's sections.
 FASTREIDS = ["TripletLoss", "CircleLoss", "Cosface"]
 #: Heads that work on any encoder's features; CMA has no loss of its own but changes the memory.
-HEADS = ["ClusterNCE", "DGM", "MAA", "MMD", "MarginMMD", "PGM", "CMA", *FASTREIDS]
+HEADS = ["ClusterNCE", "DGM", "MAA", "MMD", "MarginMMD", "PGM", "CMA", "DomainConfusion", *FASTREIDS]
 #: Heads of Bridging Day and Night, which need a CLIP encoder and prompts.
 BRIDGING = ["ClusterNCE", "PrototypeClassifier", "ImageText", "CPML"]
 

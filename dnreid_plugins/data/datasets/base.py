@@ -41,8 +41,6 @@ class CrossDomainDataset(ImageDataset):
     """
 
     dataset_name = "unnamed"
-    #: False if the images have no identities; such a set can only be used for training.
-    has_ids = True
 
     def __init__(
         self,

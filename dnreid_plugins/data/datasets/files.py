@@ -59,23 +59,14 @@ def find_list(name: str, role: str, folders: Sequence[Path], names: Sequence[str
     Raises:
         DataError: none exists.
     """
-    path = find_optional_list(folders, names)
-    if path is None:
-        raise DataError(
-            f"{name}: no {role} list in {str(folders[0])!r} (looked for {', '.join(names)}); "
-            f"put it there or set ${ENVIRONMENT} to another copy of the data"
-        )
-    logger.info("%s: %s list is %s", name, role, path)
-    return path
-
-
-def find_optional_list(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
-    """First existing list among ``names`` in ``folders``, or None."""
-    for folder in folders:
-        for candidate in names:
-            if (folder / candidate).is_file():
-                return folder / candidate
-    return None
+    for path in (folder / one for folder in folders for one in names):
+        if path.is_file():
+            logger.info("%s: %s list is %s", name, role, path)
+            return path
+    raise DataError(
+        f"{name}: no {role} list in {str(folders[0])!r} (looked for {', '.join(names)}); "
+        f"put it there or set ${ENVIRONMENT} to another copy of the data"
+    )
 
 
 def read_lines(path: Path) -> list[tuple[int, list[str]]]:

@@ -58,10 +58,6 @@ class DayNightFolder(CrossDomainDataset):
         domains = [item.domain for item in items]
         return items, both_directions("DayNightFolder", domains, is_query=[n in shared for n in numbers])
 
-    @property
-    def has_ids(self) -> bool:  # type: ignore[override]
-        return self.protocol is not None
-
     def _identities(self, paths: dict[Domain, list[str]]) -> dict[str, str]:
         """Path -> name of its identity, or an empty dict; logs which of the two applies."""
         names, in_both, lacking = _sub_folders(paths, self.folder_of)

@@ -6,31 +6,43 @@ fast-reid builds a data set from its name and root alone, so the trainer stores 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 from fastreid.config import CfgNode
+
+from ...runtime.sections import CountOrNone, Range, configured, construct
 
 FOLDER_IDS = ("auto", "none", "folders")
 
 
-@dataclass
+@configured("DATASETS")
+@dataclass(kw_only=True)
 class Settings:
-    """``regdb_trial`` 1-10, ``dnmini_seed`` any non-negative integer (0 is the published one).
+    """Variants of the data sets.
 
-    ``dnwild_all_queries``: every test image of DN-Wild is a query, not only those of the query lists.
-    ``day_dir``, ``night_dir``: the two folders of `DayNightFolder`, both or neither; ``folder_ids``: the meaning of
-    its sub-folders. ``skip_bad``: train without the images that cannot be read.
+    Args:
+        regdb_trial: Which of RegDB's ten train/test splits is used.
+        dnwild_all_queries: DN-Wild: every test image is a query, not only those of the query lists; papers: not given
+            (U28).
+        dnmini_seed: Seed of the rendered data set DNMini; 0 is the published one.
+        day_dir: Folder of the day images of DayNightFolder; empty: day/ in $FASTREID_DATASETS or in the only folder
+            there that contains both.
+        night_dir: Folder of its night images, likewise.
+        folder_ids: What the sub-folders of DayNightFolder are: "folders" = identities, "none" = nothing, "auto" =
+            identities if every image lies in one and both domains share some.
+        skip_bad: Train without the images that cannot be read; False: list them all and stop before the training.
     """
 
-    regdb_trial: int = 1
-    dnmini_seed: int = 0
+    regdb_trial: Annotated[int, Range(1, 10)] = 1
     dnwild_all_queries: bool = False
+    dnmini_seed: CountOrNone = 0
     day_dir: str = ""
     night_dir: str = ""
     folder_ids: str = "auto"
     skip_bad: bool = False
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> Settings:
+    def from_config(cls, cfg: CfgNode) -> Any:
         """The keys of ``DATASETS``.
 
         Raises:
@@ -48,15 +60,7 @@ class Settings:
                 f"DATASETS.DAY_DIR is {data.DAY_DIR!r}, which {', '.join(data.NAMES)} does not read; "
                 "set DATASETS.NAMES \"('DayNightFolder',)\"."
             )
-        return cls(
-            int(data.REGDB_TRIAL),
-            int(data.DNMINI_SEED),
-            bool(data.DNWILD_ALL_QUERIES),
-            str(data.DAY_DIR),
-            str(data.NIGHT_DIR),
-            str(data.FOLDER_IDS),
-            bool(data.SKIP_BAD),
-        )
+        return construct(cls, cfg)
 
 
 SETTINGS = Settings()

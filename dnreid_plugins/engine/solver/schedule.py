@@ -92,10 +92,6 @@ class EpochSchedule:
         self.plan = plan
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
 
-    @classmethod
-    def from_config(cls, cfg: Any, optimizer: Optimizer, iters_per_epoch: int) -> EpochSchedule:
-        return cls(optimizer, plan_from_config(cfg, iters_per_epoch))
-
     def apply(self, iteration: int) -> None:
         """Prepare the optimizer for step ``iteration``."""
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):

@@ -85,7 +85,7 @@ class LearnPrompts(Stage):
         return True
 
     def run_epoch(self) -> None:
-        self.stage.run_epoch(stop=self.stop_wanted)
+        self.stage.run_epoch(self.stop_wanted)
 
     @property
     def finished(self) -> bool:

@@ -81,24 +81,12 @@ class PromptStage:
     def finished(self) -> bool:
         return self.epoch > self.options.epochs
 
-    def run(self, after_step: Callable[[PromptStage], None] | None = None) -> None:
-        """Train from the present position to the end; ``after_step`` may save, or raise to stop."""
-        while not self.finished:
-            self.run_epoch(after_step)
-
-    def run_epoch(
-        self,
-        after_step: Callable[[PromptStage], None] | None = None,
-        *,
-        stop: Callable[[], bool] | None = None,
-    ) -> None:
+    def run_epoch(self, stop: Callable[[], bool]) -> None:
         """Train from the present position to the end of the epoch, or until ``stop()`` is true after a step."""
         started, epoch = time.monotonic(), self.epoch
         while self.epoch == epoch:
             means = self.train_step()
-            if after_step is not None:
-                after_step(self)
-            if stop is not None and stop() and self.epoch == epoch:
+            if stop() and self.epoch == epoch:
                 return
         text = "  ".join(f"{key} {value:.4g}" for key, value in means.items())
         seconds = time.monotonic() - started

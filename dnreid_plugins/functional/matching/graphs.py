@@ -33,14 +33,12 @@ class GraphMatching:
         num_edges: pairs in the graph, ``M >= threshold``, before the assignment. 0 = empty graph.
         threshold: ``T_ada`` that was used, after a cap.
         best_similarity: largest cosine between the sides; nan when a side is empty.
-        kept_last: True if ``assignment`` is the previous one, because the graph was empty.
     """
 
     assignment: Assignment
     num_edges: int
     threshold: float
     best_similarity: float
-    kept_last: bool = False
 
 
 @torch.no_grad()
@@ -105,7 +103,7 @@ def dictionary_graph_matching(
     best = float(similarity.max())
     if num_edges == 0 and on_empty == "keep_last" and previous is not None:
         _check_sizes(previous, num_day, num_night)
-        return GraphMatching(previous, 0, threshold, best, kept_last=True)
+        return GraphMatching(previous, 0, threshold, best)
     cost = graph_cost(information, threshold, penalty=penalty)
     pairs, scores = _assigned_edges(cost, information, threshold)
     assignment = Assignment.from_pairs(pairs, scores, num_day, num_night)

@@ -165,27 +165,6 @@ def average_rows(
 
 
 @jit
-def transpose(indptr: Array, columns: Array, values: Array) -> tuple[Array, Array, Array]:
-    """Compressed columns of a square sparse matrix: for each column its rows, ascending, and the values."""
-    num = indptr.shape[0] - 1
-    ends = np.zeros(num + 1, dtype=np.int64)
-    for e in range(columns.shape[0]):
-        ends[columns[e] + 1] += 1
-    for c in range(num):
-        ends[c + 1] += ends[c]
-    place = ends[:num].copy()
-    rows = np.empty(columns.shape[0], dtype=np.int32)
-    out = np.empty(columns.shape[0], dtype=np.float32)
-    for i in range(num):
-        for e in range(indptr[i], indptr[i + 1]):
-            c = columns[e]
-            rows[place[c]] = i
-            out[place[c]] = values[e]
-            place[c] += 1
-    return ends, rows, out
-
-
-@jit
 def near_pairs(
     indptr: Array,
     columns: Array,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from torch import Tensor
 from .._jit import Array, jit
 from ._product import product_rate
 from .jaccard import jaccard_graph
-from .knn import BLOCK, SPARE, Neighbours, Progress
+from .knn import BLOCK, SPARE, Neighbours
 
 TIE_TOLERANCE = 1e-6
 """Added to ``eps``. Two images that share j of their k2 expansion rows and nothing else are exactly
@@ -23,41 +22,16 @@ implementations differ from each other; here a tie always counts as within ``eps
 Labels = NDArray[np.int64]
 
 
-@overload
-def jaccard_dbscan(
-    features: NDArray[np.floating] | Tensor,
-    *,
-    k1: int = ...,
-    k2: int = ...,
-    eps: float = ...,
-    min_samples: int = ...,
-    domains: NDArray[np.integer] | Tensor | None = ...,
-    knn: Neighbours | NDArray[np.integer] | None = ...,
-    progress: Progress | None = ...,
-) -> Labels: ...
-@overload
-def jaccard_dbscan(
-    features: NDArray[np.floating] | Tensor,
-    *,
-    k1: int = ...,
-    k2: int = ...,
-    eps: Sequence[float],
-    min_samples: int = ...,
-    domains: NDArray[np.integer] | Tensor | None = ...,
-    knn: Neighbours | NDArray[np.integer] | None = ...,
-    progress: Progress | None = ...,
-) -> list[Labels]: ...
 def jaccard_dbscan(
     features: NDArray[np.floating] | Tensor,
     *,
     k1: int = 30,
     k2: int = 6,
-    eps: float | Sequence[float] = 0.6,
+    eps: float = 0.6,
     min_samples: int = 4,
     domains: NDArray[np.integer] | Tensor | None = None,
     knn: Neighbours | NDArray[np.integer] | None = None,
-    progress: Progress | None = None,
-) -> Labels | list[Labels]:
+) -> Labels:
     """Pseudo labels of ``(N, D)`` features: ``(N,)`` int64, clusters ``0 .. C-1``, -1 = outlier.
 
     For the same k-NN table the labels are, element by element, those of fast-reid's
@@ -66,24 +40,15 @@ def jaccard_dbscan(
 
     Args:
         features: NumPy or torch, used as given.
-        k1, k2, domains, knn, progress: see :func:`jaccard_graph`.
-        eps: radius in (0, 1); a sequence gives a list of labels, one for each, from one graph.
+        k1, k2, domains, knn: see :func:`jaccard_graph`.
+        eps: radius in (0, 1).
         min_samples: images within ``eps``, itself included, that make an image a core of a cluster.
     """
-    wanted = [eps] if isinstance(eps, (int, float)) else list(eps)
-    if not wanted or not (min(wanted) > 0 and max(wanted) + TIE_TOLERANCE < 1):
+    if not (eps > 0 and eps + TIE_TOLERANCE < 1):
         raise ValueError(f"eps must be in (0, 1), got {eps}; common values are 0.3 to 0.7.")
-    graph = jaccard_graph(
-        features,
-        k1=k1,
-        k2=k2,
-        radius=max(wanted) + TIE_TOLERANCE,
-        domains=domains,
-        knn=knn,
-        progress=progress,
-    )
-    labels = [dbscan_graph(graph, eps=value + TIE_TOLERANCE, min_samples=min_samples) for value in wanted]
-    return labels[0] if isinstance(eps, (int, float)) else labels
+    radius = eps + TIE_TOLERANCE
+    graph = jaccard_graph(features, k1=k1, k2=k2, radius=radius, domains=domains, knn=knn)
+    return dbscan_graph(graph, eps=radius, min_samples=min_samples)
 
 
 def dbscan_graph(graph: sparse.csr_array, *, eps: float, min_samples: int) -> Labels:
@@ -157,13 +122,13 @@ class LabelPhaseEstimate(NamedTuple):
 
 
 def estimate_label_phase(
-    num_images: int, dim: int, *, k1: int = 30, block: int = BLOCK, rate: float | None = None
+    num_images: int, dim: int, *, k1: int = 30, rate: float | None = None
 ) -> LabelPhaseEstimate:
     """Memory and time of :func:`jaccard_dbscan` on the CPU, for a line in the log before it starts.
 
     Args:
         num_images, dim: N and D.
-        k1, block: as given to the search.
+        k1: as given to the search.
         rate: float32 operations per second of a matrix product; measured in a few milliseconds if ``None``.
 
     Returns:
@@ -173,7 +138,7 @@ def estimate_label_phase(
         with k1 = 30).
     """
     rate = product_rate() if rate is None else rate
-    seconds = 2 * num_images * (num_images + block) * dim / rate + 2.5e-5 * num_images
-    search = num_images * (k1 + SPARE) * 20 + 3 * 4 * min(block, num_images) ** 2
+    seconds = 2 * num_images * (num_images + BLOCK) * dim / rate + 2.5e-5 * num_images
+    search = num_images * (k1 + SPARE) * 20 + 3 * 4 * min(BLOCK, num_images) ** 2
     graph = num_images * k1 * 8 + num_images * 10 * k1 * 2 * 8
     return LabelPhaseEstimate(max(search, graph), seconds)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._jit import map_rows
 from . import _jaccard_kernels as kernels
-from .knn import Neighbours, Progress, as_matrix, knn_table
+from .knn import Neighbours, as_matrix, knn_table
 
 _ROWS = 1024
 """Rows per task: a few hundred kilobytes of output each, and enough tasks for every core."""
@@ -30,7 +30,6 @@ def jaccard_graph(
     radius: float = 0.6,
     domains: NDArray[np.integer] | Tensor | None = None,
     knn: Neighbours | NDArray[np.integer] | None = None,
-    progress: Progress | None = None,
 ) -> sparse.csr_array:
     """Jaccard distances of all pairs ``i <= j`` that are at most ``radius`` apart.
 
@@ -43,7 +42,6 @@ def jaccard_graph(
             takes the mean of these averages, over the domains that are among the k2 (the field's joint
             clustering); otherwise the larger domain would outvote the smaller one.
         knn: a k-NN table to use instead of searching, at least ``min(k1, N)`` wide.
-        progress: see :func:`knn_table`.
 
     Returns:
         ``(N, N)`` float32 upper triangle, columns ascending; a stored 0 is a distance. The diagonal is 0, except for
@@ -61,7 +59,7 @@ def jaccard_graph(
     if num == 0:
         return sparse.csr_array((0, 0), dtype=np.float32)
     k1 = min(k1, num)
-    found = knn_table(matrix, k1, progress=progress) if knn is None else _checked_table(knn, num, k1)
+    found = knn_table(matrix, k1) if knn is None else _checked_table(knn, num, k1)
     table = np.ascontiguousarray(found.indices[:, :k1], dtype=np.int32)
     indptr, columns = reciprocal_sets(table)
     rows = _Rows(indptr, columns, _softmax_weights(matrix, table, found.distances, indptr, columns))
@@ -138,7 +136,10 @@ def _balanced_shares(
 
 def _near_pairs(rows: _Rows, radius: float) -> sparse.csr_array:
     num = len(rows.indptr) - 1
-    state = (*rows, *kernels.transpose(*rows), float(np.float32(radius)), np.empty(num, _SUMS))
+    by_column = sparse.csr_array((rows.values, rows.columns, rows.indptr), shape=(num, num)).tocsc()
+    # scipy chooses index types by size, the loops are compiled for these
+    indptr, indices = by_column.indptr.astype(np.int64), by_column.indices.astype(np.int32)
+    state = (*rows, indptr, indices, by_column.data, float(np.float32(radius)), np.empty(num, _SUMS))
     columns, distances, counts = _over_rows(num, partial(kernels.near_pairs, *state))
     return sparse.csr_array((distances, columns, _ends(counts)), shape=(num, num))
 

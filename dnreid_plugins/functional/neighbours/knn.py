@@ -136,9 +136,9 @@ def _ranked(matrix: Tensor, candidates: NDArray[np.int32], k: int) -> Neighbours
     return Neighbours(indices, distances)
 
 
-def squared_norms(matrix: Tensor, *, block: int = 4096) -> Tensor:
+def squared_norms(matrix: Tensor) -> Tensor:
     """``(N,)`` squared lengths, without a second matrix."""
-    return torch.cat([part.square().sum(dim=1) for part in matrix.split(block)])
+    return torch.cat([part.square().sum(dim=1) for part in matrix.split(4096)])
 
 
 def _candidates(matrix: Tensor, width: int, *, block: int, progress: Progress | None) -> NDArray[np.int32]:

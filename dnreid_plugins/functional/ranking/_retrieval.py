@@ -16,12 +16,12 @@ from ..neighbours.knn import as_matrix, squared_norms
 
 Features = NDArray[np.floating] | Tensor
 Metric = Literal["cosine", "euclidean"]
-Removal = NDArray[np.bool_] | Callable[[NDArray[np.int64]], NDArray[np.bool_]]
-"""Which gallery images are removed for a query: ``(Q, G)`` mask, or a function from query rows to their mask."""
+Removal = Callable[[NDArray[np.int64]], NDArray[np.bool_]]
+"""Which gallery images are removed for some queries: from their rows ``(B,)`` to the mask ``(B, G)``."""
 
 
 class Matches:
-    """Identities, cameras and removal rule of one evaluation.
+    """Identities and removal rule of one evaluation.
 
     Attributes:
         query_codes: ``(Q,)`` int64, place of the identity among those of the gallery; -1 = not in it.
@@ -33,8 +33,6 @@ class Matches:
         self,
         query_ids: ArrayLike | Tensor,
         gallery_ids: ArrayLike | Tensor,
-        query_cams: ArrayLike | Tensor | None,
-        gallery_cams: ArrayLike | Tensor | None,
         *,
         remove: Removal | None,
     ) -> None:
@@ -47,7 +45,6 @@ class Matches:
         self.query_codes = (
             np.where(names[place] == query, place, -1) if len(names) else np.full_like(query, -1)
         )
-        self.cameras = _cameras(query_cams, gallery_cams, len(query), len(gallery))
         self.remove = remove
 
     def check_shape(self, queries: int, gallery: int) -> None:
@@ -57,26 +54,14 @@ class Matches:
                 f"{queries} queries and {gallery} gallery images; give one id per row."
             )
 
-    def same_identity(self, query: int) -> NDArray[np.int64]:
-        """Gallery images of the identity of a query, ascending."""
-        code = self.query_codes[query]
-        return self.members[self.ends[code] : self.ends[code + 1]] if code >= 0 else self.members[:0]
-
     def hide_removed(self, distances: NDArray[np.float32], start: int) -> None:
         """Write infinity over the distances of removed images; row 0 is query ``start``."""
-        rows = np.arange(start, start + len(distances))
-        if self.remove is not None:
-            mask = np.asarray(self.remove(rows) if callable(self.remove) else self.remove[rows], dtype=bool)
-            if mask.shape != distances.shape:
-                raise ValueError(
-                    f"remove gave {mask.shape} for {distances.shape} distances; one entry per pair."
-                )
-            distances[mask] = np.inf
-        if self.cameras is not None:
-            ours, theirs = self.cameras
-            for query, row in enumerate(distances, start=start):
-                same = self.same_identity(query)
-                row[same[theirs[same] == ours[query]]] = np.inf
+        if self.remove is None:
+            return
+        mask = np.asarray(self.remove(np.arange(start, start + len(distances))), dtype=bool)
+        if mask.shape != distances.shape:
+            raise ValueError(f"remove gave {mask.shape} for {distances.shape} distances; one entry per pair.")
+        distances[mask] = np.inf
 
 
 def distance_blocks(
@@ -109,20 +94,3 @@ def _vector(values: ArrayLike | Tensor, name: str) -> NDArray[np.int64]:
     if vector.ndim != 1:
         raise ValueError(f"{name} must be a vector, got shape {vector.shape}; give one integer per image.")
     return vector.astype(np.int64)
-
-
-def _cameras(
-    query_cams: ArrayLike | Tensor | None, gallery_cams: ArrayLike | Tensor | None, queries: int, gallery: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """Both camera vectors, or ``None`` where no gallery image has the camera of any query."""
-    if query_cams is None and gallery_cams is None:
-        return None
-    if query_cams is None or gallery_cams is None:
-        raise ValueError("query_cams and gallery_cams must be given together, got only one of them.")
-    ours, theirs = _vector(query_cams, "query_cams"), _vector(gallery_cams, "gallery_cams")
-    if (len(ours), len(theirs)) != (queries, gallery):
-        raise ValueError(
-            f"got {len(ours)} and {len(theirs)} cameras for {queries} queries and {gallery} gallery images; "
-            "give one camera per image."
-        )
-    return (ours, theirs) if np.intersect1d(ours, theirs).size else None

@@ -36,8 +36,6 @@ def rank_metrics(
     gallery_features: Features,
     query_ids: Ids,
     gallery_ids: Ids,
-    query_cams: Ids | None = None,
-    gallery_cams: Ids | None = None,
     *,
     topk: Sequence[int] = (1, 5, 10),
     metric: Metric = "cosine",
@@ -47,25 +45,22 @@ def rank_metrics(
 ) -> dict[str, float]:
     """Retrieval metrics in percent, equal to fast-reid's ``evaluate_rank``.
 
-    Images are ordered by (distance, gallery index). With cameras given, gallery images with the identity
-    and the camera of the query are removed, as fast-reid does. A query without a correct image left is
-    counted in ``queries_without_match`` and in no average.
+    Images are ordered by (distance, gallery index). A query without a correct image left is counted in
+    ``queries_without_match`` and in no average.
 
     Args:
         query_features, gallery_features: ``(Q, D)`` and ``(G, D)``; refused if not finite.
         query_ids, gallery_ids: ``(Q,)`` and ``(G,)`` integers.
-        query_cams, gallery_cams: ``(Q,)`` and ``(G,)`` integers, both or neither.
         topk: the k of the Rank-k entries; beyond the gallery's size the curve keeps its last value.
         metric: ``cosine`` is ``1 - cos``; ``euclidean`` is squared.
-        remove: further gallery images to remove: a ``(Q, G)`` mask (True = removed), or a function from an
-            array of query rows to their ``(B, G)`` mask.
+        remove: from an array of query rows ``(B,)`` to the gallery images ``(B, G)`` that are removed for them.
         cmc: ``identity`` collapses the images of each identity to the first (SYSU-MM01, LLCM).
         block: queries per product; changes speed and memory only.
 
     Returns:
         ``Rank-k`` for each k, ``mAP``, ``mINP``, ``queries`` (all given), ``queries_without_match``.
     """
-    matches = Matches(query_ids, gallery_ids, query_cams, gallery_cams, remove=remove)
+    matches = Matches(query_ids, gallery_ids, remove=remove)
     matches.check_shape(len(query_features), len(gallery_features))
     blocks = distance_blocks(query_features, gallery_features, metric=metric, block=block)
     return summarize(_rank_blocks(blocks, matches, cmc=cmc), topk=topk)
@@ -75,8 +70,6 @@ def rank_distances(
     distances: NDArray[np.floating],
     query_ids: Ids,
     gallery_ids: Ids,
-    query_cams: Ids | None = None,
-    gallery_cams: Ids | None = None,
     *,
     remove: Removal | None = None,
     cmc: Literal["image", "identity"] = "image",
@@ -88,7 +81,7 @@ def rank_distances(
     """
     if not np.isfinite(distances).all():
         raise ValueError("distances has NaN or infinite entries; to remove images give `remove`.")
-    matches = Matches(query_ids, gallery_ids, query_cams, gallery_cams, remove=remove)
+    matches = Matches(query_ids, gallery_ids, remove=remove)
     matches.check_shape(*distances.shape)
     return _rank_blocks(_copies(distances, block), matches, cmc=cmc)
 

@@ -4,11 +4,13 @@ from . import fastreid_losses
 from .base import LOSS_HEAD_REGISTRY, LossHead, build_loss_heads
 from .cluster_nce import ClusterNCE
 from .cma import CMA
+from .confusion import DomainConfusion
 from .cpml import CPML
 from .cross_contrast import CrossContrast
 from .dgm import DGM
 from .dynamic_contrast import DynamicContrast
 from .hybrid_nce import FusedContrast, HybridNCE
+from .identity_classifier import IdentityClassifier
 from .image_text import ImageText
 from .joint_contrast import JointContrast, SharedContrast
 from .maa import MAA
@@ -17,6 +19,7 @@ from .neighbour_targets import NeighbourTargets
 from .pgm import PGM
 from .prototype_classifier import PrototypeClassifier
 from .relaxed_contrast import RelaxedContrast
+from .triplets import CentreTriplet, HardTriplet, WeightedTriplet
 
 __all__ = [
     "CMA",
@@ -26,11 +29,15 @@ __all__ = [
     "MAA",
     "MMD",
     "PGM",
+    "CentreTriplet",
     "ClusterNCE",
     "CrossContrast",
+    "DomainConfusion",
     "DynamicContrast",
     "FusedContrast",
+    "HardTriplet",
     "HybridNCE",
+    "IdentityClassifier",
     "ImageText",
     "JointContrast",
     "LossHead",
@@ -39,6 +46,7 @@ __all__ = [
     "PrototypeClassifier",
     "RelaxedContrast",
     "SharedContrast",
+    "WeightedTriplet",
     "build_loss_heads",
     "fastreid_losses",
 ]

@@ -34,6 +34,8 @@ class LossHead(Part):
     has_loss: ClassVar[bool] = True
     #: It reads what the teacher makes of the batch: ``batch.extra["teacher"]``.
     asks_teacher: ClassVar[bool] = False
+    #: True: `begin_epoch` and `after_step` are called in every epoch; the weight decides about the loss only.
+    always_active: ClassVar[bool] = False
     section: ClassVar[str] = "MODEL.LOSSES"
     #: Of which batches it is a loss; see `StreamName`.
     stream: StreamName = "domains"
@@ -60,7 +62,7 @@ class LossHead(Part):
 
     def weight_at(self, epoch: int) -> float:
         """Weight in ``epoch`` (from 1); 0 before the first epoch given."""
-        return next((value for first, value in reversed(self.schedule) if epoch >= first), 0.0)
+        return step_value(self.schedule, epoch)
 
     def matches_in(self, epoch: int) -> bool:
         """Whether the head's matcher runs in ``epoch``."""
@@ -100,6 +102,11 @@ def joint_targets(batch: BatchFeatures, parts: Parts) -> Tensor:
         return parts.epoch.targets("joint", batch.indices)
     shift = parts.memory.num_clusters("day") * (batch.domains == 1)
     return torch.where(batch.targets >= 0, batch.targets + shift, -1)
+
+
+def step_value(schedule: list[tuple[int, float]], epoch: int) -> float:
+    """Value of a schedule that `parse_weight` has checked in ``epoch`` (from 1); 0 before the first epoch given."""
+    return next((value for first, value in reversed(schedule) if epoch >= first), 0.0)
 
 
 def check_hard_bank(cfg: Any, name: str) -> None:

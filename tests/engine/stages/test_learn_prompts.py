@@ -67,7 +67,7 @@ def test_without_stage_1_the_prompts_are_random(cfg: CfgNode) -> None:
 
 def test_stage_1_sees_the_features_before_the_necks(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.Tensor] = []
-    monkeypatch.setattr(PromptStage, "run_epoch", lambda stage, **_: _stop(seen, stage.features))
+    monkeypatch.setattr(PromptStage, "run_epoch", lambda stage, _: _stop(seen, stage.features))
     with pytest.raises(PowerCutError):
         train(cfg)
     fresh = CrossDomainTrainer(cfg)
