@@ -43,6 +43,24 @@ def gather_rows(rows: Tensor) -> Tensor:
     return _GatherRows.apply(rows.contiguous()) if world_size() > 1 else rows
 
 
+class _ShareRows(_GatherRows):
+    """The same rows, of which each process makes something of its own."""
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        whole = gradients[0].contiguous()
+        dist.all_reduce(whole)
+        return whole[ctx.own]
+
+
+def share_rows(rows: Tensor) -> Tensor:
+    """``(B, ...)`` -> ``(world_size * B, ...)`` by rank, for use inside the encoder.
+
+    Unlike after `gather_rows` each process goes on with its own images, so the gradients of all of them are added.
+    """
+    return _ShareRows.apply(rows.contiguous()) if world_size() > 1 else rows
+
+
 def check_composition(domains: Tensor) -> None:
     """Raise in *all* processes if they do not have equally many images of each domain; ``domains`` (B,).
 

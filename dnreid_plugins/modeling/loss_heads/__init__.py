@@ -6,6 +6,7 @@ from .cluster_nce import ClusterNCE
 from .cma import CMA
 from .cpml import CPML
 from .dgm import DGM
+from .glare_mask import GlareMask
 from .image_text import ImageText
 from .maa import MAA
 from .mmd import MMD, MarginMMD
@@ -21,6 +22,7 @@ __all__ = [
     "MMD",
     "PGM",
     "ClusterNCE",
+    "GlareMask",
     "ImageText",
     "LossHead",
     "MarginMMD",
