@@ -65,7 +65,7 @@ class GlareSuppression(Block):
         """``(B, 1, h, w)`` at the size of the map ``x``, 1 = glare."""
         images = self.running.context.images
         shown = glare_mask(images, threshold=self.threshold, weights=self.luminance)
-        night = self.running.domains(len(x), x.device).view(-1, 1, 1, 1)
+        night = self.running.domains(x.shape[0], x.device).view(-1, 1, 1, 1)
         return (pooled_to(shown, (x.shape[2], x.shape[3])) * night).to(x.dtype)
 
 
@@ -123,6 +123,6 @@ class ClassAttention(Block):
         labels = self.running.context.labels
         if labels is None:
             raise ValueError("ClassAttention got no labels in train mode; give them in the `Context`.")
-        domains = self.running.domains(len(own), own.device)
+        domains = self.running.domains(own.shape[0], own.device)
         known = share_rows(torch.stack([labels, domains], dim=1))
         return partner_attention(labels, domains, known[:, 0], known[:, 1], share_rows(own))
