@@ -80,9 +80,6 @@ _keys(
         'How batch norm of the shared part treats the two domains: "joint" (one concatenated pass), "separate" (one '
         'pass per domain, running statistics mixed) or "frozen" (the initial running statistics are kept).',
     ),
-)
-_keys(
-    "MODEL.DUAL_STREAM",
     (
         "ASSUME_DOMAIN",
         "",
@@ -260,7 +257,8 @@ _keys(
         ((),),
         Any,
         "Views of a day image in a training batch, each with its own augmentation and a list of further steps: "
-        '"exchange" (one random channel in all three), "grey", "grey_or_channel". ((), ("exchange",)) is what most '
+        '"exchange" (one random channel in all three), "grey", "grey_or_colour" (1/2 each), "grey_or_channel" (1/2 as '
+        'it is, else grey or a channel), "channel_or_grey" (channel 3/4, grey 1/8). ((), ("exchange",)) is what most '
         "released baselines train on. SOLVER.IMS_PER_BATCH counts images, not views.",
     ),
     ("NIGHT", ((),), Any, "Views of a night image."),

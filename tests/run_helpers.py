@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 import dnreid_plugins  # noqa: F401  (patches fast-reid before anything of it is imported)
@@ -12,8 +14,10 @@ import dnreid_plugins  # noqa: F401  (patches fast-reid before anything of it is
 from fastreid.config import CfgNode
 from fastreid.engine.train_loop import HookBase
 
+from dnreid_plugins.engine.bad_batch import load_bad_batch, replay
 from dnreid_plugins.engine.checkpoint_files import AtomicCheckpointer
 from dnreid_plugins.engine.label_phase import LabelPhase
+from dnreid_plugins.engine.step import NonFiniteLossError
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 
 
@@ -87,3 +91,21 @@ def resumed(checkpointer: AtomicCheckpointer) -> dict[str, Any]:
     content = checkpointer.load_newest()
     checkpointer.load_model(content.pop("model"))
     return content
+
+
+def replays_a_bad_batch(cfg: CfgNode, name: str, iteration: int) -> None:
+    """Breaks a loss head in a step inside an epoch; the kept batch must give the losses of that step again."""
+    cfg.OUTPUT_DIR += "-broken"
+    trainer, seen = CrossDomainTrainer(cfg), SeenLosses()
+    trainer.register_hooks([seen])
+    head = trainer.parts.losses[name]
+    forward = head.forward
+    head.forward = lambda *args: forward(*args) * (float("nan") if trainer.iter == iteration else 1.0)
+    with pytest.raises(NonFiniteLossError, match=f"loss_{name.lower()} is nan at iteration {iteration}"):
+        trainer.train()
+    reports = replay(load_bad_batch([Path(cfg.OUTPUT_DIR) / "bad_batch.pt"]))
+    assert [report.name for report in reports] == list(seen.losses[-1])
+    for report in reports:
+        assert report.gradient_at_features > 0
+        if report.name != f"loss_{name.lower()}":
+            assert report.loss == seen.losses[-1][report.name].item()

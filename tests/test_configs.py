@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import re
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fastreid.config import CfgNode, get_cfg
+from config_values import ROOT, differences, read
 from fastreid.modeling.meta_arch import build_model
 
 from dnreid_plugins.engine import preflight
 from dnreid_plugins.engine.preflight.model import needs_clusters
 from dnreid_plugins.engine.solver.schedule import plan_from_config
 from dnreid_plugins.modeling.loss_heads import build_loss_heads
-from dnreid_plugins.runtime.config_files import merge_with_suggestions
 
-ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(
     path
     for home in ("configs", "projects")
     for path in (ROOT / home).rglob("*.yml")
     if path.name != "tables.yml" and not path.name.startswith("Base-")  # what others are based on
 )
-
-
-def read(path: Path) -> CfgNode:
-    cfg = get_cfg()
-    merge_with_suggestions(cfg, str(path), ["MODEL.DEVICE", "cpu"])
-    return cfg
 
 
 def test_there_are_configs() -> None:
@@ -179,17 +170,6 @@ BRIDGING_SETS = {
     # The reference has figures for people only; RegDB's are ours but for the radius and the size.
     "regdb": ("RegDB", 100, 0.6, (384, 128), 4, 1000),
 }
-
-
-def frozen(value: Any) -> Any:
-    return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else value
-
-
-def differences(name: str, expected: dict[str, Any]) -> dict[str, Any]:
-    """Keys of a resolved config whose value is another one than expected."""
-    cfg = read(ROOT / "projects" / name)
-    found = {key: frozen(reduce(lambda node, part: node[part], key.split("."), cfg)) for key in expected}
-    return {key: value for key, value in found.items() if value != expected[key]}
 
 
 @pytest.mark.parametrize("name", sorted(CIA_SETS))

@@ -66,6 +66,23 @@ class ChannelExchange:
         return "ChannelExchange()"
 
 
+class ChannelOrGrey:
+    """Replace an RGB image by one of its channels (1/4 each) or its grey value (1/8), or leave it as it is (1/8).
+
+    The draws of the released ``ChannelAdapGray(0.5)``, whose probability is used within the last quarter only.
+    """
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        choice = int(torch.randint(8, ()).item())
+        if choice == 7:
+            return image
+        plane = image.convert("L") if choice == 6 else image.getchannel(choice // 2)
+        return Image.merge("RGB", (plane, plane, plane))
+
+    def __repr__(self) -> str:
+        return "ChannelOrGrey()"
+
+
 class Grey:
     """Replace an RGB image by its grey value, in all three channels."""
 

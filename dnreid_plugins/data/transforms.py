@@ -14,7 +14,15 @@ from PIL import Image
 from torch import Tensor
 
 from ..functional.types import Domain
-from .augment import ChannelAugmentation, ChannelExchange, Grey, NoiseErasing, SmallPoolPatch, ToPixels
+from .augment import (
+    ChannelAugmentation,
+    ChannelExchange,
+    ChannelOrGrey,
+    Grey,
+    NoiseErasing,
+    SmallPoolPatch,
+    ToPixels,
+)
 
 ImageTransform = Callable[[Image.Image], Tensor]
 
@@ -23,6 +31,8 @@ ImageTransform = Callable[[Image.Image], Tensor]
 VIEW_STEPS: dict[str, Callable[[], Any]] = {
     "exchange": ChannelExchange,
     "grey": Grey,
+    "grey_or_colour": lambda: T.RandomGrayscale(0.5),
+    "channel_or_grey": ChannelOrGrey,
     "grey_or_channel": lambda: ChannelAugmentation(0.5),
 }
 

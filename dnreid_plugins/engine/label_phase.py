@@ -14,6 +14,7 @@ from fastreid.engine.hooks import HookBase
 from fastreid.utils import comm
 from torch import Tensor
 
+from ..evaluation.extraction import evaluating
 from ..functional.matching.quality import majority_identity, matching_precision
 from ..functional.types import Assignment, Domain, Epoch
 from ..labels import Labels, TrainImages
@@ -26,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 class LabelPhase(HookBase):
     """Before each epoch: extract, label, start the epoch of all parts, set the sampler's labels.
+
+    The extraction is left out where nobody reads its features: with true identities as labels and losses that need
+    the batch alone. Centroids and rows of the memory are then 0 at the epoch's start.
 
     Args:
         extract: returns the features ``(N, D)`` of all training images in canonical order.
@@ -86,7 +90,7 @@ class LabelPhase(HookBase):
         )
 
     def _label(self, number: int) -> Epoch:
-        features = self.extract()
+        features = self.extract() if self._features_are_read() else self._blank_features()
         self.trainer.checkpoints.stop_if_asked()
         if not bool(torch.isfinite(features).all()):
             raise FloatingPointError(
@@ -100,6 +104,17 @@ class LabelPhase(HookBase):
             return work()
         # Every process has all features; labels are made once, so that all have the same ones.
         return epoch_from_state(computed_once(lambda: epoch_to_state(work(), with_features=False)), features)
+
+    def _features_are_read(self) -> bool:
+        return self.labels.features_are_read() or self.trainer.bare_model.parts.features_are_read()
+
+    def _blank_features(self) -> Tensor:
+        """``(N, D)`` zeros; one empty image says how long a feature is."""
+        model, size = self.trainer.bare_model, list(self.trainer.cfg.INPUT.SIZE_TRAIN)
+        image = {"images": torch.zeros(1, 3, *(size * 2)[:2]), "domains": torch.zeros(1, dtype=torch.int64)}
+        with evaluating(model), torch.no_grad():
+            width = model.encode(image, feature=self.trainer.cfg.CLUSTER.FEATURE).shape[1]
+        return torch.zeros(len(self.images), width)
 
     def _precision(self, name: str, matching: Assignment, epoch: Epoch) -> dict[str, float]:
         figures = {f"{name}/pairs": float(len(matching.pairs()))}

@@ -30,6 +30,8 @@ class LabelSource(ABC):
 
     #: Names of the clusters that it makes beside these two.
     makes: ClassVar[tuple[str, ...]] = ()
+    #: Its labels depend on the features.
+    reads_features: ClassVar[bool] = True
 
     @abstractmethod
     def __call__(self, features: Tensor, images: TrainImages, *, epoch: int) -> dict[str, Clusters]:

@@ -47,6 +47,10 @@ class Labels:
         added = [name for one in self.refiners if one.start == 1 for name in one.makes]
         return {"day", "night", *self.source.makes, *added}
 
+    def features_are_read(self) -> bool:
+        """Whether the labels depend on the features."""
+        return self.source.reads_features or bool(self.refiners)
+
     def __call__(self, features: Tensor, images: TrainImages, *, number: int, last: int) -> Epoch:
         """The epoch ``number`` (from 1) of ``last``; ``features`` ``(N, D)`` unit rows in canonical order."""
         epoch = Epoch(number, last, self.source(features, images, epoch=number))

@@ -16,6 +16,7 @@ class Identities(LabelSource):
     """Each domain's clusters are its identities; the clusters "joint" are those of both domains together."""
 
     makes = ("joint",)
+    reads_features = False
 
     def __call__(self, features: Tensor, images: TrainImages, *, epoch: int) -> dict[str, Clusters]:
         self.check(images)

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fastreid.layers import Non_local
 from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from torch import nn
 
+from ..runtime.sections import Share, configured, construct
 from .pretrained import load_backbone_weights
 
 # Weights that ship with the package, by their name in MODEL.BACKBONE.PRETRAIN_PATH.
@@ -20,6 +22,7 @@ def build_backbone(cfg: Any) -> nn.Module:
     """The backbone of ``MODEL.BACKBONE.NAME``; with ``PRETRAIN`` its weights come from ``PRETRAIN_PATH``.
 
     ``PRETRAIN_PATH`` is a file in any wrapping, or ``shipped:<name>`` for weights that come with the package.
+    Non-local blocks get the width of ``NL_WIDTH`` before weights are loaded.
 
     Raises:
         ValueError: name or depth is unknown, or ``PRETRAIN`` is True without a path.
@@ -49,7 +52,7 @@ def build_backbone(cfg: Any) -> nn.Module:
 def _build(builder: Callable[[Any], nn.Module], cfg: Any) -> nn.Module:
     depth = cfg.MODEL.BACKBONE.DEPTH
     try:
-        return builder(cfg)
+        model = builder(cfg)
     except KeyError as error:
         if error.args != (depth,):
             raise
@@ -57,6 +60,35 @@ def _build(builder: Callable[[Any], nn.Module], cfg: Any) -> nn.Module:
             f"MODEL.BACKBONE.DEPTH is {depth!r}, which {cfg.MODEL.BACKBONE.NAME} does not have; see fast-reid's model "
             "zoo for its sizes."
         ) from None
+    construct(NonLocalWidth, cfg).apply(model)
+    return model
+
+
+@configured("MODEL.BACKBONE")
+class NonLocalWidth:
+    """The width of fast-reid's non-local blocks, which have a single channel inside (``reduc_ratio // reduc_ratio``).
+
+    Args:
+        nl_width: Channels inside a non-local block (WITH_NL) as a share of those it works on, 0.5 in its paper; 0 = a
+            single one, as fast-reid and the released systems have it.
+    """
+
+    def __init__(self, *, nl_width: Share = 0.0) -> None:
+        self.share = nl_width
+
+    def apply(self, model: nn.Module) -> None:
+        """Widen every block of ``model``, with new weights.
+
+        The norm behind a block's last convolution keeps its scale of 0, so a new block passes its input on unchanged.
+        """
+        for block in model.modules() if self.share > 0 else ():
+            if isinstance(block, Non_local):
+                outside: int = block.in_channels
+                inside = max(round(outside * self.share), 1)
+                block.inter_channels = inside
+                for name in ("g", "theta", "phi"):
+                    setattr(block, name, nn.Conv2d(outside, inside, 1))
+                block.W[0] = nn.Conv2d(inside, outside, 1)
 
 
 def weight_path(name: str) -> Path:

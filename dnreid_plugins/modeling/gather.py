@@ -61,6 +61,28 @@ def share_rows(rows: Tensor) -> Tensor:
     return _ShareRows.apply(rows.contiguous()) if world_size() > 1 else rows
 
 
+class _InEveryProcess(torch.autograd.Function):
+    """The same tensor; its gradient is the mean over the processes."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        whole = gradients[0].clone()
+        dist.all_reduce(whole)
+        return whole / world_size()
+
+
+def in_every_process(tensor: Tensor) -> Tensor:
+    """A tensor of a part for use inside the encoder, where each process has images of its own.
+
+    `DistributedDataParallel` leaves the gradients of parts as they are, since a loss gives every process the same one.
+    """
+    return _InEveryProcess.apply(tensor) if world_size() > 1 else tensor
+
+
 def check_composition(domains: Tensor) -> None:
     """Raise in *all* processes if they do not have equally many images of each domain; ``domains`` (B,).
 

@@ -60,6 +60,8 @@ class Part(nn.Module):
     reads: ClassVar[tuple[str, ...]] = ()
     #: Names of outputs of the encoder that it reads from `BatchFeatures.extra`; its head or a block must give them.
     needs: ClassVar[tuple[str, ...]] = ()
+    #: It reads features of the epoch's start: centroids, rows of the memory made from them, or features of images.
+    reads_features: ClassVar[bool] = True
     #: `begin_epoch` sets the parameters anew, so the optimizer forgets what it knew of them.
     fresh_each_epoch: ClassVar[bool] = False
 
@@ -190,6 +192,11 @@ class Parts(nn.Module):
             return self.epoch.targets("joint", indices)
         shift = self.memory.num_clusters("day") * (domains == 1)
         return torch.where(targets >= 0, targets + shift, -1)
+
+    def features_are_read(self) -> bool:
+        """Whether a loss head or matcher reads features of the epoch's start; the memory only keeps them for these."""
+        readers = [one for _, head in self.heads() for one in (head, head.matcher) if one is not None]
+        return any(one.reads_features for one in readers)
 
     def matching(self, name: str) -> Assignment | None:
         """The matching that head ``name`` made for the running epoch."""

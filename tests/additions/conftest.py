@@ -12,12 +12,9 @@ import pytest
 from fastreid.config import CfgNode, get_cfg
 from fastreid.config.defaults import _C
 from fastreid.data.datasets import DATASET_REGISTRY
-from run_helpers import SeenLosses
+from run_helpers import replays_a_bad_batch
 
-from dnreid_plugins.engine.bad_batch import load_bad_batch, replay
 from dnreid_plugins.engine.stages import STAGE_REGISTRY
-from dnreid_plugins.engine.step import NonFiniteLossError
-from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.labels import LABEL_SOURCE_REGISTRY, REFINER_REGISTRY
 from dnreid_plugins.modeling.loss_heads import LOSS_HEAD_REGISTRY
 from dnreid_plugins.runtime.sections import SECTIONS
@@ -84,22 +81,5 @@ def cfg(
 
 @pytest.fixture
 def replays(cfg: CfgNode) -> Callable[[str, int], None]:
-    """Breaks a loss head in a step inside an epoch; the kept batch must give the losses of that step again."""
-
-    def run(name: str, iteration: int) -> None:
-        cfg.OUTPUT_DIR += "-broken"
-        trainer, seen = CrossDomainTrainer(cfg), SeenLosses()
-        trainer.register_hooks([seen])
-        head = trainer.parts.losses[name]
-        forward = head.forward
-        head.forward = lambda *args: forward(*args) * (float("nan") if trainer.iter == iteration else 1.0)
-        with pytest.raises(NonFiniteLossError, match=f"loss_{name.lower()} is nan at iteration {iteration}"):
-            trainer.train()
-        reports = replay(load_bad_batch([Path(cfg.OUTPUT_DIR) / "bad_batch.pt"]))
-        assert [report.name for report in reports] == list(seen.losses[-1])
-        for report in reports:
-            assert report.gradient_at_features > 0
-            if report.name != f"loss_{name.lower()}":
-                assert report.loss == seen.losses[-1][report.name].item()
-
-    return run
+    """`run_helpers.replays_a_bad_batch` of the addition's config."""
+    return lambda name, iteration: replays_a_bad_batch(cfg, name, iteration)

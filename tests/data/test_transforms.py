@@ -102,6 +102,36 @@ def test_channel_augmentation_is_for_day_images_and_takes_each_plane() -> None:
     assert ChannelAugmentation(0.0)(image) is image
 
 
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        ("exchange", {"red": 1 / 3, "green": 1 / 3, "blue": 1 / 3}),
+        ("grey", {"grey": 1.0}),
+        ("grey_or_colour", {"grey": 1 / 2, "colour": 1 / 2}),
+        ("grey_or_channel", {"colour": 1 / 2, "red": 1 / 8, "green": 1 / 8, "blue": 1 / 8, "grey": 1 / 8}),
+        ("channel_or_grey", {"red": 1 / 4, "green": 1 / 4, "blue": 1 / 4, "grey": 1 / 8, "colour": 1 / 8}),
+    ],
+)
+def test_a_views_step_draws_as_often_as_it_says(step: str, expected: dict[str, float]) -> None:
+    cfg = config()
+    cfg.INPUT.VIEWS.NIGHT = ((step,),)
+    transform = build_domain_transform(cfg, is_train=True)
+    image = Image.fromarray(PIXELS[:24, :20])
+    planes = dict(zip(("red", "green", "blue"), image.split())) | {"grey": image.convert("L")}
+    known = {
+        name: torch.from_numpy(np.array(plane)).float().expand(3, -1, -1) for name, plane in planes.items()
+    }
+    known["colour"] = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+    counts = dict.fromkeys(known, 0)
+    for seed in range(800):
+        result = seeded(transform, image, Domain.NIGHT, seed=seed)
+        counts[next(name for name, pixels in known.items() if torch.equal(pixels, result))] += 1
+    # Four standard deviations of 800 draws.
+    for name, count in counts.items():
+        share = expected.get(name, 0.0)
+        assert abs(count / 800 - share) <= 4 * (share * (1 - share) / 800) ** 0.5, (name, count)
+
+
 def test_noise_erasing_fills_one_rectangle_with_the_statistics_given() -> None:
     erase = NoiseErasing(1.0, mean=[10.0, 100.0, 200.0], std=[1.0, 2.0, 4.0])
     image = torch.full((3, 200, 200), -1000.0)

@@ -9,6 +9,7 @@ from fastreid.config import CfgNode, get_cfg
 from fastreid.solver.build import get_default_optimizer_params
 from torch import nn
 
+from dnreid_plugins.engine import preflight
 from dnreid_plugins.engine.solver.optimizer import (
     OPTIMIZERS,
     build_lr_scheduler,
@@ -173,3 +174,39 @@ def test_the_schedule_comes_from_the_same_config() -> None:
     optimizer = build_optimizer(cfg, Model())
     build_lr_scheduler(cfg, optimizer, 3).apply(3)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
+
+
+def test_the_first_pattern_found_in_a_name_gives_its_factor() -> None:
+    model = Model()
+    factors = (("^backbone[.]0", 0.5), ("^backbone[.]", 0.1), ("1[.]weight$", 3.0))
+    cfg = solver(BASE_LR=1.0, HEADS_LR_FACTOR=2.0, LR_FACTORS=factors)
+    optimizer = build_optimizer(cfg, model)
+    rates = {name: rate for name, (rate, _) in settings(optimizer.param_groups, model).items()}
+    assert rates["backbone.0.weight"] == rates["backbone.0.bias"] == 0.5
+    assert rates["backbone.1.weight"] == rates["backbone.2.weight"] == pytest.approx(0.1)
+    assert rates["heads.0.weight"] == 2.0 and rates["heads.1.weight"] == 6.0 and rates["b1_head.bias"] == 2.0
+    assert set(rates) == {name for name, _ in model.named_parameters()}
+
+
+def test_the_schedule_keeps_the_factors() -> None:
+    model = Model()
+    cfg = solver(BASE_LR=1.0, LR_FACTORS=(("^backbone", 0.1),), STEPS=(1,), WARMUP_ITERS=0)
+    cfg.SOLVER.SCHED, cfg.SOLVER.MAX_EPOCH = "MultiStepLR", 2
+    optimizer = build_optimizer(cfg, model)
+    build_lr_scheduler(cfg, optimizer, 5).apply(5)
+    assert sorted({round(group["lr"], 9) for group in optimizer.param_groups}) == [0.01, 0.1]
+
+
+def test_a_pattern_that_is_in_no_name_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"SOLVER\.LR_FACTORS has 'stem', which is found in the name of no parameter"
+    ):
+        build_optimizer(solver(LR_FACTORS=(("^backbone", 0.1), ("stem", 0.1))), Model())
+
+
+@pytest.mark.parametrize(
+    "pairs", [("backbone", 0.1), (("(", 0.1),), (("a", -1),), (("a", "x"),), (("a", float("nan")),)]
+)
+def test_other_than_patterns_and_factors_is_refused_before_the_training(pairs: Any) -> None:
+    with pytest.raises(ValueError, match=r"SOLVER\.LR_FACTORS is .*; it holds \(pattern, factor\) pairs"):
+        preflight.check(solver(LR_FACTORS=pairs))

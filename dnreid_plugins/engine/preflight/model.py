@@ -136,6 +136,11 @@ def _weights(cfg: CfgNode) -> str | None:
 def _backbone_switches(cfg: CfgNode) -> str | None:
     """A switch that the builder's module never reads would have no effect."""
     backbone = cfg.MODEL.BACKBONE
+    if backbone.NL_WIDTH > 0 and not backbone.WITH_NL:
+        return (
+            f"MODEL.BACKBONE.NL_WIDTH is {backbone.NL_WIDTH}, but WITH_NL is False, so there are no non-local blocks; "
+            "set it to 0 or WITH_NL True."
+        )
     if not _is_fastreids(backbone.NAME):
         return None
     module = inspect.getmodule(BACKBONE_REGISTRY.get(backbone.NAME))

@@ -20,7 +20,8 @@ from ...data.transforms import build_domain_transform
 from ...evaluation.scoring import ScoreOptions
 from ...runtime.config_files import ConfigError, merge_with_suggestions
 from ...runtime.plugins import import_plugins
-from ..solver.optimizer import optimizer_class
+from ...runtime.sections import construct
+from ..solver.optimizer import RateFactors, optimizer_class
 from ..solver.schedule import plan_from_config
 from .model import MODEL_CHECKS, MODEL_TRAINING_CHECKS, Check, needs_clusters, unknown_name
 from .parts import parts_objection
@@ -155,6 +156,7 @@ TRAINING_CHECKS: tuple[Check, ...] = (
     _freezing,
     _unused_by_clusters,
     _accepts(lambda cfg: optimizer_class(cfg.SOLVER.OPT)),
+    _accepts(lambda cfg: construct(RateFactors, cfg)),
     # Any length works here; the real one is known once the data is read.
     _accepts(lambda cfg: plan_from_config(cfg, iters_per_epoch=10**9)),
     _accepts(lambda cfg: build_domain_transform(cfg, is_train=True)),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.optimizer import Optimizer
 
+from ...runtime.sections import configured, construct
 from .schedule import EpochSchedule
 
 logger = logging.getLogger(__name__)
@@ -35,18 +37,63 @@ NORMS = (
 )
 
 
+@configured("SOLVER")
+class RateFactors:
+    """Learning rates of single parameters.
+
+    Args:
+        lr_factors: Pairs (pattern, factor): the first regular expression that is found in a parameter's full name
+            multiplies its rate, e.g. (("^backbone[.]", 0.1),); on top of BIAS_LR_FACTOR and HEADS_LR_FACTOR.
+
+    Raises:
+        ValueError: not such pairs, or a factor that is not a number of at least 0.
+    """
+
+    def __init__(self, *, lr_factors: Sequence[Sequence[Any]] = ()) -> None:
+        try:
+            pairs = [(re.compile(pattern), float(factor)) for pattern, factor in lr_factors]
+            fits = all(0 <= factor < float("inf") for _, factor in pairs)
+        except (TypeError, ValueError, re.error):
+            pairs, fits = [], False
+        if not fits:
+            raise ValueError(
+                f"SOLVER.LR_FACTORS is {lr_factors!r}; it holds (pattern, factor) pairs, a regular expression and a "
+                'number of at least 0 each, e.g. (("^backbone[.]", 0.1),).'
+            )
+        self.pairs = pairs
+
+    def of(self, name: str) -> float:
+        """The factor of the parameter ``name``."""
+        return next((factor for pattern, factor in self.pairs if pattern.search(name)), 1.0)
+
+    def check(self, names: Sequence[str]) -> None:
+        """Refuse a pattern that is found in none of ``names``.
+
+        Raises:
+            ValueError: there is one.
+        """
+        for pattern, _ in self.pairs:
+            if not any(pattern.search(name) for name in names):
+                raise ValueError(
+                    f"SOLVER.LR_FACTORS has {pattern.pattern!r}, which is found in the name of no parameter; they are "
+                    f"called like {', '.join(names[:: max(len(names) // 3, 1)][:3])}."
+                )
+
+
 def build_optimizer(cfg: Any, model: nn.Module) -> Optimizer:
     """``SOLVER.OPT`` over the trainable parameters of ``model``, one group per learning rate and decay.
 
     Differs from fast-reid's function where that one is wrong: parameters are never copied into flat
     buffers, equal groups are merged, ``CLIP_GRADIENTS`` with type ``norm`` means the norm over all
     parameters, ``WEIGHT_DECAY`` 0 means no decay at all, ``HEADS_LR_FACTOR`` also reaches heads called
-    ``*_head``, and ``Lamb`` works.
+    ``*_head``, and ``Lamb`` works. ``LR_FACTORS`` gives parameters by name a rate of their own.
 
     Raises:
-        ValueError: an unknown optimizer or clip type, or nothing to train.
+        ValueError: an unknown optimizer or clip type, a factor for no parameter, or nothing to train.
     """
     solver = cfg.SOLVER
+    factors = construct(RateFactors, cfg)
+    factors.check([name for name, _ in model.named_parameters()])
     groups = parameter_groups(
         model,
         lr=solver.BASE_LR,
@@ -55,6 +102,7 @@ def build_optimizer(cfg: Any, model: nn.Module) -> Optimizer:
         bias_decay=_own_decay(solver, "WEIGHT_DECAY_BIAS"),
         bias_factor=solver.BIAS_LR_FACTOR,
         heads_factor=solver.HEADS_LR_FACTOR,
+        factor_of=factors.of,
     )
     if not groups:
         raise ValueError(
@@ -103,19 +151,23 @@ def parameter_groups(
     bias_decay: float,
     bias_factor: float = 1.0,
     heads_factor: float = 1.0,
+    factor_of: Callable[[str], float] = lambda name: 1.0,
 ) -> list[dict[str, Any]]:
     """Trainable parameters, each once, grouped by learning rate and weight decay in order of appearance.
 
     fast-reid's rules: norm layers have ``norm_decay``; a parameter called ``bias`` has ``bias_decay`` (also in a
-    norm layer) and ``bias_factor``; everything in a head has ``heads_factor`` on top.
+    norm layer) and ``bias_factor``; everything in a head has ``heads_factor`` on top. ``factor_of`` gives a further
+    factor by the full name.
     """
     groups: dict[tuple[float, float], dict[str, Any]] = {}
-    for parameter, name, module, in_head in _trainable(model):
+    for parameter, path, module, in_head in _trainable(model):
+        name = path.rpartition(".")[2]
         rate, own_decay = lr, norm_decay if isinstance(module, NORMS) else decay
         if name == "bias":
             rate, own_decay = lr * bias_factor, bias_decay
         if in_head:
             rate *= heads_factor
+        rate *= factor_of(path)
         group = groups.setdefault((rate, own_decay), {"params": [], "lr": rate, "weight_decay": own_decay})
         group["params"].append(parameter)
     return list(groups.values())
@@ -147,7 +199,12 @@ def _trainable(model: nn.Module) -> Iterator[tuple[nn.Parameter, str, nn.Module,
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
-                yield parameter, name, module, top == "heads" or top.endswith("_head")
+                yield (
+                    parameter,
+                    f"{path}.{name}" if path else name,
+                    module,
+                    top == "heads" or top.endswith("_head"),
+                )
 
 
 def _own_decay(solver: Any, key: str) -> float:

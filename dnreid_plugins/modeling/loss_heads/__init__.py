@@ -7,11 +7,13 @@ from .cma import CMA
 from .cpml import CPML
 from .dgm import DGM
 from .glare_mask import GlareMask
+from .identity_classifier import IdentityClassifier
 from .image_text import ImageText
 from .maa import MAA
 from .mmd import MMD, MarginMMD
 from .pgm import PGM
 from .prototype_classifier import PrototypeClassifier
+from .triplets import CentreTriplet, HardTriplet, WeightedTriplet
 
 __all__ = [
     "CMA",
@@ -21,12 +23,16 @@ __all__ = [
     "MAA",
     "MMD",
     "PGM",
+    "CentreTriplet",
     "ClusterNCE",
     "GlareMask",
+    "HardTriplet",
+    "IdentityClassifier",
     "ImageText",
     "LossHead",
     "MarginMMD",
     "PrototypeClassifier",
+    "WeightedTriplet",
     "build_loss_heads",
     "fastreid_losses",
 ]

@@ -18,6 +18,8 @@ class FastreidLoss(LossHead):
     The labels are those of `joint_targets`; the weight is the ``SCALE`` of fast-reid's section.
     """
 
+    reads_features = False
+
     def __init__(self, function: Any, scale: float, **options: Any) -> None:
         super().__init__(weight=((1, scale),))
         self.function, self.options = function, options

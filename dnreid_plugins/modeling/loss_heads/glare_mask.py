@@ -21,6 +21,7 @@ class GlareMask(LossHead):
     """
 
     needs = ("glare",)
+    reads_features = False
 
     def __init__(self, *, weight: Schedule = ((1, 1.0),), as_released: bool = False) -> None:
         super().__init__(weight=weight)

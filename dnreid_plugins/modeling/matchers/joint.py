@@ -20,6 +20,7 @@ class JointMatcher(Matcher):
     """
 
     reads = ("joint",)
+    reads_features = False
 
     def match(self, epoch: Epoch, *, first: int = 1) -> tuple[Assignment, dict[str, float]]:
         joint = epoch.clusters["joint"].num_clusters

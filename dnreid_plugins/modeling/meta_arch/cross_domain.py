@@ -19,7 +19,7 @@ from ..blocks import Block, build_blocks
 from ..clip.image_tower import unit_parts
 from ..dual_stream import DualStream
 from ..encoder_pass import Context
-from ..gather import check_composition, gather_batch
+from ..gather import check_composition, gather_batch, in_every_process
 from ..loss_heads import build_loss_heads
 from ..memories import ClusterMemory
 from ..parts import Parts
@@ -174,7 +174,8 @@ class CrossDomainBaseline(nn.Module):
         if not self.backbone.has_blocks:
             return None
         images = batch["images"].to(device=self.device, dtype=torch.float32).as_subclass(Tensor)
-        return Context(images, labels, self.parts.for_encoder())
+        known = {name: in_every_process(tensor) for name, tensor in self.parts.for_encoder().items()}
+        return Context(images, labels, known)
 
     def preprocess_image(self, batch: dict[str, Any]) -> Tensor:
         """``(B, 3, H, W)`` images in 0..255 -> normalised, on the model's device; the input is not changed."""

@@ -13,7 +13,10 @@ from dnreid_plugins.modeling.loss_heads import LOSS_HEAD_REGISTRY, LossHead, bui
 from dnreid_plugins.modeling.loss_heads.base import parse_weight
 
 # Heads that need more than features, memory and a matching of their own have tests of their own.
-ELSEWHERE = {"CPML", "GlareMask", "ImageText", "PrototypeClassifier"}
+ELSEWHERE = {
+    *("CPML", "GlareMask", "ImageText", "PrototypeClassifier"),
+    *("CentreTriplet", "HardTriplet", "IdentityClassifier", "WeightedTriplet"),
+}
 HEADS = sorted(set(LOSS_HEAD_REGISTRY.names()) - ELSEWHERE)
 LOSSES = [name for name in HEADS if name != "CMA"]
 
