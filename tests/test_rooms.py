@@ -25,6 +25,7 @@ OWN_FILES = (
     "modeling/loss_heads/*",
     "modeling/matchers/*",
     "modeling/clip/*",
+    "modeling/blocks/*",
     "engine/stages/*",
     "dnmini/pretrain*.py",
 )
@@ -33,6 +34,7 @@ SHARED = (
     "modeling/loss_heads/base.py",
     "modeling/loss_heads/fastreid_losses.py",
     "modeling/matchers/base.py",
+    "modeling/blocks/base.py",
     "engine/stages/base.py",
 )
 PAPERS = (

@@ -9,6 +9,7 @@ from .cpml import CPML
 from .cross_contrast import CrossContrast
 from .dgm import DGM
 from .dynamic_contrast import DynamicContrast
+from .glare_mask import GlareMask
 from .hybrid_nce import FusedContrast, HybridNCE
 from .identity_classifier import IdentityClassifier
 from .image_text import ImageText
@@ -35,6 +36,7 @@ __all__ = [
     "DomainConfusion",
     "DynamicContrast",
     "FusedContrast",
+    "GlareMask",
     "HardTriplet",
     "HybridNCE",
     "IdentityClassifier",

@@ -53,6 +53,9 @@ class IdentityClassifier(LossHead):
             )
         return {}
 
+    def for_encoder(self) -> dict[str, Tensor]:
+        return {"classifier": self.layer}
+
     def forget(self) -> None:
         self.layer.data = self.layer.data.new_empty(0, 0)
 
