@@ -23,6 +23,7 @@ OWN_FILES = (
     "functional/matching/*",
     "functional/memory_update.py",
     "modeling/loss_heads/*",
+    "modeling/loss_heads/*/*",
     "modeling/matchers/*",
     "modeling/clip/*",
     "modeling/blocks/*",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...functional.losses.glare import mask_loss
-from ..batch import BatchFeatures
-from ..parts import Parts
-from .base import LOSS_HEAD_REGISTRY, LossHead, Schedule
+from ....functional.losses.glare import mask_loss
+from ...batch import BatchFeatures
+from ...parts import Parts
+from ..base import LOSS_HEAD_REGISTRY, LossHead, Schedule
 
 
 @LOSS_HEAD_REGISTRY.register()

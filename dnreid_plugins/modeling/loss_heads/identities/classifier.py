@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...functional.losses.image_text import smoothed_cross_entropy
-from ...functional.types import Epoch
-from ...runtime.sections import Share
-from ..batch import BatchFeatures
-from ..parts import Parts
-from .base import LOSS_HEAD_REGISTRY, LossHead, Schedule, joint_targets
+from ....functional.losses.image_text import smoothed_cross_entropy
+from ....functional.types import Epoch
+from ....runtime.sections import Share
+from ...batch import BatchFeatures
+from ...parts import Parts
+from ..base import LOSS_HEAD_REGISTRY, LossHead, Schedule, joint_targets
 
 SPREAD = 0.001
 
