@@ -110,6 +110,30 @@ def test_a_supervised_run_with_a_teacher_and_a_second_bank_gives_the_same_result
         torch.testing.assert_close(every[0]["weights"][name], alone["weights"][name], atol=1e-4, rtol=1e-4)
 
 
+def test_rows_that_the_teacher_makes_are_the_same_in_every_process(
+    pool: gloo_jobs.Pool, tmp_path: Path, tiny_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each process passes its own images through the teacher; all store what all of them made, in one order."""
+    monkeypatch.setenv("FASTREID_DATASETS", str(tiny_root))
+    options = [
+        *OPTIONS,
+        "MODEL.LOSSES.NAME",
+        ["ClusterNCE", "DynamicContrast"],
+        "MODEL.TEACHER.ENABLED",
+        True,
+    ]
+    options += ["MODEL.LOSSES.DYNAMICCONTRAST.WEIGHT", [[1, 1.0]], "MODEL.LOSSES.DYNAMICCONTRAST.ROWS", 3]
+    options += ["INPUT.VIEWS.DAY", [[], ["exchange"]], "DATALOADER.ITERS_PER_EPOCH", 4]
+    alone = gloo_jobs.train([*options, "OUTPUT_DIR", str(tmp_path / "alone")])
+    every = pool.run(2, "train", [*options, "OUTPUT_DIR", str(tmp_path / "two")])
+    assert shortfalls(alone, every) == []
+    for name in ("rows_day", "rows_night", "oldest_day", "oldest_night"):
+        key = f"parts.losses.DynamicContrast.{name}"
+        assert alone["weights"][key].numel() > 0
+        for one in every:
+            torch.testing.assert_close(one["weights"][key], alone["weights"][key], atol=1e-4, rtol=1e-4)
+
+
 def test_a_part_with_an_optimizer_of_its_own_gives_the_same_results(
     pool: gloo_jobs.Pool, tmp_path: Path, tiny_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

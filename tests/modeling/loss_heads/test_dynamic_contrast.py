@@ -35,13 +35,14 @@ def taught(here: World, seed: int = 0) -> World:
 
 
 def test_an_epoch_begins_with_the_features_of_its_labels() -> None:
-    here, head = taught(turned_world()), dynamic(ROWS=4)
+    here, head = taught(turned_world()), dynamic(ROWS=4, TEMPERATURE=1.0)
     parts, expected = here.parts(head), torch.zeros(())
     for domain in Domain:
         clusters, part = here.epoch[domain], here.batch.of(domain)
         rows = spread_rows(clusters.features, clusters.labels, clusters.num_clusters, 4)
-        expected = expected + dynamic_nce(part.unit, part.targets, rows)
+        expected = expected + dynamic_nce(part.unit, part.targets, rows, temperature=1.0)
     loss = head(here.batch, parts)
+    assert loss.item() > 0.1
     torch.testing.assert_close(loss, expected)
     (gradient,) = torch.autograd.grad(loss, here.batch.features)
     assert (gradient.norm(dim=1) > 0).tolist() == (here.batch.targets >= 0).tolist()
