@@ -70,8 +70,8 @@ def plan(
 
     Args:
         root: the folder that the rows' configs are relative to.
-        table: what it sets comes in this order: a row's config, the row's overrides, the protocol's changes (see
-            `protocol_changes`), then ``overrides``.
+        table: what it sets comes in this order: a row's config, the protocol's changes (see `protocol_changes`), the
+            row's overrides, then ``overrides``.
         data_seeds: of the renderings, ``DATASETS.DNMINI_SEED``.
         seeds: ``SEED`` of the runs on each rendering.
         overrides: ``KEY VALUE`` words for all rows.
@@ -86,10 +86,10 @@ def plan(
         )
     merged = []
     for row in table.rows:
-        opts = [*row.overrides]
+        opts: list[str] = []
         if table.protocol:
-            opts += protocol_changes(_merged(root / row.config, opts), find_config(table.protocol), row.name)
-        merged.append((row, [*opts, *overrides]))
+            opts = protocol_changes(_merged(root / row.config, ()), find_config(table.protocol), row.name)
+        merged.append((row, [*opts, *row.overrides, *overrides]))
     return [
         _run_of(root, row, opts, data_seed, seed)
         for seed in seeds

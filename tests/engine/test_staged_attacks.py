@@ -19,7 +19,8 @@ from forked import run_forked
 from test_ends import says
 from test_equal_processes import both_say, one_more
 from test_evaluation_files import contents, evaluations
-from test_surroundings import CHECKPOINTS, same_run, trained
+from test_odd_machines import CHECKPOINTS, same_run
+from test_surroundings import trained
 
 from dnreid_plugins.cli import main
 from dnreid_plugins.engine.stages import base as stages

@@ -21,6 +21,8 @@ FASTREIDS = ["TripletLoss", "CircleLoss", "Cosface"]
 HEADS = ["ClusterNCE", "DGM", "MAA", "MMD", "MarginMMD", "PGM", "CMA", "DomainConfusion", *FASTREIDS]
 #: Heads of Bridging Day and Night, which need a CLIP encoder and prompts.
 BRIDGING = ["ClusterNCE", "PrototypeClassifier", "ImageText", "CPML"]
+#: Heads of systems that train on identities, one of which needs blocks in the encoder.
+IDENTITIES = ["IdentityClassifier", "CentreTriplet", "HardTriplet", "WeightedTriplet", "GlareMask"]
 
 
 def all_heads(cfg: CfgNode) -> CfgNode:
@@ -44,7 +46,7 @@ def run(
 
 
 def test_the_list_of_heads_is_complete() -> None:
-    assert {*HEADS, *BRIDGING} == set(LOSS_HEAD_REGISTRY._obj_map)
+    assert {*HEADS, *BRIDGING, *IDENTITIES} == set(LOSS_HEAD_REGISTRY._obj_map)
 
 
 def bridging(cfg: CfgNode) -> CfgNode:
@@ -59,8 +61,22 @@ def bridging(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
+def identities(cfg: CfgNode) -> CfgNode:
+    cfg.MODEL.LOSSES.NAME = IDENTITIES
+    cfg.LABELS.SOURCE, cfg.DATALOADER.PAIRED = "Identities", True
+    cfg.MODEL.BLOCKS.NAME = ["GlareSuppression", "StructureEnhancement", "ClassAttention"]
+    for name in cfg.MODEL.BLOCKS.NAME:
+        cfg.MODEL.BLOCKS[name.upper()].AFTER = ["bn1"]
+    cfg.DATASETS.TESTS = ()
+    cfg.SOLVER.MAX_EPOCH = 1
+    cfg.SOLVER.STEPS = []
+    return cfg
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize(("configure", "heads"), [(all_heads, HEADS), (bridging, BRIDGING)])
+@pytest.mark.parametrize(
+    ("configure", "heads"), [(all_heads, HEADS), (bridging, BRIDGING), (identities, IDENTITIES)]
+)
 def test_every_loss_head_trains_in_half_precision(
     tiny_cfg: CfgNode, configure: Callable[[CfgNode], CfgNode], heads: list[str], dtype: str
 ) -> None:
