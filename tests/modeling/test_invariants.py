@@ -30,8 +30,8 @@ OPTIONS = {"MutualNeighbours": {"top_k": 2}}
 RULES = get_args(UpdatePolicy)
 #: They need no label: distributions of a batch, and domains.
 NEED_NO_TARGET = {"MAA", "MMD", "MarginMMD", "DomainConfusion", "RelaxedContrast"}
-#: They stand on prompts or mutual neighbours, and prove it in `test_bridging_heads`.
-ELSEWHERE = {"CPML", "ImageText", "PrototypeClassifier"}
+#: They stand on prompts, mutual neighbours or a further output of their encoder, and have tests of their own.
+ELSEWHERE = {"CPML", "GlareMask", "ImageText", "PrototypeClassifier"}
 LOSSES = sorted(
     name
     for name in set(LOSS_HEAD_REGISTRY.names()) - NEED_NO_TARGET - ELSEWHERE
