@@ -11,25 +11,27 @@ from typing import get_args
 
 import pytest
 import torch
-from head_world import build, part, renumbered, unclustered, world
+from fastreid.config import get_cfg
+from head_world import SECTIONS, build, part, renumbered, unclustered, world
 
 from dnreid_plugins.functional.losses.contrast import cluster_nce
 from dnreid_plugins.functional.memory_update import UpdatePolicy
 from dnreid_plugins.functional.types import Assignment, Clusters, Domain, Epoch
 from dnreid_plugins.labels.base import make_clusters
-from dnreid_plugins.modeling.loss_heads import LOSS_HEAD_REGISTRY
+from dnreid_plugins.modeling.loss_heads import LOSS_HEAD_REGISTRY, LossHead, build_loss_heads
 from dnreid_plugins.modeling.matchers import MATCHER_REGISTRY, Matcher
 from dnreid_plugins.modeling.memories import ClusterMemory
 from dnreid_plugins.modeling.parts import Parts
+from dnreid_plugins.runtime.sections import construct
 
 MATCHERS = MATCHER_REGISTRY.names()
 #: Fewer neighbours than clusters.
 OPTIONS = {"MutualNeighbours": {"top_k": 2}}
 RULES = get_args(UpdatePolicy)
 #: They need no label: distributions of a batch, and domains.
-NEED_NO_TARGET = {"MAA", "MMD", "MarginMMD", "DomainConfusion"}
-#: They stand on a model, prompts or mutual neighbours, and prove it in `test_bridging_heads`.
-ELSEWHERE = {"CPML", "ImageText", "PrototypeClassifier"}
+NEED_NO_TARGET = {"MAA", "MMD", "MarginMMD", "DomainConfusion", "RelaxedContrast"}
+#: They stand on prompts, mutual neighbours or a further output of their encoder, and have tests of their own.
+ELSEWHERE = {"CPML", "GlareMask", "ImageText", "PrototypeClassifier"}
 LOSSES = sorted(
     name
     for name in set(LOSS_HEAD_REGISTRY.names()) - NEED_NO_TARGET - ELSEWHERE
@@ -93,10 +95,23 @@ def test_a_side_without_clusters_has_no_pair(name: str, empty: tuple[bool, bool]
 # ------------------------------------------------------------------ loss heads
 
 
+def with_every_bank(name: str) -> tuple[LossHead, ClusterMemory]:
+    """The head of a run in which there is all that a head may ask for."""
+    cfg = get_cfg()
+    cfg.MODEL.LOSSES.NAME, cfg.MODEL.TEACHER.ENABLED = (name,), True
+    cfg.MODEL.MEMORY.EXTRA_BANKS = (("hard", "hardest_of_own"),)
+    cfg.MODEL.LOSSES[SECTIONS.get(name, name.upper())].WEIGHT = ((1, 1.0),)
+    return build_loss_heads(cfg)[name], construct(ClusterMemory, cfg)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_batch_without_any_target_gives_zero_with_a_graph(name: str) -> None:
     here = world([-1, -1, -1], [-1, -1])
-    loss = here.loss(build(name))
+    epoch = epoch_of(here.epoch.day, here.epoch.night)
+    epoch = replace(epoch, clusters={**epoch.clusters, "shared": epoch.clusters["joint"]})
+    head, memory = with_every_bank(name)
+    parts = replace(here, epoch=epoch).parts(head, memory=memory)
+    loss = head(here.batch, parts)
     assert loss.item() == 0.0 and loss.requires_grad
     (gradient,) = torch.autograd.grad(loss, here.batch.features)
     assert not bool(gradient.any())
