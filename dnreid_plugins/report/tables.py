@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,7 @@ def load_table(root: Path, project: str, name: str) -> Table:
     rows = tuple(
         Row(
             row["name"],
-            str((path.parent / row["config"]).relative_to(root)),
+            os.path.relpath(path.parent / row["config"], root),
             tuple(str(word) for word in row.get("overrides", ())),
             str(row.get("paper", "")),
             str(row.get("reuse", "")),
