@@ -29,7 +29,9 @@ class Row:
     @property
     def folder(self) -> str:
         """Name of the row's log folder; rows of several tables share it when config and overrides agree."""
-        words = [Path(self.config).stem, *self.overrides]
+        path = Path(self.config)
+        system = path.parts[-3:-2] if path.parent.name == "configs" else ()
+        words = [*system, path.stem, *self.overrides]
         return re.sub(r"[^A-Za-z0-9.=+-]+", "_", "-".join(words)).lower()
 
 
