@@ -29,7 +29,7 @@ def load() -> None:
     compat.import_fastreid()
 
     from . import config, data, dnmini, evaluation, labels, modeling  # noqa: F401  (registers)
-    from .engine import stages  # noqa: F401
+    from .engine import solver, stages  # noqa: F401
     from .runtime import workers
 
     compat.patch_fastreid()

@@ -11,17 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from fastreid.config import CfgNode, get_cfg
 from fastreid.engine import default_argument_parser
 from fastreid.modeling.meta_arch import build_model
 from fastreid.utils import comm
-from fastreid.utils.collect_env import collect_env_info
-from fastreid.utils.env import seed_all_rng
 
 from .data.errors import lost_worker
-from .engine.checkpoint_files import AtomicCheckpointer
-from .engine.evaluation_file import Evaluation, log_folder
+from .engine.evaluation_file import Evaluation, evaluating_alone, log_folder
 from .engine.identity import begin_job
 from .engine.preflight.training import check
 from .engine.trainer import CrossDomainTrainer
@@ -30,7 +26,7 @@ from .runtime.config_files import merge_with_suggestions
 from .runtime.devices import use_device
 from .runtime.files import write_atomically
 from .runtime.launch import launch
-from .runtime.logs import quiet_screen, setup_logs
+from .runtime.logs import log_start, quiet_screen, setup_logs
 from .runtime.run_lock import unlock_folder
 from .runtime.shipped import EXAMPLE, config_path, find_config
 from .runtime.signals import ending_with_a_sentence
@@ -122,10 +118,12 @@ def run(args: Namespace) -> Any:
     cfg = setup(args)
     if args.eval_only:
         use_device(cfg.MODEL.DEVICE)
-        Evaluation(cfg)  # names a key of the config, where the weights could only say that they do not fit
+        # First, since it names a key of the config where the weights could only say that they do not fit.
+        evaluation = Evaluation(cfg)
         model = build_model(cfg)
-        AtomicCheckpointer(model).load(cfg.MODEL.WEIGHTS, to_evaluate=True)
-        return CrossDomainTrainer.test(cfg, model)
+        evaluation.load(model)
+        with evaluating_alone(evaluation):
+            return CrossDomainTrainer.test(cfg, model)
     try:
         trainer = CrossDomainTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)
@@ -153,21 +151,6 @@ def setup(args: Namespace) -> CfgNode:
         text = "The command line sets DATASETS.NAMES but not TESTS; the evaluation uses DATASETS.TESTS %s."
         logging.getLogger(__name__).info(text, cfg.DATASETS.TESTS)
     return cfg
-
-
-def log_start(cfg: CfgNode, args: Namespace) -> None:
-    """fast-reid's ``default_setup`` without ``config.yaml``: a refused resume must not replace the run's."""
-    logger = logging.getLogger("fastreid")
-    logger.info("Rank of current process: %d. World size: %d", comm.get_rank(), comm.get_world_size())
-    logger.info("Environment info:\n%s", collect_env_info())
-    logger.info("Command line arguments: %s", args)
-    if args.config_file:
-        text = Path(args.config_file).read_text()
-        logger.info("Contents of args.config_file=%s:\n%s", args.config_file, text)
-    logger.info("Running with full config:\n%s", cfg)
-    seed_all_rng(cfg.SEED)
-    if not args.eval_only:
-        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
 
 
 def keep_config(cfg: CfgNode) -> None:

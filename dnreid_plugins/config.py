@@ -89,6 +89,15 @@ _keys(
     ),
 )
 _keys(
+    "MODEL.BLOCKS",
+    (
+        "NAME",
+        (),
+        Sequence[str],
+        "Blocks that are put into the backbone, each behind the sub-modules that its section names in AFTER.",
+    ),
+)
+_keys(
     "DATALOADER",
     (
         "ITERS_PER_EPOCH",

@@ -28,7 +28,7 @@ RECIPE: dict[str, Any] = {
     "MODEL.MEMORY.UPDATE": "sequential",
     "INPUT.SIZE_TRAIN": (288, 144),
     "INPUT.VIEWS.DAY": ((), ("exchange",)),
-    "INPUT.VIEWS.NIGHT": (("grey_or_channel",),),
+    "INPUT.VIEWS.NIGHT": (("channel_or_grey",),),
     "INPUT.REA.ENABLED": True,
     "INPUT.REA.PROB": 0.5,
     "DATALOADER.NUM_INSTANCE": 16,

@@ -23,8 +23,10 @@ OWN_FILES = (
     "functional/matching/*",
     "functional/memory_update.py",
     "modeling/loss_heads/*",
+    "modeling/loss_heads/*/*",
     "modeling/matchers/*",
     "modeling/clip/*",
+    "modeling/blocks/*",
     "engine/stages/*",
     "dnmini/pretrain*.py",
 )
@@ -33,11 +35,12 @@ SHARED = (
     "modeling/loss_heads/base.py",
     "modeling/loss_heads/fastreid_losses.py",
     "modeling/matchers/base.py",
+    "modeling/blocks/base.py",
     "engine/stages/base.py",
 )
 PAPERS = (
-    *("ADCA", "AGW", "CAJ", "Bridging", "CIA", "CLIP-ReID", "PCA", "PCLHD", "RPNR", "SDCL"),
-    "TokenMatcher",
+    *("ADCA", "AGW", "CAJ", "Bridging", "CIA", "CLIP-ReID", "DCLNet", "DNDM", "NULC", "PCA", "PCLHD", "RPNR"),
+    *("SDCL", "TokenMatcher"),
 )
 
 

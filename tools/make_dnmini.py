@@ -2,6 +2,7 @@
 
     python tools/make_dnmini.py datasets                        # datasets/dnmini, the published set
     python tools/make_dnmini.py datasets --seed 1000            # datasets/dnmini-seed1000, for calibration
+    python tools/make_dnmini.py datasets --seed 1 --name dnmini2    # datasets/dnmini2-seed1, of protocol 2
     python tools/make_dnmini.py datasets --sheet docs/dnmini.png
 
 Not needed before training: the data set is rendered on first use.
@@ -17,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dnreid_plugins.dnmini import contact_sheet, ensure_dnmini
+from dnreid_plugins.dnmini.write import SIZES
 
 NUM_COLOURS = 64  # keeps the file small; the night images' noise hides the difference
 
@@ -27,12 +29,15 @@ def main() -> None:
     )
     parser.add_argument("root", type=Path, help="folder that holds the data sets ($FASTREID_DATASETS)")
     parser.add_argument("--seed", type=int, default=0, help="0 is the set that results are reported on")
+    parser.add_argument(
+        "--name", choices=list(SIZES), default="dnmini", help="dnmini2: the sizes of protocol 2"
+    )
     parser.add_argument("--sheet", type=Path, help="draw vehicles of this seed into this PNG instead")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         if args.sheet is None:
-            print(ensure_dnmini(args.root, seed=args.seed))
+            print(ensure_dnmini(args.root, seed=args.seed, name=args.name))
         else:
             contact_sheet(seed=args.seed).quantize(NUM_COLOURS).save(args.sheet, optimize=True)
             print(args.sheet)

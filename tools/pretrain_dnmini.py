@@ -29,6 +29,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=default.batch_size)
     parser.add_argument("--learning-rate", type=float, default=default.learning_rate)
     parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument(
+        "--half", action="store_true", help="write float16; a model of float32 reads it exactly"
+    )
     parser.add_argument("--output", type=Path, help="default: the shipped file of this backbone")
     args = vars(parser.parse_args())
     output = args.pop("output")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from .identity import Identity, caption, sample_identities
-from .reader import DNMini
+from .reader import DNMini, DNMini2
 from .render import render
 from .sheet import contact_sheet
 from .write import ensure_dnmini, write_dnmini
 
 __all__ = [
     "DNMini",
+    "DNMini2",
     "Identity",
     "caption",
     "contact_sheet",

@@ -47,6 +47,7 @@ class PretrainOptions:
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     seed: int = 7
+    half: bool = False
 
 
 def photometric_jitter(
@@ -197,6 +198,8 @@ def write_weights(state: dict[str, Tensor], path: Path, options: PretrainOptions
     """Save ``state`` as safetensors with the options in the file's metadata, so that its origin can be traced."""
     from safetensors.torch import save
 
+    if options.half:
+        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     data = save(state, metadata={name: str(value) for name, value in asdict(options).items()})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda stream: stream.write(data))

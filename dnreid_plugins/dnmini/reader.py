@@ -28,4 +28,14 @@ class DNMini(DayNightListDataset):
         super().__init__(root, **kwargs)
 
     def find_root(self, root: Path) -> Path:
-        return Path(ensure_dnmini(root, seed=self.seed))
+        return Path(ensure_dnmini(root, seed=self.seed, name=self.dataset_name))
+
+
+@DATASET_REGISTRY.register()
+class DNMini2(DNMini):
+    """DNMini's protocol 2: 100 training and 200 test identities, many renderings by their seed.
+
+    An identity has 20 images per domain for training and 8 for testing. Settings are chosen on seeds from 1000 on.
+    """
+
+    dataset_name = "dnmini2"

@@ -27,6 +27,13 @@ RENDERER_VERSION = 1
 MANIFEST, LISTS = "dnmini.json", "train_test_split"
 FOLDERS = {Domain.DAY: "day", Domain.NIGHT: "night"}
 
+#: Sizes by the name of the folder, where they are not those of `write_dnmini`. Many test identities and few images of
+#: each make a mean over queries that depends little on which vehicles a rendering happens to hold.
+SIZES: dict[str, dict[str, int]] = {
+    "dnmini": {},
+    "dnmini2": {"num_test_ids": 200, "test_images_per_domain": 8},
+}
+
 logger = logging.getLogger(__name__)
 
 
@@ -38,16 +45,25 @@ class Parameters:
     num_train_ids: int
     num_test_ids: int
     images_per_domain: int
+    test_images_per_domain: int | None = None  # None: as many as of a training identity
     renderer_version: int = RENDERER_VERSION
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed must be >= 0, got {self.seed}")
-        for name in ("num_train_ids", "num_test_ids", "images_per_domain"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be >= 1, got {getattr(self, name)}; a set needs both splits and images"
-                )
+        for name in ("num_train_ids", "num_test_ids", "images_per_domain", "test_images_per_domain"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}; a set needs both splits and images")
+
+    def described(self) -> dict[str, int]:
+        """What the manifest holds; without what is left out, so that older manifests stay as they are."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def views(self, split: str) -> range:
+        """The numbers of the images of one identity of ``"train"`` or ``"test"`` in one domain."""
+        fewer = self.test_images_per_domain if split == "test" else None
+        return range(fewer or self.images_per_domain)
 
 
 def write_dnmini(
@@ -57,6 +73,7 @@ def write_dnmini(
     num_train_ids: int = 100,
     num_test_ids: int = 60,
     images_per_domain: int = 20,
+    test_images_per_domain: int | None = None,
     workers: int | None = None,
 ) -> None:
     """Render DNMini into ``root``: ``day/<id>/<image>``, ``night/<id>/<image>``, ``train_test_split/*.txt``.
@@ -67,14 +84,13 @@ def write_dnmini(
     Args:
         root: the folder to create; its parents are created too.
         seed: chooses the identities and every view. Calibration must not use the seed of the reported results.
+        test_images_per_domain: of a test identity, where it is another number.
         workers: processes; None = one per core that this process may use.
 
     Raises:
         ValueError: a size below 1, or ``root`` holds anything else than this set.
     """
-    parameters = Parameters(
-        seed=seed, num_train_ids=num_train_ids, num_test_ids=num_test_ids, images_per_domain=images_per_domain
-    )
+    parameters = Parameters(seed, num_train_ids, num_test_ids, images_per_domain, test_images_per_domain)
     root = Path(root)
     if _is_complete(root, parameters):
         return
@@ -93,21 +109,21 @@ def write_dnmini(
                 raise
 
 
-def ensure_dnmini(root: Path, seed: int = 0) -> Path:
-    """Write the default DNMini below the data root ``root`` unless it is there; return its folder.
+def ensure_dnmini(root: Path, seed: int = 0, *, name: str = "dnmini") -> Path:
+    """Write a set of the sizes ``SIZES[name]`` below the data root ``root`` unless it is there; return its folder.
 
-    The folder is ``dnmini`` for seed 0 (the set that results are reported on), ``dnmini-seed<N>`` for others.
+    The folder is ``<name>`` for seed 0 (for ``dnmini`` the set that the demo shows), ``<name>-seed<N>`` for others.
 
     Raises:
         DataError: it does not exist, and ``root`` is the user's own set of day and night images.
     """
-    folder = Path(root) / ("dnmini" if seed == 0 else f"dnmini-seed{seed}")
+    folder = Path(root) / (name if seed == 0 else f"{name}-seed{seed}")
     if not folder.exists() and domain_folders(Path(root)) is not None:
         raise DataError(
             f"DNMini is not rendered into {str(root)!r}, which holds your own day/ and night/; train and test on "
             f"them (DATASETS.NAMES and TESTS \"('DayNightFolder',)\") or set ${ENVIRONMENT} to another folder"
         )
-    write_dnmini(folder, seed=seed)
+    write_dnmini(folder, seed=seed, **SIZES[name])
     return folder
 
 
@@ -137,7 +153,7 @@ def _is_complete(root: Path, parameters: Parameters) -> bool:
         manifest = json.loads(text)
     except (OSError, ValueError):
         return False
-    if not isinstance(manifest, dict) or manifest.get("parameters") != asdict(parameters):
+    if not isinstance(manifest, dict) or manifest.get("parameters") != parameters.described():
         return False
     _verify(root.absolute(), parameters, str(manifest.get("content_sha256")))
     return True
@@ -152,8 +168,7 @@ def _verify(root: Path, parameters: Parameters, content_sha256: str) -> None:
             for name, text in _lists(parameters).items()
             if (root / name).read_text(encoding="utf-8") != text
         ]
-        ids = range(1, parameters.num_train_ids + parameters.num_test_ids + 1)
-        found = _content(_digest_of_identity(root, parameters, raw_id) for raw_id in ids)
+        found = _content(_digest_of_identity(root, *one) for one in sorted(_views(parameters).items()))
         problem = (
             f"{wrong[0]} was changed" if wrong else "images were changed" if found != content_sha256 else ""
         )
@@ -165,10 +180,16 @@ def _verify(root: Path, parameters: Parameters, content_sha256: str) -> None:
         )
 
 
-def _digest_of_identity(root: Path, parameters: Parameters, raw_id: int) -> str:
+def _views(parameters: Parameters) -> dict[int, range]:
+    """Raw id -> the numbers of its images in each domain."""
+    splits = zip(("train", "test"), raw_ids(parameters), strict=True)
+    return {raw_id: parameters.views(split) for split, ids in splits for raw_id in ids}
+
+
+def _digest_of_identity(root: Path, raw_id: int, views: range) -> str:
     digest = hashlib.sha256()
     for name in FOLDERS.values():
-        for view in range(parameters.images_per_domain):
+        for view in views:
             digest.update((root / name / f"{raw_id:05d}" / f"{view:03d}.jpg").read_bytes())
     return digest.hexdigest()
 
@@ -179,25 +200,26 @@ def _content(digests: Iterable[str]) -> str:
 
 def _write_all(folder: Path, parameters: Parameters, *, workers: int | None) -> None:
     identities = dnmini_identities(parameters)
-    tasks = [(folder, parameters, raw_id, identity) for raw_id, identity in identities.items()]
+    views = _views(parameters)
+    tasks = [(folder, parameters.seed, i, views[i], identity) for i, identity in identities.items()]
     # Closed on an error too: nobody may write into the folder any more when it is deleted.
     with closing(map_in_processes(_write_identity, tasks, workers=workers)) as written:
         content = _content(with_progress(written, "Rendering DNMini", len(tasks)))
     (folder / LISTS).mkdir()
     for name, text in _lists(parameters).items():
         (folder / name).write_text(text, encoding="utf-8")
-    manifest = {"parameters": asdict(parameters), "content_sha256": content}
+    manifest = {"parameters": parameters.described(), "content_sha256": content}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_identity(folder: Path, parameters: Parameters, raw_id: int, identity: Identity) -> str:
+def _write_identity(folder: Path, seed: int, raw_id: int, views: range, identity: Identity) -> str:
     """All images of one vehicle; returns the SHA-256 of their bytes. Each image has its own generator."""
     digest = hashlib.sha256()
     for domain, name in FOLDERS.items():
         place = folder / name / f"{raw_id:05d}"
         place.mkdir(parents=True)
-        for view in range(parameters.images_per_domain):
-            rng = np.random.default_rng([parameters.seed, int(domain), raw_id, view])
+        for view in views:
+            rng = np.random.default_rng([seed, int(domain), raw_id, view])
             data = jpeg_bytes(render(identity, rng, domain), domain=domain, rng=rng)
             digest.update(data)
             (place / f"{view:03d}.jpg").write_bytes(data)
@@ -208,7 +230,7 @@ def _lists(parameters: Parameters) -> dict[str, str]:
     """File -> content of ``train_test_split/{train,test}_list_{day,night}.txt``, an image's path per line."""
     lists = {}
     for split, ids in zip(("train", "test"), raw_ids(parameters), strict=True):
-        lines = [f"{i:05d}/{view:03d}.jpg\n" for i in ids for view in range(parameters.images_per_domain)]
+        lines = [f"{i:05d}/{view:03d}.jpg\n" for i in ids for view in parameters.views(split)]
         for name in FOLDERS.values():
             lists[f"{LISTS}/{split}_list_{name}.txt"] = "".join(lines)
     return lists

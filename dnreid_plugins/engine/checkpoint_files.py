@@ -149,8 +149,8 @@ class AtomicCheckpointer:
         """Restore the weights of a checkpoint of this same model; any mismatch is an error."""
         self._load_weights(unwrap(state, self.current), exact=True)
 
-    def load(self, path: str, *, to_evaluate: bool = False) -> None:
-        """Load weights from ``path``; an empty ``path`` loads nothing.
+    def load(self, path: str, *, content: Any = None, to_evaluate: bool = False) -> None:
+        """Load weights from ``path``, or its ``content`` where it was read; an empty ``path`` loads nothing.
 
         Raises:
             WeightFileError: the file cannot be read or lacks a part of the backbone; ``to_evaluate``: it lacks
@@ -160,7 +160,7 @@ class AtomicCheckpointer:
         if not path:
             logger.info("No weights given; the model keeps its initial weights.")
             return
-        state = unwrap(read_weight_file(path), path)
+        state = unwrap(read_weight_file(path) if content is None else content, path)
         self._load_weights(state, exact=False, needed=self._of_features() if to_evaluate else ())
 
     def _of_features(self) -> list[str]:

@@ -157,6 +157,7 @@ class Checkpoints(HookBase):
             return False
         owner = self.owner
         owner.identity.compare(state)
+        self._compare_processes(state["generators"])
         if len(state.get("data", ())) > 1:  # it was scored before
             see_sets(owner.cfg, owner.identity.see)
         if state["iters_per_epoch"] != owner.iters_per_epoch:
@@ -178,6 +179,16 @@ class Checkpoints(HookBase):
             ", ".join(key for key in state if key not in PLAIN_ITEMS),
         )
         return True
+
+    @staticmethod
+    def _compare_processes(generators: Any) -> None:
+        then, now = len(generators) if isinstance(generators, list) else 1, comm.get_world_size()
+        if then != now:
+            logger.warning(
+                "resume: the checkpoint is of a job of %d processes, this one has %d; the rest agrees with that of a "
+                "job of %d up to rounding, not bit for bit, and layers that draw random numbers draw others.",
+                *(then, now, then),
+            )
 
     def _newest(self) -> dict[str, Any] | None:
         if not self.files.resume_candidates():

@@ -19,7 +19,7 @@ from ..evaluation.extraction import evaluating
 from ..evaluation.results import log_results, read_results, update_results
 from ..runtime.agreement import computed_once
 from ..runtime.logs import setup_logs
-from .evaluation_file import Evaluation
+from .evaluation_file import evaluation_of
 from .identity import running
 from .overrides import overridden
 
@@ -39,7 +39,7 @@ def run_test(trainer: Any, cfg: Any, model: nn.Module, *, base: type) -> dict[st
     ``{metric: value}`` for a single set, else by data set.
     """
     run = running()
-    evaluation = Evaluation(cfg) if run is None else None
+    evaluation = evaluation_of(cfg) if run is None else None
     if evaluation is not None:
         setup_logs(evaluation.folder)
     sets, protocols = see_sets(cfg, (evaluation or run).see)  # type: ignore[union-attr]

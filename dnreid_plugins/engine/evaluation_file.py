@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from ..evaluation.results import write_json
 from ..runtime.agreement import fingerprint
 from ..runtime.config_files import ConfigError
 from ..runtime.weight_files import read_weight_file
+from .checkpoint_files import AtomicCheckpointer
 from .identity import TRAINING_IMAGES, RunIdentity, config_items
 
 logger = logging.getLogger(__name__)
@@ -41,7 +44,8 @@ NOT = (
 class Evaluation:
     """One evaluation outside a training.
 
-    The checkpoint in ``MODEL.WEIGHTS`` knows the config and the data of its run, if a run of ours wrote it.
+    The checkpoint in ``MODEL.WEIGHTS`` knows the config and the data of its run, if a run of ours wrote it. It is
+    read once, here; `load` takes the weights from what was read.
 
     Raises:
         ConfigError: the config makes other features than that of the run, and ``TEST.SET_ANYWAY`` is off.
@@ -49,11 +53,18 @@ class Evaluation:
 
     def __init__(self, cfg: Any) -> None:
         self.cfg, self.identity, self.folder = cfg, RunIdentity(cfg), log_folder(cfg)
-        stored = _stored(cfg.MODEL.WEIGHTS)
+        path = cfg.MODEL.WEIGHTS
+        self._content = read_weight_file(path) if path and Path(path).is_file() else None
+        stored = _of_the_run(self._content, path)
         self.differences = feature_differences(stored.get("config", {}), config_items(cfg))
         self._object(self.differences)
         data = stored.get("data", {}).items()
         self.data = {name: DataDigest.from_text(text) for name, text in data if name != TRAINING_IMAGES}
+
+    def load(self, model: nn.Module) -> None:
+        """Give ``model`` the weights, and keep them no longer."""
+        content, self._content = self._content, None
+        AtomicCheckpointer(model).load(self.cfg.MODEL.WEIGHTS, content=content, to_evaluate=True)
 
     def see(self, name: str, items: list[tuple[Any, ...]]) -> None:
         """Take down a set that is scored.
@@ -114,9 +125,30 @@ def feature_differences(stored: Mapping[str, str], here: Mapping[str, str]) -> d
     return {k: f"{stored[k]} there, {here[k]} here" for k in keys if stored[k] != here[k]}
 
 
-def _stored(path: str) -> dict[str, Any]:
-    """Config and data in a checkpoint of ours; nothing for any other file."""
-    content = read_weight_file(path) if path and Path(path).is_file() else {}
+_RUNNING: ContextVar[Evaluation | None] = ContextVar("evaluation", default=None)
+
+
+@contextlib.contextmanager
+def evaluating_alone(evaluation: Evaluation) -> Iterator[None]:
+    """Inside, whatever is scored outside a training belongs to this evaluation."""
+    token = _RUNNING.set(evaluation)
+    try:
+        yield
+    finally:
+        _RUNNING.reset(token)
+
+
+def evaluation_of(cfg: Any) -> Evaluation:
+    """The evaluation that has begun, or a new one where a script, which loads the weights itself, evaluates."""
+    evaluation = _RUNNING.get()
+    if evaluation is None:
+        evaluation = Evaluation(cfg)
+        evaluation._content = None
+    return evaluation
+
+
+def _of_the_run(content: Any, path: str) -> dict[str, Any]:
+    """Config and data in the content of a checkpoint of ours; nothing for any other file."""
     if not isinstance(content, Mapping) or not isinstance(content.get("config"), Mapping):
         if path:
             logger.info("%s does not say with which config it was trained, so nothing is compared.", path)

@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ FREE_NAME = ".CHECKPOINT_PERIOD"
 #: In these the machines of one job may differ.
 OF_THE_MACHINE = ("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "DATASETS.DAY_DIR", "DATASETS.NIGHT_DIR")
 TRAINING_IMAGES = "training images"
+#: Distributions beside torch and numpy that touch an image, a feature or a label on its way.
+LIBRARIES = ("fastreid", "numba", "pillow", "scikit-learn", "scipy", "torchvision")
 
 
 class RunIdentity:
@@ -211,13 +214,18 @@ def config_items(cfg: Any, prefix: str = "") -> dict[str, str]:
 
 @functools.cache
 def code_version() -> str:
-    """Versions of what decides the bits of a run; of the package twelve digits of its source, too."""
-    package = Path(__file__).resolve().parents[1]
+    """Versions of what decides the bits of a run; of the package twelve digits of its source and weights, too."""
+    own = f"dnreid_plugins {VERSION} ({source_digest(Path(__file__).resolve().parents[1])})"
+    others = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
+    return ", ".join([own, f"torch {torch.__version__}", f"numpy {np.__version__}", *others])
+
+
+def source_digest(package: Path) -> str:
+    """Twelve hex digits of every module and shipped weight file below ``package``, names included."""
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted(path for ending in ("*.py", "*.safetensors") for path in package.rglob(ending)):
         digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
-    own = f"dnreid_plugins {VERSION} ({digest.hexdigest()[:12]})"
-    return f"{own}, torch {torch.__version__}, numpy {np.__version__}"
+    return digest.hexdigest()[:12]
 
 
 def config_hash(cfg: Any) -> str:

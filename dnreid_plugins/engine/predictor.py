@@ -17,7 +17,6 @@ from torch import Tensor
 from ..data.domain_images import as_domains
 from ..data.transforms import build_domain_transform
 from ..runtime.config_files import ConfigError
-from .checkpoint_files import AtomicCheckpointer
 from .evaluation_file import Evaluation
 
 
@@ -41,9 +40,9 @@ class Predictor(DefaultPredictor):
         self.cfg = cfg.clone()
         self.cfg.defrost()
         self.cfg.MODEL.BACKBONE.PRETRAIN = False
-        Evaluation(self.cfg)  # refuses another config than that of the run
+        evaluation = Evaluation(self.cfg)  # refuses another config than that of the run
         self.model = build_model(self.cfg).eval()
-        AtomicCheckpointer(self.model).load(cfg.MODEL.WEIGHTS, to_evaluate=True)
+        evaluation.load(self.model)
         # The test pipelines of both domains are the same.
         self._transform = build_domain_transform(self.cfg, is_train=False).day
         trials = [self._transform(Image.new("RGB", size)).shape[1:] for size in ((16, 64), (64, 16))]

@@ -20,9 +20,11 @@ from torch import nn
 from ..patches import old_names
 from ..runtime.config_files import ConfigError, tests_follow, use_plugins
 from ..runtime.launch import launch
-from ..runtime.run_folder import look_before, put_back_config
+from ..runtime.logs import log_start, setup_logs
+from ..runtime.run_folder import look_before
 from ..runtime.shipped import find_config
 from ..runtime.workers import also_call
+from .evaluation_file import log_folder
 from .overrides import schedule_hook
 from .predictor import UnitPredictor
 from .solver.optimizer import build_optimizer
@@ -61,15 +63,17 @@ def take_over() -> None:
 def default_setup(cfg: Any, args: Any) -> None:
     """fast-reid's, with ``SEED`` where it uses a random seed.
 
-    It writes ``config.yaml`` at once: that of an earlier run is remembered for `set_aside`, and an evaluation leaves
-    it as it was.
+    It writes ``config.yaml`` and ``log.txt`` at once: those of an earlier run are remembered for `set_aside`. An
+    evaluation writes its log where its file will be, and nothing of a run changes.
     """
+    if getattr(args, "eval_only", False):
+        setup_logs(log_folder(cfg))
+        log_start(cfg, args)
+        return
     if cfg.OUTPUT_DIR and comm.is_main_process():
         look_before(cfg.OUTPUT_DIR)
     defaults.seed_all_rng = functools.partial(seed_all_rng, getattr(cfg, "SEED", None))
     fastreid_setup(cfg, args)
-    if cfg.OUTPUT_DIR and comm.is_main_process() and getattr(args, "eval_only", False):
-        put_back_config(cfg.OUTPUT_DIR)
 
 
 def _merge_by_name(self: CfgNode, cfg_filename: str, allow_unsafe: bool = False) -> None:

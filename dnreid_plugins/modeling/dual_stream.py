@@ -10,31 +10,26 @@ import torch
 from torch import Tensor, nn
 
 from ..functional.types import Domain
+from .blocks.base import Block, insert_blocks
+from .encoder_pass import Context, EncoderPass
 
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
-
-
-class _Split:
-    """Number of leading day images in the current batch, or the domain of all images; shared by all the pairs."""
-
-    num_day: int = 0
-    only: Domain | None = None
 
 
 class PerDomain(nn.Module):
     """Two copies of one module: the leading day images go through ``day``, the rest through ``night``."""
 
-    def __init__(self, module: nn.Module, split: _Split) -> None:
+    def __init__(self, module: nn.Module, running: EncoderPass) -> None:
         super().__init__()
         self.day = module
         self.night = copy.deepcopy(module)
-        self._split = split
+        self._pass = running
 
     def forward(self, x: Tensor) -> Tensor:
         """``x``: (B, ...) with the day images first; returns the two parts' outputs in the same order."""
-        if self._split.only is not None:
-            return self.of(self._split.only)(x)
-        num_day = self._split.num_day
+        if self._pass.only is not None:
+            return self.of(self._pass.only)(x)
+        num_day = self._pass.num_day
         if num_day == 0:
             return self.night(x)
         if num_day == len(x):
@@ -59,47 +54,76 @@ class DualStream(nn.Module):
             copied one by one, since some backbones index it.
         freeze_shared_statistics: shared batch-norm layers keep using their present running statistics
             (their scale and shift still train).
+        blocks: ``(name of a sub-module, block)``: the block gets that module's output, in one pass of both domains;
+            see `build_blocks`.
 
     Raises:
         ValueError: a name is not a sub-module, is named twice or lies inside another named one.
     """
 
     def __init__(
-        self, backbone: nn.Module, modules: Sequence[str] = (), *, freeze_shared_statistics: bool = False
+        self,
+        backbone: nn.Module,
+        modules: Sequence[str] = (),
+        *,
+        freeze_shared_statistics: bool = False,
+        blocks: Sequence[tuple[str, Block]] = (),
     ) -> None:
         super().__init__()
         _check_names(backbone, modules)
-        self._split = _Split()
+        self._pass = EncoderPass()
         for name in modules:
-            _copy_per_domain(backbone, name, self._split)
+            _copy_per_domain(backbone, name, self._pass)
+        insert_blocks(backbone, blocks, self._pass)
         self.backbone = backbone
+        self.has_blocks = bool(blocks)
+        self.extras = tuple(dict.fromkeys(name for _, block in blocks for name in block.gives))
         self.two_streams = bool(modules)
         self.freeze_shared_statistics = freeze_shared_statistics
 
-    def forward(self, images: Tensor, domains: Tensor | Domain) -> Tensor:
+    def forward(self, images: Tensor, domains: Tensor | Domain, context: Context | None = None) -> Tensor:
         """``images`` (B, 3, H, W), ``domains`` (B,) int64 (0 day, 1 night); returns the map (B, C, h, w).
 
         With one `Domain` for all images nothing depends on the values of a tensor, so that the pass can be exported.
+        ``context`` is for the blocks; what they give to the losses is in `take_outputs`.
         """
-        self._split.only = domains if isinstance(domains, Domain) else None
-        if isinstance(domains, Domain):
-            return self.backbone(images)
-        order = torch.argsort(domains, stable=True)
-        self._split.num_day = int((domains == 0).sum())
-        in_order = bool((order[1:] > order[:-1]).all())
-        if in_order:
-            return self.backbone(images)
-        return self.backbone(images[order])[torch.argsort(order)]
+        running = self._pass
+        running.only = domains if isinstance(domains, Domain) else None
+        order: Tensor | None = None
+        if not isinstance(domains, Domain):
+            running.num_day = int((domains == 0).sum())
+            order = torch.argsort(domains, stable=True)
+            if bool((order[1:] > order[:-1]).all()):
+                order = None
+        if order is not None:
+            images = images[order]
+            context = None if context is None else context.where(order)
+        running.given, running.outputs = context, {}
+        try:
+            maps = self.backbone(images)
+        finally:
+            running.given = None
+        if order is None:
+            return maps
+        back = torch.argsort(order)
+        running.outputs = {name: value[back] for name, value in running.outputs.items()}
+        return maps[back]
 
-    def single(self, domain: Domain) -> nn.Module:
-        """A copy of the backbone for one domain: each pair is replaced by that domain's module."""
-        backbone = copy.deepcopy(self.backbone)
+    def take_outputs(self) -> dict[str, Tensor]:
+        """What the blocks of the last pass in train mode gave by name, ``(B, ...)`` in the order of its images."""
+        outputs, self._pass.outputs = self._pass.outputs, {}
+        return outputs
+
+    def single(self, domain: Domain) -> DualStream:
+        """A copy for one domain, called with it: each pair is replaced by that domain's module."""
+        copied = copy.deepcopy(self)
+        backbone = copied.backbone
         pairs = [name for name, module in backbone.named_modules() if isinstance(module, PerDomain)]
         for name in pairs:
             parent_name, _, child = name.rpartition(".")
             pair: Any = backbone.get_submodule(name)
             setattr(backbone.get_submodule(parent_name), child, pair.of(domain))
-        return backbone
+        return copied
 
     def train(self, mode: bool = True) -> DualStream:
         super().train(mode)
@@ -129,7 +153,7 @@ def _check_names(backbone: nn.Module, names: Sequence[str]) -> None:
             )
 
 
-def _copy_per_domain(backbone: nn.Module, name: str, split: _Split) -> None:
+def _copy_per_domain(backbone: nn.Module, name: str, running: EncoderPass) -> None:
     parent_name, _, child = name.rpartition(".")
     parent = backbone.get_submodule(parent_name)
     module = getattr(parent, child)
@@ -137,6 +161,6 @@ def _copy_per_domain(backbone: nn.Module, name: str, split: _Split) -> None:
         for key, block in list(module.named_children()):
             # Layers without state need no copy, and an in-place ReLU must not work on two views of one tensor.
             if block.state_dict():
-                setattr(module, key, PerDomain(block, split))
+                setattr(module, key, PerDomain(block, running))
     else:
-        setattr(parent, child, PerDomain(module, split))
+        setattr(parent, child, PerDomain(module, running))

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..functional.types import Domain
+from .encoder_pass import Context
 
 
 class SingleDomain(nn.Module):
@@ -17,16 +18,28 @@ class SingleDomain(nn.Module):
     pixel_std: Tensor
 
     def __init__(
-        self, *, backbone: nn.Module, heads: nn.Module, pixel_mean: Tensor, pixel_std: Tensor
+        self,
+        *,
+        domain: Domain,
+        backbone: nn.Module,
+        heads: nn.Module,
+        known: dict[str, Tensor],
+        pixel_mean: Tensor,
+        pixel_std: Tensor,
     ) -> None:
         super().__init__()
+        self.domain = domain
         self.backbone = backbone
         self.heads = heads
+        self.known = tuple(known)
+        for name, tensor in known.items():
+            self.register_buffer(f"known_{name}", tensor.detach().clone())
         self.register_buffer("pixel_mean", pixel_mean.clone())
         self.register_buffer("pixel_std", pixel_std.clone())
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.heads(self.backbone((images - self.pixel_mean) / self.pixel_std))
+        context = Context(images, known={name: getattr(self, f"known_{name}") for name in self.known})
+        return self.heads(self.backbone((images - self.pixel_mean) / self.pixel_std, self.domain, context))
 
 
 def single_domain(model: nn.Module, domain: Domain | str | int) -> nn.Module:
@@ -36,8 +49,10 @@ def single_domain(model: nn.Module, domain: Domain | str | int) -> nn.Module:
     """
     encoder: Any = model
     result = SingleDomain(
+        domain=Domain.named(domain),
         backbone=encoder.backbone.single(Domain.named(domain)),
         heads=copy.deepcopy(encoder.heads),
+        known=encoder.parts.for_encoder() if encoder.backbone.has_blocks else {},
         pixel_mean=encoder.pixel_mean,
         pixel_std=encoder.pixel_std,
     )

@@ -39,6 +39,46 @@ def gather_rows(rows: Tensor) -> Tensor:
     return _GatherRows.apply(rows.contiguous()) if comm.get_world_size() > 1 else rows
 
 
+class _ShareRows(_GatherRows):
+    """The same rows, of which each process makes something of its own."""
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        whole = gradients[0].contiguous()
+        dist.all_reduce(whole)
+        return whole[ctx.own]
+
+
+def share_rows(rows: Tensor) -> Tensor:
+    """``(B, ...)`` -> ``(world_size * B, ...)`` by rank, for use inside the encoder.
+
+    Unlike after `gather_rows` each process goes on with its own images, so the gradients of all of them are added.
+    """
+    return _ShareRows.apply(rows.contiguous()) if comm.get_world_size() > 1 else rows
+
+
+class _InEveryProcess(torch.autograd.Function):
+    """The same tensor; its gradient is the mean over the processes."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        whole = gradients[0].clone()
+        dist.all_reduce(whole)
+        return whole / comm.get_world_size()
+
+
+def in_every_process(tensor: Tensor) -> Tensor:
+    """A tensor of a part for use inside the encoder, where each process has images of its own.
+
+    `DistributedDataParallel` leaves the gradients of parts as they are, since a loss gives every process the same one.
+    """
+    return _InEveryProcess.apply(tensor) if comm.get_world_size() > 1 else tensor
+
+
 def check_composition(domains: Tensor) -> None:
     """Raise in *all* processes if they do not have equally many images of each domain; ``domains`` (B,).
 

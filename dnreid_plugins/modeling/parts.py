@@ -63,6 +63,8 @@ class Part(nn.Module):
     stages: ClassVar[tuple[str, ...]] = ()
     #: Names of clusters beside ``"day"`` and ``"night"`` that it reads; a label source or a refiner must make them.
     reads: ClassVar[tuple[str, ...]] = ()
+    #: Names of outputs of the encoder that it reads from `BatchFeatures.extra`; its head or a block must give them.
+    needs: ClassVar[tuple[str, ...]] = ()
     #: It reads features of the epoch's start: centroids, rows of the memory made from them, or features of images.
     reads_features: ClassVar[bool] = True
     #: `begin_epoch` sets the parameters anew, so the optimizer forgets what it knew of them.
@@ -83,6 +85,10 @@ class Part(nn.Module):
 
     def after_step(self, batch: BatchFeatures, parts: Parts) -> None:
         """Called after an optimizer step; ``batch`` is detached and holds the images of all processes."""
+
+    def for_encoder(self) -> dict[str, Tensor]:
+        """Tensors by name that blocks inside the encoder read, with their gradient, such as a classifier's rows."""
+        return {}
 
     def forget(self) -> None:
         """Drop the state of another run's epochs, for a run that starts from that run's weights."""
@@ -197,6 +203,21 @@ class Parts(nn.Module):
         for module in self.modules():
             if isinstance(module, Part):
                 module.forget()
+
+    def for_encoder(self) -> dict[str, Tensor]:
+        """What all parts have for the encoder, see `Part.for_encoder`."""
+        return {key: tensor for _, part in self.named() for key, tensor in part.for_encoder().items()}
+
+    def joint_targets(self, targets: Tensor, domains: Tensor, indices: Tensor) -> Tensor:
+        """``(B,)`` int64 labels that mean the same in both domains; -1 = none.
+
+        Those of the clusters called "joint" where the label source makes them; else a day and a night cluster are
+        never the same, so night clusters are numbered after the day clusters.
+        """
+        if self.epoch is not None and "joint" in self.epoch.clusters:
+            return self.epoch.targets("joint", indices)
+        shift = self.memory.num_clusters("day") * (domains == 1)
+        return torch.where(targets >= 0, targets + shift, -1)
 
     def features_are_read(self) -> bool:
         """Whether a loss head or matcher reads features of the epoch's start; the memory only keeps them for these."""

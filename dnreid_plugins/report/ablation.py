@@ -2,205 +2,61 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from tabulate import tabulate
 
-from ..engine.stages import STAGE_REGISTRY
-from ..runtime.run_folder import STAGE_FILES
+from .power import Grid, estimate, variance_parts
+from .runs import Run, collect, execute, of_one_code, unfinished
+from .tables import Row, Table
 
-logger = logging.getLogger(__name__)
-
-# glibc: keep freed memory instead of giving it back after every step; no effect elsewhere.
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
-DIRECTIONS = ("D2N", "N2D")
 METRICS = ("Rank-1", "mAP")
+Entry = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row: its printed name, config below the project folder, overrides and the paper's figures.
-
-    ``reuse``: another row of the table, given as its config, whose finished stages of the same seed are taken where
-    they are there already. A stage being the same computation, the row's result does not depend on that.
-    """
-
-    name: str
-    config: str
-    overrides: tuple[str, ...] = ()
-    paper: str = ""
-    reuse: str = ""
-
-    @property
-    def folder(self) -> str:
-        """Name of the row's log folder; rows of several tables share it when config and overrides agree."""
-        words = [Path(self.config).stem, *self.overrides]
-        return re.sub(r"[^A-Za-z0-9.=+-]+", "_", "-".join(words)).lower()
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table of ``tables.yml``."""
-
-    name: str
-    title: str
-    rows: tuple[Row, ...]
-    readme: Path
-    store: Path
-    dataset: str = "DNMini"
-    figures: tuple[str, ...] = field(default=())
-    directions: tuple[str, ...] = DIRECTIONS
-    start: bool = False
-
-
-def load_table(root: Path, project: str, name: str) -> Table:
-    """Read one table of ``projects/<project>/tables.yml`` (or ``configs/<project>/tables.yml``).
+class Results:
+    """What the store has of a table's runs.
 
     Raises:
-        ValueError: no such project or table.
+        ValueError: they are of different code.
     """
-    found = {p.parent.name: p for home in ("configs", "projects") for p in (root / home).glob("*/tables.yml")}
-    if project not in found:
-        raise ValueError(f"There is no project {project!r} with tables; known: {sorted(found)}.")
-    path = found[project]
-    tables = yaml.safe_load(path.read_text())
-    if name not in tables:
-        raise ValueError(f"{path} has no table {name!r}; known tables: {sorted(tables)}.")
-    content = tables[name]
-    rows = tuple(
-        Row(
-            row["name"],
-            str((path.parent / row["config"]).relative_to(root)),
-            tuple(str(word) for word in row.get("overrides", ())),
-            str(row.get("paper", "")),
-            str(row.get("reuse", "")),
+
+    def __init__(self, table: Table, runs: Sequence[Run], kept: dict[str, Entry]) -> None:
+        found = of_one_code(runs, kept)
+        self.table = table
+        self.data_seeds = list(dict.fromkeys(run.data_seed for run in runs))
+        self.code = next((one["code"] for one in found.values()), "")
+        self._of = {(r.row.folder, r.data_seed, r.seed): found[r.key] for r in runs if r.key in found}
+
+    def of(self, row: Row) -> dict[tuple[int, int], Entry]:
+        """``{(data seed, run seed): entry}`` of a row."""
+        return {(data, seed): one for (name, data, seed), one in self._of.items() if name == row.folder}
+
+    def grid(self, row: Row, direction: str, metric: str, minus: Row | None = None) -> Grid:
+        """A metric by rendering; ``minus``: less what another row gives with the same two seeds."""
+        found = self.of(row)
+        other = (
+            {place: {"end": {direction: {metric: 0.0}}} for place in found}
+            if minus is None
+            else self.of(minus)
         )
-        for row in content["rows"]
-    )
-    return Table(
-        name,
-        content["title"],
-        rows,
-        root / content.get("readme", path.parent.relative_to(root) / "README.md"),
-        path.parent / "results.json",
-        figures=tuple(content.get("figures", ())),
-        directions=tuple(content.get("directions", DIRECTIONS)),
-        start=bool(content.get("start", False)),
-    )
+        grid: dict[int, list[float]] = {}
+        for place in found.keys() & other.keys():
+            pair = [one[place]["end"].get(direction, {}).get(metric, np.nan) for one in (found, other)]
+            grid.setdefault(place[0], []).append(pair[0] - pair[1])
+        return dict(sorted(grid.items()))
 
 
-def run_table(
-    root: Path, table: Table, logs: Path, *, seeds: Sequence[int], jobs: int, overrides: Sequence[str] = ()
-) -> None:
-    """Run all unfinished rows, seed by seed, so that every row has its first seed early.
+def run_table(root: Path, runs: Sequence[Run], logs: Path, store: Path, *, jobs: int) -> None:
+    """Run what the store does not have from the present code.
 
     Raises:
         RuntimeError: some runs failed; all others were run first.
     """
-    kept = read_json(table.store)
-    todo = {
-        (row.folder, seed): (row, seed)
-        for seed in seeds
-        for row in table.rows
-        if str(seed) not in kept.get(row.folder, {})
-    }
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
-        codes = list(pool.map(lambda job: _run(root, job[0], job[1], logs, overrides), todo.values()))
-    failed = [
-        f"{row.name} seed {seed}" for (row, seed), code in zip(todo.values(), codes, strict=True) if code
-    ]
-    if failed:
-        raise RuntimeError(
-            f"{len(failed)} runs failed: {', '.join(failed[:5])}; see run.log in their folders."
-        )
-
-
-def _run(root: Path, row: Row, seed: int, logs: Path, overrides: Sequence[str]) -> int:
-    folder = logs / row.folder / f"seed{seed}"
-    if read_run(folder).get("finished"):
-        return 0
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "tools/train_net.py", "--config-file", row.config, "--resume"]
-    command += ["SEED", str(seed), "OUTPUT_DIR", str(folder)]
-    command += [*row.overrides, *_reused(row, seed, logs), *overrides]
-    # Small convolutions run fastest on one thread, so two runs at a time are faster than one run with two threads.
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
-    threads |= KEEP_MEMORY
-    with (folder / "run.log").open("a") as log:
-        code = subprocess.run(
-            command, cwd=root, env={**os.environ, **threads}, stdout=log, stderr=log, check=False
-        ).returncode
-    logger.info("%s seed %d: %s", row.name, seed, "done" if code == 0 else f"exit code {code}")
-    return code
-
-
-def _reused(row: Row, seed: int, logs: Path) -> list[str]:
-    """Overrides that reuse the stages of the row ``reuse``, if they are finished."""
-    source = logs / Row("", row.reuse).folder / f"seed{seed}"
-    if not row.reuse or any((logs / row.folder / f"seed{seed}").glob(STAGE_FILES)):
-        return []
-    if not read_run(source).get("finished"):
-        return []
-    stages = [stage for stage in STAGE_REGISTRY._obj_map.values() if (source / stage.file_name).is_file()]
-    return [word for stage in stages for word in (stage.reuse_key, str(source / stage.file_name))]
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    """``results.json`` of a run; an empty dict if there is none."""
-    return read_json(folder / "results.json")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The file's content; an empty dict if there is none."""
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def collect(table: Table, logs: Path, *, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
-    """Add finished runs of ``logs`` to the table's store (committed, so that no run is repeated) and return it.
-
-    Per row folder and seed: ``end`` and ``start`` metrics and the figures of the last epoch's health line.
-    """
-    kept = read_json(table.store)
-    for row in table.rows:
-        for seed in seeds:
-            folder = logs / row.folder / f"seed{seed}"
-            run = read_run(folder)
-            if run.get("finished"):
-                kept.setdefault(row.folder, {})[str(seed)] = {
-                    "end": run[table.dataset],
-                    "start": run["start"][table.dataset],
-                    "health": last_health(folder),
-                }
-    if kept:
-        table.store.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
-    return kept
-
-
-def last_health(folder: Path) -> dict[str, float]:
-    """The figures of the health lines: each one's last finite value, and under ``mean <figure>`` its mean.
-
-    An empty matching has no precision (null), so the last line may lack a figure that earlier ones have.
-    """
-    path = folder / "health.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    figures: dict[str, float] = {}
-    for key in sorted({key for row in rows for key in row}):
-        values = [v for row in rows if (v := row.get(key)) is not None and np.isfinite(v)]
-        if values:
-            figures |= {key: values[-1], f"mean {key}": float(np.mean(values))}
-    return figures
+    execute(root, unfinished(runs, store), logs, jobs=jobs)
 
 
 def mean_and_spread(values: Iterable[float]) -> str:
@@ -213,44 +69,114 @@ def mean_and_spread(values: Iterable[float]) -> str:
     return f"{finite.mean():.{digits}f}{spread}"
 
 
-def markdown(table: Table, kept: dict[str, dict[str, Any]], *, seeds: Sequence[int]) -> str:
-    """The table with mean ± standard deviation over the finished seeds, ``Rank-1 / mAP`` per direction."""
-    lines: list[list[str]] = []
-    for row in table.rows:
-        found = kept.get(row.folder, {})
-        runs = [found[str(seed)] for seed in seeds if str(seed) in found]
-        if table.start and not lines:
-            starts = [run["start"] for run in runs[:1]]
-            lines.append(["before training", *_cells(starts, table), *["–" for _ in table.figures], "1", ""])
-        cells = _cells([run["end"] for run in runs], table)
-        extra = [
-            mean_and_spread(r["health"][key] for r in runs if key in r["health"]) for key in table.figures
-        ]
-        lines.append([row.name, *cells, *extra, str(len(runs)), row.paper])
+def mean_and_error(grid: Grid, *, sign: bool = False) -> str:
+    """``mean ± standard error`` over renderings; of one rendering `mean_and_spread` of its runs."""
+    if len(grid) < 2 and not sign:
+        return mean_and_spread(value for values in grid.values() for value in values)
+    found = estimate(grid)
+    if not np.isfinite(found.mean):
+        return "–"
+    error = f" ± {found.error:.1f}" if np.isfinite(found.error) else ""
+    return f"{found.mean:{'+' if sign else ''}.1f}{error}"
+
+
+def markdown(results: Results) -> str:
+    """The table, ``Rank-1 / mAP`` per direction, differences in mAP, number of runs; its last line says what ± is."""
+    table, reference = results.table, results.table.reference()
+    lines = [_start_line(results)] if table.start else []
+    lines += [_line(results, row, reference) for row in table.rows]
     names = [f"{direction} {'/'.join(METRICS)}" for direction in table.directions]
+    differences = [f"{direction} mAP − {reference.name}" for direction in table.directions if reference]
     figures = [key.replace("true/", "").replace("_", " ") for key in table.figures]
-    heads = ["row", *names, *figures, "seeds", "paper"]
+    heads = ["row", *names, *differences, *figures, "runs", "paper"]
     if not any(row.paper for row in table.rows):
         heads, lines = heads[:-1], [line[:-1] for line in lines]
-    return tabulate(lines, headers=heads, tablefmt="github", disable_numparse=True)
+    text = tabulate(lines, headers=heads, tablefmt="github", disable_numparse=True)
+    return f"{text}\n\n{_caption(results)}"
 
 
-def _cells(results: list[dict[str, Any]], table: Table) -> list[str]:
-    """Per direction ``Rank-1 / mAP``; a dash for a direction that the results do not have."""
-    return [
+def _line(results: Results, row: Row, reference: Row | None) -> list[str]:
+    table, found = results.table, results.of(row)
+    cells = [
+        " / ".join(mean_and_error(results.grid(row, direction, metric)) for metric in METRICS)
+        for direction in table.directions
+    ]
+    if reference is not None:
+        same = row == reference
+        grids = [results.grid(row, direction, "mAP", reference) for direction in table.directions]
+        cells += ["" if same else mean_and_error(grid, sign=True) for grid in grids]
+    figures = [
+        mean_and_spread(one["health"][key] for one in found.values() if key in one["health"])
+        for key in table.figures
+    ]
+    return [_cell(row.name), *cells, *figures, str(len(found)), _cell(row.paper)]
+
+
+def _cell(text: str) -> str:
+    """A name as it may stand in a table of markdown."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _start_line(results: Results) -> list[str]:
+    """Of the first row, one run on each rendering: the start has no other randomness."""
+    table = results.table
+    starts = {data: one["start"] for (data, _), one in reversed(results.of(table.rows[0]).items())}
+    cells = [
         " / ".join(
-            mean_and_spread(result[direction][metric] for result in results if direction in result)
+            mean_and_error({data: [start[direction][metric]] for data, start in starts.items()})
             for metric in METRICS
         )
         for direction in table.directions
     ]
+    dashes = ["–" for _ in [*table.figures, *(table.directions if table.difference_to else ())]]
+    return ["before training", *cells, *dashes, str(len(starts)), ""]
 
 
-def write_table(table: Table, logs: Path, *, seeds: Sequence[int]) -> str:
-    """Put the table between its markers in its README; returns it."""
-    text = markdown(table, collect(table, logs, seeds=seeds), seeds=seeds)
+def _caption(results: Results) -> str:
+    seeds = ", ".join(str(seed) for seed in results.data_seeds)
+    if len(results.data_seeds) > 1:
+        spread = f"Mean ± standard error over the renderings {seeds}"
+        spread += "; differences of runs with the same two seeds" if results.table.difference_to else ""
+        figures = (
+            "; figures of the clusters ± standard deviation of all runs" if results.table.figures else ""
+        )
+    else:
+        spread, figures = f"Mean ± standard deviation of the runs on rendering {seeds}", ""
+    return f"*{spread}{figures}. Code: {results.code or 'no run yet'}.*"
+
+
+def power_lines(results: Results, *, visible: float = 1.0) -> list[str]:
+    """Per row and direction: variances of the difference to the reference, and how many runs show ``visible`` mAP."""
+    reference, lines = results.table.reference(), []
+    for row in results.table.rows:
+        for direction in results.table.directions:
+            if reference is None or row == reference:
+                continue
+            parts = variance_parts(results.grid(row, direction, "mAP", reference))
+            renderings, each = parts.budget(visible=visible)
+            lines.append(
+                f"{row.name} - {reference.name}, {direction} mAP: variance {parts.rendering:.2f} between renderings, "
+                f"{parts.run:.2f} between runs; {visible} mAP is two standard errors with {renderings} renderings "
+                f"x {each} runs of each row"
+            )
+    return lines
+
+
+def write_table(table: Table, runs: Sequence[Run], logs: Path, store: Path, *, readme: bool = True) -> str:
+    """Collect what is finished and put the table between its markers in its README; returns it.
+
+    Raises:
+        ValueError: the runs are of different code; nothing is written but the store.
+    """
+    text = markdown(Results(table, runs, collect(runs, logs, store)))
+    if readme:
+        _replace(table, text)
+    return text
+
+
+def _replace(table: Table, text: str) -> None:
     readme = table.readme
-    begin, end = f"<!-- table {table.name} begin -->", f"<!-- table {table.name} end -->"
+    begin, end = f"<!-- table {table.marker} begin -->", f"<!-- table {table.marker} end -->"
     content = readme.read_text() if readme.is_file() else f"# {readme.parent.name}\n"
     block = f"{begin}\n{text}\n{end}"
     if begin in content:
@@ -259,4 +185,3 @@ def write_table(table: Table, logs: Path, *, seeds: Sequence[int]) -> str:
     else:
         content += f"\n### {table.title}\n\n{block}\n"
     readme.write_text(content)
-    return text

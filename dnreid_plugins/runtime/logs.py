@@ -6,8 +6,13 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import torch
 from fastreid.utils import comm
+from fastreid.utils.collect_env import collect_env_info
+from fastreid.utils.env import seed_all_rng
 from fastreid.utils.logger import setup_logger
 
 from .run_folder import look_before
@@ -54,3 +59,21 @@ def quiet_screen() -> Iterator[None]:
     finally:
         for handler, level in zip(handlers, levels, strict=True):
             handler.setLevel(level)
+
+
+def log_start(cfg: Any, args: Any) -> None:
+    """fast-reid's ``default_setup`` without a folder: the first lines of a log, the seed and the choice of kernels.
+
+    ``config.yaml`` is not written: a refused resume must not replace the run's, and an evaluation has none.
+    """
+    logger = logging.getLogger("fastreid")
+    logger.info("Rank of current process: %d. World size: %d", comm.get_rank(), comm.get_world_size())
+    logger.info("Environment info:\n%s", collect_env_info())
+    logger.info("Command line arguments: %s", args)
+    if getattr(args, "config_file", ""):
+        text = Path(args.config_file).read_text(errors="replace")
+        logger.info("Contents of args.config_file=%s:\n%s", args.config_file, text)
+    logger.info("Running with full config:\n%s", cfg)
+    seed_all_rng(getattr(cfg, "SEED", None))
+    if not getattr(args, "eval_only", False):
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK

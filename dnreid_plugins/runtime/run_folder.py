@@ -7,8 +7,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .files import write_atomically
-
 logger = logging.getLogger(__name__)
 
 # What stages leave (`Stage.file_name`), and files that a run writes and a later run would append to or continue from.
@@ -57,15 +55,6 @@ def look_before(folder: str | Path) -> None:
 def forget_before(folder: str | Path) -> None:
     """The run continues with the files in ``folder``; the next run of this process records the state again."""
     _BEFORE.pop(Path(folder).absolute(), None)
-
-
-def put_back_config(folder: str | Path) -> None:
-    """``config.yaml`` is again what it was when `look_before` looked."""
-    before = _BEFORE.get(Path(folder).absolute())
-    if before is None or before.config is None:
-        (Path(folder) / CONFIG).unlink(missing_ok=True)
-    else:
-        write_atomically(Path(folder) / CONFIG, lambda file: file.write(before.config or b""))
 
 
 def set_aside(folder: str | Path, *, keep: tuple[str, ...] = ()) -> Path | None:

@@ -84,6 +84,7 @@ def run_processes(
         LostProcessError: a process was killed.
         SystemExit: a process ended with an exit code, for instance after a signal.
         Exception: what ``main_func`` raised.
+        ValueError: there is no folder for temporary files, or no ``dist_url`` that several machines could share.
     """
     if num_machines > 1 and not str(dist_url).startswith("tcp://"):
         raise ValueError(
@@ -91,7 +92,7 @@ def run_processes(
         )
     work, world = Work.of(main_func), per_machine * num_machines
     threads = max(torch.get_num_threads() // per_machine, 1) if device == "cpu" else 0
-    with tempfile.TemporaryDirectory(prefix="dnreid-") as folder:
+    with _temporary_folder() as folder:
         # Processes of one machine meet in a file: there is no port that could be in use.
         place = f"file://{folder}/meet" if num_machines == 1 else str(dist_url)
         members = [
@@ -109,6 +110,16 @@ def run_processes(
         for sender in senders:
             sender.close()
         return Watch(context, members, receivers).outcome()
+
+
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="dnreid-")
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"--num-gpus needs a folder for temporary files, where the processes meet ({error.strerror}); set TMPDIR "
+            "to one."
+        ) from None
 
 
 @contextlib.contextmanager

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dnreid_plugins.data.datasets.settings import SETTINGS
 from dnreid_plugins.dnmini import (
+    DNMini,
+    DNMini2,
     caption,
     contact_sheet,
     ensure_dnmini,
@@ -169,6 +172,53 @@ def test_a_set_of_other_parameters_is_refused(tmp_path: Path) -> None:
         write_dnmini(tmp_path / "dnmini", **{**SMALL, "images_per_domain": 1}, workers=1)
 
 
+def test_the_manifest_of_the_demos_set_keeps_its_form(tmp_path: Path) -> None:
+    """Sets that were rendered before a test identity could have its own number of images are still accepted."""
+    write_dnmini(tmp_path / "dnmini", **SMALL, workers=1)
+    manifest = json.loads((tmp_path / "dnmini" / MANIFEST).read_text())
+    assert manifest["parameters"] == {**SMALL, "renderer_version": 1}
+
+
+def test_test_identities_may_have_fewer_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fewer = {**SMALL, "test_images_per_domain": 1}
+    write_dnmini(tmp_path / "a", **SMALL, workers=1)
+    write_dnmini(tmp_path / "b", **fewer, workers=1)
+    train, test = raw_ids(Parameters(**SMALL))
+    for split, ids, count in (("train", train, 2), ("test", test, 1)):
+        for name in ("day", "night"):
+            lines = (
+                (tmp_path / "b" / "train_test_split" / f"{split}_list_{name}.txt").read_text().splitlines()
+            )
+            assert lines == [f"{i:05d}/{view:03d}.jpg" for i in ids for view in range(count)]
+            for i in ids:
+                names = sorted(path.name for path in (tmp_path / "b" / name / f"{i:05d}").iterdir())
+                assert names == [f"{view:03d}.jpg" for view in range(count)]
+            # the images that both sets have are the same
+            for line in lines:
+                assert (tmp_path / "a" / name / line).read_bytes() == (
+                    tmp_path / "b" / name / line
+                ).read_bytes()
+    write_module._verify.cache_clear()
+    monkeypatch.setattr(write_module, "_write_all", lambda *_, **__: pytest.fail("rendered again"))
+    write_dnmini(tmp_path / "b", **fewer, workers=1)
+    with pytest.raises(ValueError, match="delete it or give another root"):
+        write_dnmini(tmp_path / "b", **SMALL, workers=1)
+
+
+def test_protocol_2_reads_its_own_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, dict[str, int]]] = []
+    monkeypatch.setattr(write_module, "write_dnmini", lambda root, **sizes: seen.append((root.name, sizes)))
+    monkeypatch.setattr(SETTINGS, "dnmini_seed", 1003)
+    assert DNMini2(tmp_path).find_root(tmp_path) == tmp_path / "dnmini2-seed1003"
+    assert DNMini(tmp_path).find_root(tmp_path) == tmp_path / "dnmini-seed1003"
+    sizes = {"num_test_ids": 200, "test_images_per_domain": 8}
+    # two readers, each looks once when it is built and once when it is asked
+    assert (
+        seen
+        == [("dnmini2-seed1003", {"seed": 1003, **sizes})] * 2 + [("dnmini-seed1003", {"seed": 1003})] * 2
+    )
+
+
 def test_a_failing_writer_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> str:
         raise OSError("disk full")
@@ -197,7 +247,7 @@ def test_the_second_of_two_writers_accepts_the_first_ones_set(
     assert [p.name for p in tmp_path.iterdir()] == ["dnmini"]
 
 
-@pytest.mark.parametrize("name", ["num_train_ids", "num_test_ids", "images_per_domain"])
+@pytest.mark.parametrize("name", [*(name for name in SMALL if name != "seed"), "test_images_per_domain"])
 def test_empty_sets_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be >= 1, got 0"):
         write_dnmini(tmp_path / "dnmini", **{**SMALL, name: 0}, workers=1)

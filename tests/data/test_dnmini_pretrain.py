@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,18 @@ def test_weights_are_read_back_completely(tmp_path: Path) -> None:
     assert all(np.array_equal(state[name], value) for name, value in backbone.state_dict().items())
     with safe_open(path, framework="pt") as file:
         assert file.metadata()["num_ids"] == "4" and file.metadata()["depth"] == "0.5x"
+
+
+def test_weights_of_half_the_size_are_read_exactly(tmp_path: Path) -> None:
+    options = replace(SHORT, half=True)
+    state = build_plain_backbone(options).state_dict()
+    write_weights(state, tmp_path / "half.safetensors", options)
+    write_weights(state, tmp_path / "whole.safetensors", SHORT)
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * (
+        tmp_path / "whole.safetensors"
+    ).stat().st_size
+    backbone = build_plain_backbone(PretrainOptions(seed=2))
+    load_backbone_weights(backbone, tmp_path / "half.safetensors")
+    for name, value in backbone.state_dict().items():
+        expected = state[name].half().to(value.dtype) if value.is_floating_point() else state[name]
+        assert value.dtype == state[name].dtype and torch.equal(value, expected)

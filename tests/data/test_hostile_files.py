@@ -162,3 +162,18 @@ def test_sixteen_bit_colour_is_scaled(tmp_path: Path) -> None:
     content += chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
     (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
     assert (np.asarray(read_image(str(tmp_path / "deep.png"))) == COLOUR).all()
+
+
+@pytest.mark.attack("odd images", "floats, with or without NaN: refused before training")
+@pytest.mark.parametrize("value", [0.5, np.nan, np.inf])
+@pytest.mark.parametrize("name", ["f.tif", "f.png", "f.ppm"])
+def test_floats_are_refused(crops: Path, name: str, value: float) -> None:
+    """What no 8-bit image can hold never becomes a black or random picture; a TIFF is known by its bytes."""
+    pixels = np.full((12, 10), 0.25, np.float32)
+    pixels[3, 4] = value
+    path = crops / "day" / "1" / name
+    Image.fromarray(pixels).save(path, format="PPM" if name.endswith("ppm") else "TIFF")
+    with pytest.raises(DataError, match=r"f\.\w+' cannot be read \(its 32-bit floats have no known range"):
+        read_image(str(path))
+    with pytest.raises(DataError, match="1 of 5 images cannot be used"):
+        _ = DayNightFolder(crops).train

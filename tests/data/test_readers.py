@@ -233,13 +233,13 @@ def test_dnmini_is_read_by_the_reader_of_dn348(dn_root: Path, monkeypatch: pytes
 
     asked = []
 
-    def ensure(root: Path, seed: int = 0) -> Path:
-        asked.append((root, seed))
+    def ensure(root: Path, seed: int = 0, *, name: str) -> Path:
+        asked.append((root, seed, name))
         return root / "dn348"
 
     monkeypatch.setattr(reader, "ensure_dnmini", ensure)
     data = DNMini(dn_root, seed=3)
-    assert asked == [(dn_root, 3)]
+    assert asked == [(dn_root, 3, "dnmini")]
     assert [item.path for item in data.train] == [item.path for item in DN348(dn_root).train]
     assert data.train[0].pid == "dnmini_7" and str(data.protocol).startswith(
         "DNMini: D2N 4 queries, 6 in the"

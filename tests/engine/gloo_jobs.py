@@ -177,7 +177,9 @@ def gathered(features: torch.Tensor, domains: torch.Tensor) -> dict[str, Any]:
     check_composition(domains[share])
     extra = {"more": own * 3}
     cams, views = share * 100, domains[share] * 0
-    batch = gather_batch(BatchFeatures(own, own * 2, share * 10, domains[share], share, cams, views, extra))
+    batch = gather_batch(
+        BatchFeatures(own, own * 2, share * 10, domains[share], share, cams, views, extra=extra)
+    )
     loss = (batch.features[0] @ batch.features[-1]) + batch.pooled.prod() + batch.extra["more"].square().sum()
     loss.backward()
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from fastreid.config import CfgNode
 from PIL import Image
 from run_helpers import StoppedError, stop_at
 
+import dnreid_plugins
 from dnreid_plugins.data.digest import DataDigest
 from dnreid_plugins.data.items import DomainItem
+from dnreid_plugins.engine.identity import LIBRARIES, code_version, source_digest
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.functional.types import Domain
 from dnreid_plugins.runtime.weight_files import read_weight_file
@@ -186,3 +189,22 @@ def test_names_and_differences(tmp_path: Path) -> None:
     )
     assert DataDigest.of([("absent.png", 1, 2)]).lines == ('["absent.png", "day", "1", "2", -1, ""]',)
     assert DataDigest.of([]).name == DataDigest.from_text("").name
+
+
+def test_the_code_version_names_all_that_decides_the_bits(tmp_path: Path) -> None:
+    for name in LIBRARIES:
+        assert f"{name} {metadata.version(name)}" in code_version()
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "a.py").write_text("a")
+    (tmp_path / "w.safetensors").write_bytes(b"w")
+    seen = [source_digest(tmp_path)]
+    (tmp_path / "w.safetensors").write_bytes(b"v")
+    seen.append(source_digest(tmp_path))
+    (tmp_path / "room" / "a.py").write_text("b")
+    seen.append(source_digest(tmp_path))
+    (tmp_path / "room" / "a.py").rename(tmp_path / "room" / "c.py")
+    seen.append(source_digest(tmp_path))
+    assert len(set(seen)) == 4
+    (tmp_path / "notes.txt").touch()
+    assert source_digest(tmp_path) == seen[-1]
+    assert source_digest(Path(dnreid_plugins.__file__).parent) in code_version()

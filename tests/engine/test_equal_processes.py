@@ -110,3 +110,48 @@ def test_all_processes_of_a_job_are_refused_a_folder_in_use(pool: gloo_jobs.Pool
             assert isinstance(answer, FolderInUseError)
     finally:
         unlock_folder(str(tmp_path))
+
+
+# ------------------------------------------------------------------ another number of processes
+
+
+def cut(folder: Path) -> list[object]:
+    """Options of a run with a checkpoint after every step."""
+    often = ["SOLVER.CHECKPOINT_MINUTES", 1e-9, "SOLVER.CHECKPOINT_KEEP", 99]
+    return [*gloo_jobs.OPTIONS, *often, "OUTPUT_DIR", str(folder)]
+
+
+@pytest.mark.parametrize("before", [1, 2])
+@pytest.mark.attack(
+    "another number of processes", "a run of 1 is resumed by 2, one of 2 by 1: labels and metrics as before"
+)
+def test_a_resume_by_another_number_of_processes(pool: gloo_jobs.Pool, tmp_path: Path, before: int) -> None:
+    """As exact as a whole run of the other number: losses to 1e-5, prototypes to 1e-4; the log says so."""
+    whole = pool.run(before, "train", cut(tmp_path))[0]
+    assert len(whole["losses"]) == 20
+    later = [f for f in tmp_path.glob("model_iter*.pth") if f.stem > "model_iter00000013"]
+    for path in (tmp_path / "model_final.pth", tmp_path / "last_checkpoint", *later):
+        path.unlink()
+    every = pool.run(3 - before, "train", cut(tmp_path), True)
+    rest = {
+        **whole,
+        "losses": whole["losses"][13:],
+        "rows": whole["rows"][13:],
+        "labels": whole["labels"][1:],
+    }
+    assert gloo_jobs.shortfalls(rest, every) == []
+    said = (tmp_path / "log.txt").read_text()
+    assert said.count(f"is of a job of {before} processes, this one has {3 - before}") == 1
+
+
+@pytest.mark.attack("another number of processes", "the batch cannot be shared among them: a sentence")
+def test_a_batch_that_cannot_be_shared(pool: gloo_jobs.Pool, tmp_path: Path) -> None:
+    odd = [*cut(tmp_path), "SOLVER.IMS_PER_BATCH", 4, "DATALOADER.ITERS_PER_EPOCH", 2, "SOLVER.MAX_EPOCH", 1]
+    odd += ["SOLVER.STEPS", ()]
+    (whole,) = pool.run(1, "train", odd)
+    assert len(whole["losses"]) == 2
+    for path in (tmp_path / "model_final.pth", tmp_path / "last_checkpoint"):
+        path.unlink()
+    for answer in pool.run(2, "train", odd, True):
+        assert isinstance(answer, ValueError), answer
+        assert "cannot be divided among 2 processes" in str(answer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import runpy
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +19,11 @@ from PIL import Image
 from run_helpers import StoppedError, stop_at
 
 from dnreid_plugins.cli import main
-from dnreid_plugins.engine import script_door
 from dnreid_plugins.engine.evaluation_file import feature_differences
 from dnreid_plugins.engine.identity import config_items
 from dnreid_plugins.engine.predictor import Predictor
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
+from dnreid_plugins.runtime import weight_files
 from dnreid_plugins.runtime.weight_files import read_weight_file
 
 TINY = ["--config-file", str(Path(__file__).parents[1] / "tiny.yml")]
@@ -103,16 +104,35 @@ def test_a_fresh_run_sets_its_whole_predecessor_aside(run: Path, tmp_path: Path)
     assert not list(run.glob("bad_batch*")) and not (run / "evaluations").exists()
 
 
-def test_a_script_that_evaluates_leaves_the_run_s_config(
-    tiny_cfg: CfgNode, run: Path, tmp_path: Path
+@pytest.mark.attack(
+    "evaluation", "a fast-reid script with --eval-only in the folder of a run: no file changes"
+)
+def test_a_script_that_evaluates_touches_nothing_of_the_run(
+    tiny_cfg: CfgNode, run: Path, tmp_path: Path, as_fastreid: None
 ) -> None:
-    for folder, words in ((tmp_path / "run", ["of the run"]), (tmp_path / "empty", [])):
-        folder.mkdir()
-        for text in words:
-            (folder / "config.yaml").write_text(text)
-        tiny_cfg.OUTPUT_DIR = str(folder)
-        script_door.default_setup(tiny_cfg, default_argument_parser().parse_args(["--eval-only"]))
-        assert [p.read_text() for p in folder.glob("config.yaml")] == words
+    shutil.copytree(run, tmp_path / "run")
+    before = contents(tmp_path / "run")
+    opts = ["MODEL.WEIGHTS", str(run / "model_final.pth"), "OUTPUT_DIR", str(tmp_path / "run"), "SEED", "9"]
+    main = runpy.run_path(str(Path(__file__).with_name("fastreid_script.py")))["main"]
+    for _ in range(2):
+        main(default_argument_parser().parse_args([*TINY, "--eval-only", *opts]))
+    assert contents(tmp_path / "run") == before and len(evaluations(tmp_path / "run")) == 1
+    log = (tmp_path / "run" / "evaluations" / "log.txt").read_text()
+    assert log.count("Running with full config") == 2 and "Results in percent" in log
+
+
+def test_the_weights_are_read_once(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    inner = weight_files.torch.load
+
+    def load(path: Any, **kwargs: Any) -> Any:
+        read.append(str(path))
+        return inner(path, **kwargs)
+
+    monkeypatch.setattr(weight_files.torch, "load", load)
+    evaluate(run, "INPUT.SIZE_TEST", "[16, 16]", "TEST.SET_ANYWAY", "True", folder=tmp_path)
+    assert read == [str(run / "model_final.pth")]
+    assert (tmp_path / "evaluations" / "log.txt").read_text().count("TEST.SET_ANYWAY: ") == 1
 
 
 # ------------------------------------------------------------------ another config

@@ -198,6 +198,10 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
         (("OUTPUT_DIR", "/dev/null/run"), "OUTPUT_DIR /dev/null/run cannot be written"),
         (("TEST.METRIC", "jaccard"), "TEST.METRIC is 'jaccard'"),
         (("SOLVER.OPT", "SWA"), "SOLVER.OPT is 'SWA'"),
+        (
+            ("SOLVER.LR_FACTORS", "(('^backbone', -1),)"),
+            "SOLVER.LR_FACTORS is .*; it holds .pattern, factor. pairs",
+        ),
         (("SOLVER.SCHED", "PolyLR"), "SOLVER.SCHED is 'PolyLR'"),
         (("SOLVER.STAGES", "(500,)"), "SOLVER.STAGES .500,. begins a stage at epoch 500"),
         (("SOLVER.STAGES", "((1, 0.5),)"), "SOLVER.STAGES is ..1, 0.5.,."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import socket
@@ -13,8 +14,10 @@ from typing import Any
 
 import pytest
 from fastreid.config import CfgNode
+from fastreid.data.datasets import DATASET_REGISTRY
 from forked import TINY, Ended, run_forked
 from PIL import Image
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from test_ends import says
 
 from dnreid_plugins.engine import trainer as trainer_module
@@ -46,6 +49,10 @@ def test_no_folder_for_temporary_files(tiny_cfg: CfgNode, tmp_path: Path) -> Non
         tempfile._candidate_tempdir_list = lambda: [str(tmp_path / "gone")]  # type: ignore[attr-defined]
         tempfile.tempdir = None
 
+    ended = run_forked(
+        ["--num-gpus", "2", *TINY, "OUTPUT_DIR", str(tmp_path / "two")], tmp_path, before=before
+    )
+    says(ended, 1, "set TMPDIR to one")
     for workers in ("0", "2"):
         words = [*TINY, "OUTPUT_DIR", str(tmp_path / "out"), "DATALOADER.NUM_WORKERS", workers]
         ended = run_forked(words, tmp_path, before=before)
@@ -111,6 +118,27 @@ def test_odd_names(tiny_cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.Monkey
     assert {Path(row["path"]).name for row in rows} == names
 
 
+@pytest.mark.attack(AREA, "a data set's name is markup with quotes and line ends: results, TensorBoard, log")
+def test_odd_names_of_data_sets(tiny_cfg: CfgNode, tmp_path: Path) -> None:
+    odd = '<script>alert("1")</script>|\n%s{0}'
+
+    def before() -> None:
+        DATASET_REGISTRY._obj_map[odd] = DATASET_REGISTRY.get("DN348")
+
+    out = tmp_path / "out"
+    words = [*TINY, "OUTPUT_DIR", str(out), "DATASETS.TESTS", repr((odd,)), "TEST.EVAL_PERIOD", "1"]
+    assert trained(run_forked(words, tmp_path, before=before), out)
+    result = json.loads((out / "results.json").read_text())
+    assert result[odd]["D2N"]["mAP"] > 0 and result["start"][odd]["D2N"]["mAP"] > 0
+    rows = [json.loads(line) for line in (out / "metrics.json").read_text().splitlines()]
+    assert rows[-1][f"{odd}/D2N/mAP"] == result[odd]["D2N"]["mAP"]
+    (events,) = out.glob("events.out.tfevents.*")
+    tags = {value.tag for event in EventFileLoader(str(events)).Load() for value in event.summary.value}
+    assert {f"{odd}/D2N/mAP", f"{odd}/N2D/mAP"} <= tags
+    ended = run_forked(["--resume", *words], tmp_path, before=before)
+    assert ended.code == 0, ended.said[-3000:]
+
+
 @pytest.mark.attack(AREA, "torchrun's port is in use: a sentence")
 def test_a_port_in_use(tiny_cfg: CfgNode, tmp_path: Path) -> None:
     with socket.socket() as taken:
@@ -124,6 +152,20 @@ def test_a_port_in_use(tiny_cfg: CfgNode, tmp_path: Path) -> None:
 
         ended = run_forked([*TINY, "OUTPUT_DIR", str(tmp_path / "out")], tmp_path, before=before)
     says(ended, 1, str(port))
+
+
+@pytest.mark.stress
+@pytest.mark.attack(AREA, "the port of --dist-url is in use: a sentence")
+def test_the_port_of_several_machines_in_use(tiny_cfg: CfgNode, tmp_path: Path) -> None:
+    """On one machine ``--num-gpus 2`` asks for no port; of several machines the first one opens it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        words = ["--num-gpus", "1", "--num-machines", "2", "--dist-url", f"tcp://127.0.0.1:{port}"]
+        ended = run_forked([*words, *TINY, "OUTPUT_DIR", str(tmp_path / "out")], tmp_path)
+    says(ended, 1, "error: Process 0 of 2 cannot meet the others (The server socket has failed to listen")
+    assert str(port) in ended.said
 
 
 @pytest.mark.stress

@@ -15,6 +15,7 @@ from typing import Any
 import numba
 import pytest
 from numba.core.caching import IndexDataCacheFile
+from numba.core.codegen import CPUCodeLibrary
 
 from dnreid_plugins.functional import _jit
 from dnreid_plugins.functional.ranking import _kernels
@@ -110,6 +111,20 @@ def test_a_kill_while_it_is_written(
         os.replace = lambda a, b: (  # type: ignore[assignment]
             os.kill(os.getpid(), signal.SIGKILL) if str(b).endswith(kill_at) else replace(a, b)
         )
+        called(module)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert called(module)[1] == []
+    assert sum(called(module)[0].stats.cache_hits.values()) == 1
+
+
+@pytest.mark.attack(AREA, "kill -9 in the middle of compiling: the next process is undisturbed")
+@pytest.mark.parametrize("place", ["add_ir_module", "_optimize_final_module", "serialize_using_object_code"])
+def test_a_kill_while_it_compiles(module: ModuleType, place: str) -> None:
+    """Between numba's passes, in front of LLVM, behind it, and before the first byte is kept."""
+    child = os.fork()
+    if child == 0:
+        setattr(CPUCodeLibrary, place, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
         called(module)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from dnreid_plugins.functional.neighbours import _product
 from dnreid_plugins.functional.ranking._retrieval import Removal
 from dnreid_plugins.functional.ranking.metrics import (
     QueryRanks,
@@ -115,6 +116,31 @@ def test_equals_fastreid(seed: int, shared: bool) -> None:
     assert result["mAP"] == pytest.approx(100 * np.mean(precision), abs=1e-6)
     assert result["mINP"] == pytest.approx(100 * np.mean(penalty), abs=1e-6)
     assert result["queries"] - result["queries_without_match"] == len(precision)
+
+
+@pytest.mark.attack(
+    "ties", "copies of an image under other identities: the list's order, in any block and on any product"
+)
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_copies_are_equally_far(metric: Any, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not packed:
+        monkeypatch.setattr(_product, "_has_packed", lambda: False)
+    generator = torch.Generator().manual_seed(0)
+    base = torch.nn.functional.normalize(torch.randn(11, 64, generator=generator), dim=1)
+    query = torch.nn.functional.normalize(torch.randn(23, 64, generator=generator), dim=1)
+    place = torch.randint(11, (133,), generator=generator)
+    ids = {"query_ids": np.arange(23) % 5, "gallery_ids": np.random.default_rng(0).integers(0, 5, 133)}
+    distances = (1.0 - query.double() @ base.double().T)[:, place].numpy()  # rounded alike for both metrics
+    true = summarize(naive(distances, *ids.values()))
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        try:
+            for block in (1, 7, 512):
+                found = rank_metrics(query, base[place], *ids.values(), metric=metric, block=block)
+                assert found == pytest.approx(true, abs=1e-9), (threads, block)
+        finally:
+            torch.set_num_threads(1)
 
 
 def test_ties_are_broken_by_gallery_index() -> None:

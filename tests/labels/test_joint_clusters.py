@@ -21,7 +21,7 @@ from dnreid_plugins.modeling.loss_heads import LossHead
 from dnreid_plugins.modeling.memories import ClusterMemory
 from dnreid_plugins.modeling.parts import Parts
 
-SEARCH: dict[str, Any] = {"k1": 8, "k2": 4, "eps": 0.6}
+SEARCH: dict[str, Any] = {"k1": 14, "k2": 12, "eps": 0.6}
 
 
 def two_domains(gap: float = 0.0, share: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,10 +81,7 @@ def test_joint_clusters_are_those_of_all_images(balanced: bool) -> None:
 
 def test_balanced_and_plain_differ() -> None:
     plain, balanced = (labelled(JointClusters(**SEARCH, balanced=b), gap=0.4) for b in (False, True))
-    joint = plain.clusters["joint"], balanced.clusters["joint"]
-    assert joint[0].centroids.shape != joint[1].centroids.shape or not torch.equal(
-        joint[0].centroids, joint[1].centroids
-    )
+    assert not torch.equal(plain.clusters["joint"].labels, balanced.clusters["joint"].labels)
 
 
 @pytest.mark.parametrize("codes", ["none", "softmax"])

@@ -111,6 +111,45 @@ def test_smoothing_after_a_transfer_keeps_the_shared_clusters_in_step(smoothed: 
     assert shared.labels.tolist() == [kept.index(label) if label >= 0 else -1 for label in everyone.tolist()]
 
 
+def directions(*degrees: float) -> torch.Tensor:
+    angle = torch.tensor(degrees).deg2rad()
+    return torch.stack([angle.cos(), angle.sin()], dim=1)
+
+
+def test_numbers_that_a_domain_lacks_or_loses() -> None:
+    """Night clusters at 0, 100 and 120 degrees; no day image is near the second, whose only image stands alone."""
+    day, night = directions(1, 2, 3, 121, 122, 123), directions(0, 1, 2, 100, 119, 120, 121)
+    features = torch.cat([day, night])
+    parts = (
+        make_clusters(torch.tensor([0, 0, 1, 1, 2, 2]), day, torch.arange(6)),
+        make_clusters(torch.tensor([0, 0, 0, 1, 2, 2, 2]), night, torch.arange(6, 13)),
+    )
+    known = images(torch.tensor([0] * 6 + [1] * 7))
+    moved = TransferByVote(neighbours=3)(Epoch.of(*parts, 1, 9), features, known)
+    assert moved.targets("shared", torch.arange(6)).tolist() == [0, 0, 0, 2, 2, 2]
+    assert moved.day.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    day_smooth = MajoritySmooth(neighbours=3)(moved, features, known)
+    assert day_smooth.targets("shared", torch.arange(13)).tolist() == [0, 0, 0, 2, 2, 2, 0, 0, 0, 1, 2, 2, 2]
+    night_smooth = MajoritySmooth(smooths="night", neighbours=3)(moved, features, known)
+    assert night_smooth.targets("shared", torch.arange(13)).tolist() == [
+        0,
+        0,
+        0,
+        1,
+        1,
+        1,
+        0,
+        0,
+        0,
+        1,
+        1,
+        1,
+        1,
+    ]
+    assert night_smooth.night.labels.tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert torch.equal(night_smooth.clusters["shared"].centroids, moved.night.centroids[[0, 2]])
+
+
 def test_without_a_voting_cluster_labels_stay(caplog: pytest.LogCaptureFixture) -> None:
     epoch, features, known = start(night=[-1] * NUM[Domain.NIGHT])
     after = TransferByVote()(epoch, features, known)

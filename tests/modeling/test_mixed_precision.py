@@ -19,8 +19,21 @@ from dnreid_plugins.modeling.loss_heads import LOSS_HEAD_REGISTRY
 FASTREIDS = ["TripletLoss", "CircleLoss", "Cosface"]
 #: Heads that work on any encoder's features; CMA has no loss of its own but changes the memory.
 HEADS = ["ClusterNCE", "DGM", "MAA", "MMD", "MarginMMD", "PGM", "CMA", "DomainConfusion", *FASTREIDS]
+HEADS += ["CrossContrast", "NeighbourTargets", "RelaxedContrast"]
 #: Heads of Bridging Day and Night, which need a CLIP encoder and prompts.
 BRIDGING = ["ClusterNCE", "PrototypeClassifier", "ImageText", "CPML"]
+#: Heads of systems that train on identities, one of which needs blocks in the encoder.
+IDENTITIES = ["IdentityClassifier", "CentreTriplet", "HardTriplet", "WeightedTriplet", "GlareMask"]
+
+#: Heads of several prototypes per cluster, a teacher, or clusters of both domains.
+SEVERAL = [
+    "HybridNCE",
+    "CrossContrast",
+    "FusedContrast",
+    "DynamicContrast",
+    "JointContrast",
+    "SharedContrast",
+]
 
 
 def all_heads(cfg: CfgNode) -> CfgNode:
@@ -44,7 +57,7 @@ def run(
 
 
 def test_the_list_of_heads_is_complete() -> None:
-    assert {*HEADS, *BRIDGING} == set(LOSS_HEAD_REGISTRY._obj_map)
+    assert {*HEADS, *BRIDGING, *IDENTITIES, *SEVERAL} == set(LOSS_HEAD_REGISTRY._obj_map)
 
 
 def bridging(cfg: CfgNode) -> CfgNode:
@@ -59,8 +72,37 @@ def bridging(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
+def identities(cfg: CfgNode) -> CfgNode:
+    cfg.MODEL.LOSSES.NAME = IDENTITIES
+    cfg.LABELS.SOURCE, cfg.DATALOADER.PAIRED = "Identities", True
+    cfg.MODEL.BLOCKS.NAME = ["GlareSuppression", "StructureEnhancement", "ClassAttention"]
+    for name in cfg.MODEL.BLOCKS.NAME:
+        cfg.MODEL.BLOCKS[name.upper()].AFTER = ["bn1"]
+    cfg.DATASETS.TESTS = ()
+    cfg.SOLVER.MAX_EPOCH = 1
+    cfg.SOLVER.STEPS = []
+    return cfg
+
+
+def several(cfg: CfgNode) -> CfgNode:
+    cfg.MODEL.LOSSES.NAME = SEVERAL
+    for name in SEVERAL:
+        cfg.MODEL.LOSSES[name.upper()].WEIGHT = ((1, 0.5),)
+    cfg.MODEL.LOSSES.CROSSCONTRAST.BANK = cfg.MODEL.LOSSES.JOINTCONTRAST.BANK = "hybrid"
+    cfg.MODEL.LOSSES.JOINTCONTRAST.STREAM, cfg.MODEL.LOSSES.SHAREDCONTRAST.CLUSTERS = "domains", "joint"
+    cfg.MODEL.MEMORY.UPDATE, cfg.MODEL.MEMORY.EXTRA_BANKS = "mean", (("hard", "hardest_of_own"),)
+    cfg.MODEL.TEACHER.ENABLED, cfg.LABELS.SOURCE = True, "Identities"
+    cfg.DATASETS.TESTS = ()
+    cfg.SOLVER.MAX_EPOCH = 1
+    cfg.SOLVER.STEPS = []
+    return cfg
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize(("configure", "heads"), [(all_heads, HEADS), (bridging, BRIDGING)])
+@pytest.mark.parametrize(
+    ("configure", "heads"),
+    [(all_heads, HEADS), (bridging, BRIDGING), (identities, IDENTITIES), (several, SEVERAL)],
+)
 def test_every_loss_head_trains_in_half_precision(
     tiny_cfg: CfgNode, configure: Callable[[CfgNode], CfgNode], heads: list[str], dtype: str
 ) -> None:

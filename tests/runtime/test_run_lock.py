@@ -88,17 +88,21 @@ def test_half_a_lock_is_no_lock(tmp_path: Path, content: str, monkeypatch: pytes
     unlock_folder(str(tmp_path))
 
 
+@pytest.mark.attack("two runs in one folder", "a file system that sets no times: the lock stays renewed")
 def test_a_held_lock_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_lock, "RENEW_SECONDS", 0.01)
     monkeypatch.setattr(run_lock, "_renewer", run_lock.threading.Thread())
     lock_folder(str(tmp_path))
+    content = (tmp_path / FILE).read_text()
     os.utime(tmp_path / FILE, (1.0, 1.0))
+    monkeypatch.setattr(os, "utime", None)
     for _ in range(500):
         if (tmp_path / FILE).stat().st_mtime > 1.0:
             break
         time.sleep(0.01)
-    assert (tmp_path / FILE).stat().st_mtime > 1.0
+    assert (tmp_path / FILE).stat().st_mtime > 1.0 and (tmp_path / FILE).read_text() == content
     unlock_folder(str(tmp_path))
+    assert not (tmp_path / FILE).exists()
 
 
 def race(folder: str, results: Any, begin: Any, end: Any) -> None:

@@ -24,7 +24,7 @@ class Settings:
         regdb_trial: Which of RegDB's ten train/test splits is used.
         dnwild_all_queries: DN-Wild: every test image is a query, not only those of the query lists; papers: not given
             (U28).
-        dnmini_seed: Seed of the rendered data set DNMini; 0 is the published one.
+        dnmini_seed: Seed of the rendered data sets: 0 is the demo's, 1000 and above are for choosing settings.
         day_dir: Folder of the day images of DayNightFolder; empty: day/ in $FASTREID_DATASETS or in the only folder
             there that contains both.
         night_dir: Folder of its night images, likewise.

@@ -18,6 +18,7 @@ from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 
 from ...config import objections
 from ...modeling.backbone import build_backbone, weight_path
+from ...modeling.blocks import build_blocks
 from ...modeling.dual_stream import DualStream
 from ...modeling.loss_heads import LOSS_HEAD_REGISTRY
 from ...runtime.config_files import nearest
@@ -217,13 +218,14 @@ def _pixels(cfg: CfgNode) -> str | None:
 
 def _dual_stream(cfg: CfgNode) -> str | None:
     """The backbone alone, without weights, says which parts it has."""
-    if not needs_clusters(cfg) or not cfg.MODEL.DUAL_STREAM.MODULES:
+    if not needs_clusters(cfg) or not (cfg.MODEL.DUAL_STREAM.MODULES or cfg.MODEL.BLOCKS.NAME):
         return None
     bare = cfg.clone()
     bare.defrost()
     bare.MODEL.BACKBONE.PRETRAIN = False
     try:
-        DualStream(build_backbone(bare), cfg.MODEL.DUAL_STREAM.MODULES)
+        backbone = build_backbone(bare)
+        DualStream(backbone, cfg.MODEL.DUAL_STREAM.MODULES, blocks=build_blocks(bare, backbone))
     except ValueError as error:
         return str(error)
     return None

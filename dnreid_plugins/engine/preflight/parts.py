@@ -6,10 +6,12 @@ import logging
 from typing import get_args
 
 from fastreid.config import CfgNode
+from fastreid.modeling.heads import REID_HEADS_REGISTRY
 from fastreid.utils import comm
 
 from ...functional.types import StreamName
 from ...labels import Labels, build_labels
+from ...modeling.blocks import BLOCK_REGISTRY
 from ...modeling.loss_heads import LossHead
 from ...modeling.meta_arch import build_parts
 from ...modeling.parts import Parts
@@ -33,7 +35,8 @@ def parts_objection(cfg: CfgNode) -> str | None:
             STAGE_REGISTRY.get(stage).check(cfg)
     except ValueError as error:
         return str(error)
-    if text := _unmade_clusters(parts, labels, cfg.SOLVER.MAX_EPOCH) or _streams(cfg, parts, labels):
+    text = _unmade_clusters(parts, labels, cfg.SOLVER.MAX_EPOCH)
+    if text := text or _streams(cfg, parts, labels) or _missing_tensors(cfg, parts):
         return text
     for name, head in parts.heads():
         # A run that was shortened for a try is no mistake, but nobody should take it for the whole method.
@@ -96,4 +99,29 @@ def _streams(cfg: CfgNode, parts: Parts, labels: Labels) -> str | None:
             "DATALOADER.STREAMS has 'union', whose batches have any number of day images, which several processes "
             "cannot pass through MODEL.DUAL_STREAM.MODULES; use one process, or an encoder without two streams."
         )
+    return None
+
+
+def _missing_tensors(cfg: CfgNode, parts: Parts) -> str | None:
+    """What blocks of the encoder read from the parts, and what the parts read from the encoder."""
+    blocks = {
+        name: BLOCK_REGISTRY._obj_map[name]
+        for name in cfg.MODEL.BLOCKS.NAME
+        if name in BLOCK_REGISTRY._obj_map
+    }
+    offered = set(parts.for_encoder())
+    for name, block in blocks.items():
+        if missing := [key for key in block.reads if key not in offered]:
+            return (
+                f"{name} reads the {missing[0]} of a loss head, but none of {list(cfg.MODEL.LOSSES.NAME)} has one; add"
+                " such a head to MODEL.LOSSES.NAME or take the block out of MODEL.BLOCKS.NAME."
+            )
+    made = {*getattr(REID_HEADS_REGISTRY._obj_map.get(cfg.MODEL.HEADS.NAME), "extras", ())}
+    made |= {key for block in blocks.values() for key in block.gives}
+    for part in parts.modules():
+        if missing := [key for key in getattr(part, "needs", ()) if key not in made]:
+            return (
+                f"{type(part).__name__} needs the encoder's output {missing[0]!r}, which neither MODEL.HEADS.NAME nor "
+                "a block of MODEL.BLOCKS.NAME gives; add such a block or take the loss head out."
+            )
     return None

@@ -161,7 +161,8 @@ def trial_batch(
             images = torch.rand(batch, 3, height, width, device=model.device)
             domains = (torch.arange(batch, device=model.device) >= (batch + 1) // 2).long()
             with torch.autocast(model.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
-                outputs = model.train()._encode(images, domains)
+                context = model.context({"images": 255 * images}, torch.zeros_like(domains))
+                outputs = model.train()._encode(images, domains, context)
             sum(value.float().sum() for value in outputs.values()).backward()
     except (RuntimeError, ValueError, IndexError) as error:
         reason = " ".join(str(error).split())[:200]

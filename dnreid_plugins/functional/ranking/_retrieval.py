@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -67,7 +68,11 @@ class Matches:
 def distance_blocks(
     query_features: Features, gallery_features: Features, *, metric: Metric, block: int
 ) -> Iterator[NDArray[np.float32]]:
-    """``(B, G)`` float32 distances of consecutive blocks of queries; the caller may change each of them."""
+    """``(B, G)`` float32 distances of consecutive blocks of queries; the caller may change each of them.
+
+    Equal gallery rows have equal distances to the bit. Products alone do not promise it: their last bits may depend
+    on the place of a row, and the order of two copies would be an accident of machine and block.
+    """
     query, gallery = (
         as_matrix(query_features, "query_features"),
         as_matrix(gallery_features, "gallery_features"),
@@ -76,6 +81,7 @@ def distance_blocks(
         raise ValueError(f"metric must be 'cosine' or 'euclidean', got {metric!r}.")
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(f"query has {query.shape[1]} dimensions, gallery {gallery.shape[1]}; use one model.")
+    copies, originals = _copies(gallery)
     gallery = gallery.to(query.device)
     norms = squared_norms(gallery) if metric == "euclidean" else None
     multiply = multiplier(normalize(gallery, dim=1) if norms is None else gallery)
@@ -86,7 +92,18 @@ def distance_blocks(
             distances = torch.sub(1, product, out=product)
         else:
             distances = (squared_norms(part)[:, None] + norms).sub_(multiply(part), alpha=2)
-        yield distances.cpu().numpy()
+        found = distances.cpu().numpy()
+        found[:, copies] = found[:, originals]
+        yield found
+
+
+def _copies(matrix: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows that stand further up in ``matrix``, too, and where each stands first."""
+    seen: dict[bytes, int] = {}
+    names = (hashlib.blake2b(row, digest_size=16).digest() for row in matrix.cpu().contiguous().numpy())
+    first = np.array([seen.setdefault(name, row) for row, name in enumerate(names)], np.int64)
+    copies = np.flatnonzero(first != np.arange(len(first)))
+    return copies, first[copies]
 
 
 def _vector(values: ArrayLike | Tensor, name: str) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ from .cross_contrast import CrossContrast
 from .dgm import DGM
 from .dynamic_contrast import DynamicContrast
 from .hybrid_nce import FusedContrast, HybridNCE
-from .identity_classifier import IdentityClassifier
+from .identities import CentreTriplet, GlareMask, HardTriplet, IdentityClassifier, WeightedTriplet
 from .image_text import ImageText
 from .joint_contrast import JointContrast, SharedContrast
 from .maa import MAA
@@ -19,7 +19,6 @@ from .neighbour_targets import NeighbourTargets
 from .pgm import PGM
 from .prototype_classifier import PrototypeClassifier
 from .relaxed_contrast import RelaxedContrast
-from .triplets import CentreTriplet, HardTriplet, WeightedTriplet
 
 __all__ = [
     "CMA",
@@ -35,6 +34,7 @@ __all__ = [
     "DomainConfusion",
     "DynamicContrast",
     "FusedContrast",
+    "GlareMask",
     "HardTriplet",
     "HybridNCE",
     "IdentityClassifier",

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from ...functional.types import StreamName
@@ -32,10 +31,10 @@ class LossHead(Part):
 
     #: False: the head only changes the memory or the matching and is left out of the loss.
     has_loss: ClassVar[bool] = True
-    #: It reads what the teacher makes of the batch: ``batch.extra["teacher"]``.
-    asks_teacher: ClassVar[bool] = False
     #: True: `begin_epoch` and `after_step` are called in every epoch; the weight decides about the loss only.
     always_active: ClassVar[bool] = False
+    #: It reads what the teacher makes of the batch: ``batch.extra["teacher"]``.
+    asks_teacher: ClassVar[bool] = False
     section: ClassVar[str] = "MODEL.LOSSES"
     #: Of which batches it is a loss; see `StreamName`.
     stream: StreamName = "domains"
@@ -93,15 +92,8 @@ def build_loss_heads(cfg: Any) -> dict[str, LossHead]:
 
 
 def joint_targets(batch: BatchFeatures, parts: Parts) -> Tensor:
-    """``(B,)`` int64 labels that mean the same in both domains; -1 = none.
-
-    Those of the clusters called "joint" where the label source makes them; else a day and a night cluster are never
-    the same, so night clusters are numbered after the day clusters.
-    """
-    if parts.epoch is not None and "joint" in parts.epoch.clusters:
-        return parts.epoch.targets("joint", batch.indices)
-    shift = parts.memory.num_clusters("day") * (batch.domains == 1)
-    return torch.where(batch.targets >= 0, batch.targets + shift, -1)
+    """``(B,)`` int64 labels that mean the same in both domains; -1 = none. See `Parts.joint_targets`."""
+    return parts.joint_targets(batch.targets, batch.domains, batch.indices)
 
 
 def step_value(schedule: list[tuple[int, float]], epoch: int) -> float:

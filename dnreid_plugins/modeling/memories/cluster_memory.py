@@ -85,8 +85,11 @@ class ClusterMemory(Part):
         return self._counts[_word(name)]
 
     def begin_epoch(self, epoch: Epoch, parts: Parts | None = None) -> dict[str, float]:
-        """Set the rows to the cluster centroids."""
+        """Set the rows to the cluster centroids; rows of clusters that this epoch does not have are dropped."""
         self._counts = {}
+        present = [*(domain.word for domain in Domain), *epoch.clusters]
+        for gone in set(self._buffers) - {f"{bank}_{name}" for bank in self.policies for name in present}:
+            delattr(self, gone)
         for name, part in epoch.clusters.items():
             rows = part.centroids
             if self.outlier_rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,9 +15,11 @@ from ...functional.types import Domain
 from ...runtime.sections import construct
 from ..backbone import build_backbone
 from ..batch import BatchFeatures
+from ..blocks import Block, build_blocks
 from ..clip.image_tower import unit_parts
 from ..dual_stream import DualStream
-from ..gather import check_composition, gather_batch
+from ..encoder_pass import Context
+from ..gather import check_composition, gather_batch, in_every_process
 from ..loss_heads import build_loss_heads
 from ..memories import ClusterMemory
 from ..parts import Parts
@@ -41,6 +44,7 @@ class CrossDomainBaseline(nn.Module):
         parts: memory and loss heads, see `Parts`.
         teacher: whether there is one; it becomes one of the parts.
         pixel_mean, pixel_std: 3 values each, in 0..255.
+        blocks: put into the backbone, see `build_blocks`.
         stream_modules: ``MODEL.DUAL_STREAM.MODULES``.
         shared_bn: ``MODEL.DUAL_STREAM.SHARED_BN``.
         assume_domain: ``MODEL.DUAL_STREAM.ASSUME_DOMAIN``.
@@ -63,6 +67,7 @@ class CrossDomainBaseline(nn.Module):
         teacher: TeacherOptions | None = None,
         pixel_mean: list[float],
         pixel_std: list[float],
+        blocks: Sequence[tuple[str, Block]] = (),
         stream_modules: tuple[str, ...] = (),
         shared_bn: str = "joint",
         assume_domain: str = "",
@@ -71,7 +76,9 @@ class CrossDomainBaseline(nn.Module):
         super().__init__()
         if shared_bn not in SHARED_BN_MODES:
             raise ValueError(f"MODEL.DUAL_STREAM.SHARED_BN is {shared_bn!r}; it is one of {SHARED_BN_MODES}.")
-        self.backbone = DualStream(backbone, stream_modules, freeze_shared_statistics=shared_bn == "frozen")
+        self.backbone = DualStream(
+            backbone, stream_modules, freeze_shared_statistics=shared_bn == "frozen", blocks=blocks
+        )
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone.to(memory_format=self.memory_format)
         self.heads = heads
@@ -88,8 +95,10 @@ class CrossDomainBaseline(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
+        backbone = build_backbone(cfg)
         return {
-            "backbone": build_backbone(cfg),
+            "backbone": backbone,
+            "blocks": build_blocks(cfg, backbone),
             "heads": build_heads(cfg),
             "parts": build_parts(cfg),
             "teacher": construct(TeacherOptions, cfg),
@@ -111,18 +120,20 @@ class CrossDomainBaseline(nn.Module):
         images, domains = self.preprocess_image(batch), self._domains(batch)
         if not self.training:
             backbone, heads = self._answering()
-            return heads(backbone(images, domains))
+            return heads(backbone(images, domains, self.context(batch)))
         if isinstance(domains, Domain):
             domains = torch.full((len(images),), int(domains), device=self.device)
         if self.backbone.two_streams or self.shared_bn == "separate":
             check_composition(domains)
-        outputs = self._encode(images, domains)
+        targets, indices = batch["targets"].to(self.device), batch["indices"].to(self.device)
+        labels = self.parts.joint_targets(targets, domains, indices) if self.backbone.has_blocks else None
+        outputs = self._encode(images, domains, self.context(batch, labels))
         own = BatchFeatures(
             features=outputs.pop("features"),
             pooled=outputs.pop("pooled"),
-            targets=batch["targets"].to(self.device),
+            targets=targets,
             domains=domains,
-            indices=batch["indices"].to(self.device),
+            indices=indices,
             **{
                 name: torch.as_tensor(batch[key]).to(self.device)
                 for name, key in (("cams", "camids"), ("views", "views"))
@@ -130,8 +141,8 @@ class CrossDomainBaseline(nn.Module):
             },
             stream=batch.get("stream", "domains"),
             extra={
-                **{name: outputs[name] for name in getattr(self.heads, "extras", ())},
-                **self._taught(images, domains, batch.get("stream", "domains")),
+                **{name: outputs[name] for name in self._extras()},
+                **self._taught(batch, images, domains),
             },
         )
         features = gather_batch(own)
@@ -146,7 +157,8 @@ class CrossDomainBaseline(nn.Module):
         ``"after"`` the neck: ``(B, D)``. ``"before"`` it: ``(B, P)`` unit rows; a head with ``split`` has each part at
         unit length first.
         """
-        features = self.backbone(self.preprocess_image(batch), self._domains(batch))
+        images, domains = self.preprocess_image(batch), self._domains(batch)
+        features = self.backbone(images, domains, self.context(batch))
         if feature == "after":
             return self.heads(features)
         heads: Any = self.heads
@@ -161,6 +173,14 @@ class CrossDomainBaseline(nn.Module):
             for name, head in self.parts.active_heads()
             if head.has_loss and head.stream == batch.stream
         }
+
+    def context(self, batch: dict[str, Any], labels: Tensor | None = None) -> Context | None:
+        """What blocks inside the backbone may ask for; None if there is no block."""
+        if not self.backbone.has_blocks:
+            return None
+        images = batch["images"].to(device=self.device, dtype=torch.float32).as_subclass(Tensor)
+        known = {name: in_every_process(tensor) for name, tensor in self.parts.for_encoder().items()}
+        return Context(images, labels, known)
 
     def preprocess_image(self, batch: dict[str, Any]) -> Tensor:
         """``(B, 3, H, W)`` images in 0..255 -> normalised, on the model's device; the input is not changed."""
@@ -188,21 +208,35 @@ class CrossDomainBaseline(nn.Module):
         return self.backbone, self.heads
 
     @torch.no_grad()
-    def _taught(self, images: Tensor, domains: Tensor, stream: str) -> dict[str, Tensor]:
+    def _taught(self, batch: dict[str, Any], images: Tensor, domains: Tensor) -> dict[str, Tensor]:
         """``{"teacher": (B, D)}`` features of the teacher in eval mode, if an active head of the stream asks."""
+        stream = batch.get("stream", "domains")
         if not any(head.asks_teacher and head.stream == stream for _, head in self.parts.active_heads()):
             return {}
         encoder: Any = self.parts.teacher
-        return {"teacher": encoder.encoder["heads"](encoder.encoder["backbone"](images, domains))}
+        backbone, heads = encoder.encoder["backbone"], encoder.encoder["heads"]
+        return {"teacher": heads(backbone(images, domains, self.context(batch)))}
 
-    def _encode(self, images: Tensor, domains: Tensor) -> Any:
+    def _extras(self) -> tuple[str, ...]:
+        """Names of the further outputs of head and blocks."""
+        return (*getattr(self.heads, "extras", ()), *self.backbone.extras)
+
+    def _encode(self, images: Tensor, domains: Tensor, context: Context | None) -> Any:
         if self.shared_bn != "separate":
-            return self.heads(self.backbone(images, domains))
+            return self._one_pass(images, domains, context)
         # One pass per domain: batch norm, also in the neck, normalises each domain by its own statistics.
         parts = [(domains == d).nonzero().flatten() for d in (0, 1)]
-        outputs = [self.heads(self.backbone(images[part], domains[part])) for part in parts if len(part) > 0]
+        outputs = [
+            self._one_pass(images[part], domains[part], None if context is None else context.where(part))
+            for part in parts
+            if len(part) > 0
+        ]
         back = torch.argsort(torch.cat(parts))
         return {key: torch.cat([output[key] for output in outputs])[back] for key in outputs[0]}
+
+    def _one_pass(self, images: Tensor, domains: Tensor, context: Context | None) -> dict[str, Tensor]:
+        outputs = self.heads(self.backbone(images, domains, context))
+        return {**outputs, **self.backbone.take_outputs()}
 
 
 class StudentFeatures(nn.Module):

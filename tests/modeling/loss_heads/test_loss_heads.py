@@ -14,7 +14,15 @@ from dnreid_plugins.modeling.loss_heads.base import parse_weight
 
 # Heads that need more than features, the bank "own" and a matching of their own have tests of their own.
 ELSEWHERE = {
-    *("CPML", "DynamicContrast", "FusedContrast", "HybridNCE", "ImageText", "PrototypeClassifier"),
+    *(
+        "CPML",
+        "DynamicContrast",
+        "FusedContrast",
+        "GlareMask",
+        "HybridNCE",
+        "ImageText",
+        "PrototypeClassifier",
+    ),
     *("CentreTriplet", "HardTriplet", "IdentityClassifier", "WeightedTriplet"),
 }
 HEADS = sorted(set(LOSS_HEAD_REGISTRY.names()) - ELSEWHERE)

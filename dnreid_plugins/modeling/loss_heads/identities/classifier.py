@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...functional.losses.image_text import smoothed_cross_entropy
-from ...functional.types import Epoch
-from ...runtime.sections import Share
-from ..batch import BatchFeatures
-from ..parts import Parts
-from .base import LOSS_HEAD_REGISTRY, LossHead, Schedule, joint_targets
+from ....functional.losses.image_text import smoothed_cross_entropy
+from ....functional.types import Epoch
+from ....runtime.sections import Share
+from ...batch import BatchFeatures
+from ...parts import Parts
+from ..base import LOSS_HEAD_REGISTRY, LossHead, Schedule, joint_targets
 
 SPREAD = 0.001
 
@@ -52,6 +52,9 @@ class IdentityClassifier(LossHead):
                 "joint clusters; choose labels that stay the same, such as LABELS.SOURCE Identities."
             )
         return {}
+
+    def for_encoder(self) -> dict[str, Tensor]:
+        return {"classifier": self.layer}
 
     def forget(self) -> None:
         self.layer.data = self.layer.data.new_empty(0, 0)

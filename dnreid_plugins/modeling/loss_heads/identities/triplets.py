@@ -6,12 +6,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from ...functional.losses.triplets import centre_triplet, hard_triplet, weighted_triplet
-from ...runtime.sections import CountOrNone, NotNegative
-from ..batch import BatchFeatures
-from ..matchers import JointMatcher
-from ..parts import Parts
-from .base import LOSS_HEAD_REGISTRY, LossHead, Schedule, joint_targets
+from ....functional.losses.triplets import centre_triplet, hard_triplet, weighted_triplet
+from ....runtime.sections import CountOrNone, NotNegative
+from ...batch import BatchFeatures
+from ...matchers import JointMatcher
+from ...parts import Parts
+from ..base import LOSS_HEAD_REGISTRY, LossHead, Schedule, joint_targets
 
 
 @LOSS_HEAD_REGISTRY.register()

@@ -1,0 +1,264 @@
+"""The runs behind a table: which there must be, how they are run, and the store of what they gave.
+
+A run is known by its whole merged config. What it gave is kept with the code and library versions that made it, and
+figures of two versions never meet in one table: one changed bit can move a run by 2 mAP.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from fastreid.config import CfgNode, get_cfg
+
+from ..data.digest import short_hash
+from ..engine.identity import code_version, config_hash
+from ..engine.stages import STAGE_REGISTRY
+from ..runtime.config_files import known_keys, merge_with_suggestions
+from ..runtime.run_folder import STAGE_FILES
+from ..runtime.shipped import find_config
+from .tables import Row, Table
+
+logger = logging.getLogger(__name__)
+
+#: What a plan sets for each of its runs.
+OWN_KEYS = ("SEED", "DATASETS.DNMINI_SEED", "OUTPUT_DIR")
+# glibc: keep freed memory instead of giving it back after every step; no effect elsewhere.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row on one rendering with one run seed.
+
+    ``key`` names the merged config, the two seeds included; ``opts`` are the ``KEY VALUE`` words that make that config
+    of the row's file; ``dataset``: the set whose figures count.
+    """
+
+    row: Row
+    data_seed: int
+    seed: int
+    opts: tuple[str, ...]
+    key: str
+    dataset: str
+
+    def folder(self, logs: Path) -> Path:
+        """Runs of another config or another code lie in other folders, so that no resume can mix them."""
+        place = f"data{self.data_seed}-seed{self.seed}-{self.key}-{short_hash(code_version())}"
+        return logs / self.row.folder / place
+
+
+def plan(
+    root: Path,
+    table: Table,
+    *,
+    data_seeds: Sequence[int],
+    seeds: Sequence[int],
+    overrides: Sequence[str] = (),
+) -> list[Run]:
+    """All runs of a table, ordered so that every row has its first run early.
+
+    Args:
+        root: the folder that the rows' configs are relative to.
+        table: what it sets comes in this order: a row's config, the protocol's changes (see `protocol_changes`), the
+            row's overrides, then ``overrides``.
+        data_seeds: of the renderings, ``DATASETS.DNMINI_SEED``.
+        seeds: ``SEED`` of the runs on each rendering.
+        overrides: ``KEY VALUE`` words for all rows.
+
+    Raises:
+        ValueError: an override sets what the plan sets.
+    """
+    taken = next((key for key in OWN_KEYS if key in overrides[::2]), None)
+    if taken is not None:
+        raise ValueError(
+            f"{taken} is set for each run by the table; use --seeds, --data-seeds or --logs instead."
+        )
+    merged = []
+    for row in table.rows:
+        opts: list[str] = []
+        if table.protocol:
+            opts = protocol_changes(_merged(root / row.config, ()), find_config(table.protocol), row.name)
+        merged.append((row, [*opts, *row.overrides, *overrides]))
+    return [
+        _run_of(root, row, opts, data_seed, seed)
+        for seed in seeds
+        for data_seed in data_seeds
+        for row, opts in merged
+    ]
+
+
+def _run_of(root: Path, row: Row, opts: Sequence[str], data_seed: int, seed: int) -> Run:
+    words = [*opts, "DATASETS.DNMINI_SEED", str(data_seed), "SEED", str(seed)]
+    cfg = _merged(root / row.config, words)
+    return Run(row, data_seed, seed, tuple(words), config_hash(cfg), cfg.DATASETS.TESTS[0])
+
+
+def _merged(config: Path, opts: Sequence[str]) -> CfgNode:
+    cfg = get_cfg()
+    merge_with_suggestions(cfg, str(config), list(opts))
+    return cfg
+
+
+def protocol_changes(cfg: CfgNode, protocol: Path, name: str = "") -> list[str]:
+    """What a config file sets over its base, as ``KEY VALUE`` words, where ``cfg`` has the base's value.
+
+    A row that chose another value than the base keeps it: a system with its own encoder or schedule is measured with
+    them on the protocol's data.
+
+    Raises:
+        ValueError: the file has no base.
+    """
+    content = yaml.safe_load(protocol.read_text())
+    if "_BASE_" not in content:
+        raise ValueError(
+            f"{protocol} has no _BASE_, so there is nothing that it changes; name a config with a base."
+        )
+    base = _merged(protocol.parent / content.pop("_BASE_"), ())
+    wanted = _merged(protocol, ())
+    words: list[str] = []
+    for key in known_keys(base):
+        old, new, own = (_value(node, key) for node in (base, wanted, cfg))
+        if old == new or key == "OUTPUT_DIR":
+            continue
+        if own == old:
+            words += [key, str(new)]
+        elif own != new:
+            logger.info("%s keeps its own %s %s; %s has %s.", name, key, own, protocol.stem, new)
+    return words
+
+
+def _value(cfg: CfgNode, key: str) -> Any:
+    value: Any = cfg
+    for part in key.split("."):
+        value = value[part]
+    return tuple(value) if isinstance(value, list) else value
+
+
+def execute(root: Path, runs: Sequence[Run], logs: Path, *, jobs: int) -> None:
+    """Run ``runs``, ``jobs`` at a time with one thread each; what is finished is skipped, what was cut is resumed.
+
+    Raises:
+        RuntimeError: some runs failed; all others were run first.
+    """
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        codes = list(pool.map(lambda run: _execute(root, run, runs, logs), runs))
+    failed = [
+        f"{run.row.name} data {run.data_seed} seed {run.seed}"
+        for run, code in zip(runs, codes, strict=True)
+        if code
+    ]
+    if failed:
+        raise RuntimeError(
+            f"{len(failed)} runs failed: {', '.join(failed[:5])}; see run.log in their folders."
+        )
+
+
+def _execute(root: Path, run: Run, runs: Sequence[Run], logs: Path) -> int:
+    folder = run.folder(logs)
+    if read_json(folder / "results.json").get("finished"):
+        return 0
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "tools/train_net.py", "--config-file", run.row.config, "--resume"]
+    command += [*run.opts, "OUTPUT_DIR", str(folder), *_reused(run, runs, logs)]
+    # Small convolutions run fastest on one thread, so two runs at a time are faster than one run with two threads.
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+    threads |= KEEP_MEMORY
+    with (folder / "run.log").open("a") as log:
+        code = subprocess.run(
+            command, cwd=root, env={**os.environ, **threads}, stdout=log, stderr=log, check=False
+        ).returncode
+    logger.info("%s: %s", folder, "done" if code == 0 else f"exit code {code}")
+    return code
+
+
+def _reused(run: Run, runs: Sequence[Run], logs: Path) -> list[str]:
+    """Overrides that reuse the stages of the row ``reuse``, if they are finished."""
+    wanted = (Row("", run.row.reuse).folder, run.data_seed, run.seed)
+    sources = [one.folder(logs) for one in runs if (one.row.folder, one.data_seed, one.seed) == wanted]
+    if not run.row.reuse or not sources or any(run.folder(logs).glob(STAGE_FILES)):
+        return []
+    if not read_json(sources[0] / "results.json").get("finished"):
+        return []
+    stages = [stage for stage in STAGE_REGISTRY._obj_map.values() if (sources[0] / stage.file_name).is_file()]
+    return [word for stage in stages for word in (stage.reuse_key, str(sources[0] / stage.file_name))]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The file's content; an empty dict if there is none."""
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def collect(runs: Sequence[Run], logs: Path, store: Path) -> dict[str, dict[str, Any]]:
+    """Add the finished ``runs`` of ``logs`` to the store (committed, so that no run is repeated) and return it.
+
+    Per run, by its key: what it is, the ``code`` that made it, the ``data`` it saw, its ``start`` and ``end`` metrics
+    and the figures of its health lines.
+    """
+    kept = read_json(store)
+    for run in runs:
+        folder = run.folder(logs)
+        found = read_json(folder / "results.json")
+        if found.get("finished"):
+            kept[run.key] = {
+                "row": run.row.folder,
+                "config": run.row.config,
+                "opts": list(run.opts),
+                "code": found["code_version"],
+                "data": found["data"],
+                "end": found[run.dataset],
+                "start": found["start"][run.dataset],
+                "health": last_health(folder),
+            }
+    if kept:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        store.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    return kept
+
+
+def unfinished(runs: Sequence[Run], store: Path) -> list[Run]:
+    """The ``runs`` that the store does not have from the present code."""
+    kept = read_json(store)
+    return [run for run in runs if kept.get(run.key, {}).get("code") != code_version()]
+
+
+def of_one_code(runs: Sequence[Run], kept: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What the store has of ``runs``.
+
+    Raises:
+        ValueError: it comes from several versions of the code or of a library.
+    """
+    found = {run.key: kept[run.key] for run in runs if run.key in kept}
+    codes = sorted({one["code"] for one in found.values()})
+    if len(codes) > 1:
+        counts = [f"{sum(one['code'] == code for one in found.values())} of {code}" for code in codes]
+        raise ValueError(
+            f"The runs of this table are of different code: {'; '.join(counts)}; run the table again without "
+            "--report-only, and those of another code are repeated."
+        )
+    return found
+
+
+def last_health(folder: Path) -> dict[str, float]:
+    """The figures of the health lines: each one's last finite value, and under ``mean <figure>`` its mean.
+
+    An empty matching has no precision (null), so the last line may lack a figure that earlier ones have.
+    """
+    path = folder / "health.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    figures: dict[str, float] = {}
+    for key in sorted({key for row in rows for key in row}):
+        values = [v for row in rows if (v := row.get(key)) is not None and np.isfinite(v)]
+        if values:
+            figures |= {key: values[-1], f"mean {key}": float(np.mean(values))}
+    return figures
