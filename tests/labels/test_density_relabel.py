@@ -9,6 +9,7 @@ from fastreid.config import CfgNode, get_cfg
 from grouped_rows import images
 from run_helpers import cut_and_resumed, same, train, weights
 
+from dnreid_plugins.functional.neighbours.density import density_relabel
 from dnreid_plugins.functional.types import Clusters, Domain, Epoch
 from dnreid_plugins.labels import build_labels
 from dnreid_plugins.labels.base import make_clusters
@@ -40,6 +41,19 @@ def test_labels_are_numbered_anew_and_centroids_are_those_of_the_new_labels() ->
         own = torch.stack([part.features[part.labels == c].mean(dim=0) for c in (0, 1)])
         torch.testing.assert_close(part.centroids, F.normalize(own, dim=1))
     assert night.indices.tolist() == list(range(9, 18))
+
+
+def test_number_of_images_and_threshold_are_those_of_the_refiner() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = F.normalize(torch.randn(60, 4, generator=generator), dim=1)
+    part = make_clusters(torch.arange(60) % 3, features, torch.arange(60))
+    found = {}
+    for top, threshold in ((3, 0.8), (3, 0.0), (9, 0.8)):
+        one = DensityRelabel(top=top, threshold=threshold)
+        day = one(Epoch.of(part, part, 1, 2), features, images(torch.zeros(60))).day
+        assert torch.equal(day.labels, density_relabel(features, part.labels, top, threshold))
+        found[top, threshold] = day.labels
+    assert not torch.equal(found[3, 0.8], found[3, 0.0]) and not torch.equal(found[3, 0.8], found[9, 0.8])
 
 
 def test_as_released_the_centroids_are_those_of_the_old_labels() -> None:
