@@ -1,8 +1,8 @@
 """A ResNet of half the usual channels, for small images on a CPU.
 
 fast-reid's ResNet begins with 64 channels and ends with 512: 11 M weights in its smallest size. This one has the
-same blocks at half the width, and its stem has the name that fast-reid's ShuffleNet gives it, so that a config that
-copies the stem per domain serves both.
+same blocks at half the width. Its stem and its stages have the names that fast-reid's ShuffleNet gives to the stem and
+to the last blocks of the same stride, so that a config that copies or follows one of them serves both.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 #: DEPTH -> blocks per stage.
 BLOCKS = {"10x": (1, 1, 1, 1), "18x": (2, 2, 2, 2)}
+#: Names of the stages in ``features``: ShuffleNet reaches 1/8 of the image behind its block 3, 1/16 behind 11.
+STAGES = ("0", "3", "11", "15")
 WIDTH = 32
 
 
@@ -37,16 +39,14 @@ class NarrowResNet(nn.Module):
             nn.Conv2d(3, WIDTH, 3, 2, 1, bias=False), get_norm(norm, WIDTH), nn.ReLU(inplace=True)
         )
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        stages, before = [], WIDTH
+        self.features, before = nn.Sequential(), WIDTH
         for stage, count in enumerate(blocks):
             last = stage == len(blocks) - 1
             stride = 1 if stage == 0 else last_stride if last else 2
             planes = WIDTH * 2**stage
-            stages.append(
-                _stage(before, planes, count, stride=stride, norm=norm, with_ibn=with_ibn and not last)
-            )
+            built = _stage(before, planes, count, stride=stride, norm=norm, with_ibn=with_ibn and not last)
+            self.features.add_module(STAGES[stage], built)
             before = planes
-        self.features = nn.Sequential(*stages)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")

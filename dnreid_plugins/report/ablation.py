@@ -86,7 +86,9 @@ def markdown(results: Results) -> str:
     lines = [_start_line(results)] if table.start else []
     lines += [_line(results, row, reference) for row in table.rows]
     names = [f"{direction} {'/'.join(METRICS)}" for direction in table.directions]
-    differences = [f"{direction} mAP − {reference.name}" for direction in table.directions if reference]
+    differences = [
+        f"{direction} mAP − {_cell(reference.name)}" for direction in table.directions if reference
+    ]
     figures = [key.replace("true/", "").replace("_", " ") for key in table.figures]
     heads = ["row", *names, *differences, *figures, "runs", "paper"]
     if not any(row.paper for row in table.rows):

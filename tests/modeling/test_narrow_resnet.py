@@ -7,6 +7,7 @@ import torch
 from fastreid.config import get_cfg
 from fastreid.layers import IBN
 from fastreid.modeling.backbones.resnet import BasicBlock, ResNet
+from fastreid.modeling.backbones.shufflenet import ShuffleNetV2
 from torch import nn
 
 from dnreid_plugins.modeling.backbone import build_backbone
@@ -60,6 +61,19 @@ def test_a_config_that_copies_the_stem_of_a_shufflenet_serves_it() -> None:
     encoder = DualStream(built(), ("first_conv",))
     names = [name for name, _ in encoder.named_parameters() if ".day." in name]
     assert names and all("first_conv" in name for name in names)
+
+
+def test_stages_have_the_names_of_a_shufflenets_blocks_of_the_same_stride() -> None:
+    images, narrow, other = torch.zeros(1, 3, 64, 128), built().eval(), ShuffleNetV2("BN", "0.5x").eval()
+    sizes: dict[str, list[torch.Size]] = {
+        name: [] for name in ("first_conv", "maxpool", "features.3", "features.11")
+    }
+    for model in (narrow, other):
+        for name, seen in sizes.items():
+            model.get_submodule(name).register_forward_hook(lambda *a, seen=seen: seen.append(a[2].shape[2:]))
+        model(images)
+    assert all(len(seen) == 2 and seen[0] == seen[1] for seen in sizes.values())
+    assert narrow.features[-1] is narrow.get_submodule("features.15")
 
 
 def test_an_unknown_depth_is_refused() -> None:

@@ -338,8 +338,10 @@ def test_every_row_of_every_table_names_a_config_that_merges(path: Path) -> None
 def test_odd_names_of_rows(root: Path) -> None:
     odd = TABLES.replace("name: One", 'name: "a|b<script>\\nc"').replace('"1/2"', '"x|y"')
     (root / "projects" / "P" / "tables.yml").write_text(odd)
-    finish(root / "logs" / "one" / "seed0", 50.0)
-    page = write_table(load_table(root, "P", "t"), root / "logs", seeds=[0])
+    table = replace(load_table(root, "P", "t"), difference_to="a|b<script>\nc")
+    found = planned(root, table=table, seeds=[0])
+    finish(found[0].folder(root / "logs"), 50.0)
+    page = write_table(table, found, root / "logs", root / "store.json")
     rows = [line for line in page.splitlines() if line.startswith("|")]
     assert len(rows) == 5 and len({line.replace("\\|", "").count("|") for line in rows}) == 1, page
     assert "a\\|b&lt;script> c" in page and "x\\|y" in page
