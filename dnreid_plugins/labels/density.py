@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from ..functional.neighbours.density import density_relabel
 from ..functional.types import Clusters, Domain, Epoch
-from ..runtime.sections import Count, Finite
+from ..runtime.sections import Count, Range
 from .base import Refiner, TrainImages, make_clusters, refiner, with_clusters
 
 
@@ -27,7 +28,12 @@ class DensityRelabel(Refiner):
     """
 
     def __init__(
-        self, *, start: Count = 1, top: Count = 20, threshold: Finite = 0.5, as_released: bool = False
+        self,
+        *,
+        start: Count = 1,
+        top: Count = 20,
+        threshold: Annotated[float, Range(-1, 1)] = 0.5,
+        as_released: bool = False,
     ) -> None:
         self.start, self.top, self.threshold, self.as_released = start, top, threshold, as_released
 

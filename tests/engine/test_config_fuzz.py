@@ -32,12 +32,21 @@ ANY_NUMBER = {
 #: What the wrong value is put into, where the default holds nothing that could be replaced.
 FILLED: dict[str, Any] = {
     "MODEL.DUAL_STREAM.MODULES": ("conv1",),
-    "MODEL.MEMORY.EXTRA_BANKS": (("hard", "hardest"),),
-    "LABELS.REFINERS": ("none",),
+    "MODEL.MEMORY.EXTRA_BANKS": (("hard", "hardest_of_own"),),
+    "LABELS.REFINERS": ("JointClusters",),
+    "MODEL.BLOCKS.NAME": ("StructureEnhancement",),
+    "MODEL.BLOCKS.GLARESUPPRESSION.AFTER": ("bn1",),
+    "MODEL.BLOCKS.STRUCTUREENHANCEMENT.AFTER": ("bn1",),
+    "MODEL.BLOCKS.CLASSATTENTION.AFTER": ("bn1",),
+    "SOLVER.LR_FACTORS": (("backbone", 0.1),),
     "SOLVER.STAGES": (2,),
     "INPUT.VIEWS.DAY": ((), ("exchange",)),
     "INPUT.VIEWS.NIGHT": ((), ("grey",)),
 }
+#: Losses of clusters that both domains share, and of blocks inside the encoder.
+SPANNING = ("IdentityClassifier", "CentreTriplet", "HardTriplet", "WeightedTriplet", "GlareMask")
+SPANNING += ("JointContrast", "SharedContrast")
+BLOCKS = ("GlareSuppression", "StructureEnhancement", "ClassAttention")
 #: What must be on for a section to matter.
 SWITCHES: list[Any] = ["MODEL.TEACHER.ENABLED", True, "SOLVER.AMP.ENABLED", True, "SOLVER.SWA.ENABLED", True]
 SWITCHES += ["INPUT.CHANNEL_AUG.ENABLED", True, "INPUT.REA.ENABLED", True, "PROFILE.STEPS", 1]
@@ -52,12 +61,23 @@ def base(path: str) -> CfgNode:
     cfg.merge_from_file(str(TESTS / ("tiny_bridging.yml" if bridging else "tiny.yml")))
     cfg.merge_from_list(SWITCHES)
     cfg.OUTPUT_DIR = ""
-    heads = set(LOSS_HEAD_REGISTRY.names()) - {"ImageText"}
-    cfg.MODEL.LOSSES.NAME = tuple(cfg.MODEL.LOSSES.NAME) if bridging else tuple(sorted(heads))
-    if path == "LABELS.IDENTITIES":
-        cfg.LABELS.SOURCE = "Identities"
+    if bridging:
+        return cfg
+    cfg.MODEL.MEMORY.EXTRA_BANKS = (("hard", "hardest_of_own"),)
+    last = path.rpartition(".")[2]
+    if last in {"IDENTITIES", "JOINTMATCHER", *map(str.upper, SPANNING)} or path.startswith("MODEL.BLOCKS"):
+        cfg.LABELS.SOURCE, cfg.DATALOADER.STREAMS = "Identities", ("domains", "joint")
+        cfg.MODEL.LOSSES.SHAREDCONTRAST.CLUSTERS = "joint"
+        cfg.MODEL.LOSSES.NAME = ("ClusterNCE", "CrossContrast", *SPANNING)
+        cfg.MODEL.BLOCKS.NAME = BLOCKS
+        for name in BLOCKS:
+            cfg.MODEL.BLOCKS[name.upper()].AFTER = ("bn1",)
+    else:
+        cfg.MODEL.LOSSES.NAME = tuple(sorted({*LOSS_HEAD_REGISTRY.names()} - {"ImageText", *SPANNING}))
     if path.startswith("MODEL.MATCHERS."):
         cfg.MODEL.LOSSES.CROSSCONTRAST.MATCHER = SECTIONS[path].__name__
+    if path.startswith("LABELS.") and last != "IDENTITIES":
+        cfg.LABELS.REFINERS = (SECTIONS[path].__name__,)
     return cfg
 
 
@@ -86,8 +106,8 @@ def wrong(value: Any, *, any_number: bool) -> Iterator[Any]:
                 yield (*value[:place], other, *value[place + 1 :])
 
 
-#: A bank may have any name.
-FREE = [("MODEL.MEMORY.EXTRA_BANKS", (("nonsense", "hardest"),))]
+#: A bank may have any name; a pattern that no parameter's name has is refused when there is a model.
+FREE = [("SOLVER.LR_FACTORS", ((text, 0.1),)) for text in ("nonsense", "no\nsense", "\0")]
 CASES = [
     (key, bad) for key, value in every_key().items() for bad in wrong(value, any_number=key in ANY_NUMBER)
 ]

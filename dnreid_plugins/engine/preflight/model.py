@@ -136,9 +136,9 @@ def _weights(cfg: CfgNode) -> str | None:
 def _backbone_switches(cfg: CfgNode) -> str | None:
     """A switch that the builder's module never reads would have no effect."""
     backbone = cfg.MODEL.BACKBONE
-    if backbone.NL_WIDTH > 0 and not backbone.WITH_NL:
+    if backbone.NL_WIDTH and not backbone.WITH_NL:
         return (
-            f"MODEL.BACKBONE.NL_WIDTH is {backbone.NL_WIDTH}, but WITH_NL is False, so there are no non-local blocks; "
+            f"MODEL.BACKBONE.NL_WIDTH is {backbone.NL_WIDTH!r}, but WITH_NL is False, so there are no non-local blocks; "
             "set it to 0 or WITH_NL True."
         )
     if not _is_fastreids(backbone.NAME):

@@ -64,9 +64,10 @@ def _unmade_clusters(parts: Parts, labels: Labels, last: int) -> str | None:
             missing = [name for name in getattr(part, "reads", ()) if name not in made]
             if missing:
                 when = "" if number == 1 else f" in epoch {number}"
+                others = ", or others in CLUSTERS" if hasattr(part, "clusters") else ""
                 return (
                     f"{type(part).__name__} reads the clusters {missing[0]!r}{when}, but the labels have "
-                    f"{sorted(made)}; choose a LABELS.SOURCE or LABELS.REFINERS that makes them."
+                    f"{sorted(made)}; choose a LABELS.SOURCE or LABELS.REFINERS that makes them{others}."
                 )
     return None
 
