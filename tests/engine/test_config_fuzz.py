@@ -28,6 +28,7 @@ ANY_NUMBER = {
     "MODEL.MATCHERS.DICTIONARYMATCHER.THRESHOLD_FINAL",
     "MODEL.MATCHERS.PAIRCOUNTMATCHER.SIMILARITY_THRESHOLD",
     "MODEL.LOSSES.MAA.S_0",
+    "LABELS.DENSITYRELABEL.THRESHOLD",
 }
 #: What the wrong value is put into, where the default holds nothing that could be replaced.
 FILLED: dict[str, Any] = {

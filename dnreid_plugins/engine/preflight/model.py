@@ -138,8 +138,8 @@ def _backbone_switches(cfg: CfgNode) -> str | None:
     backbone = cfg.MODEL.BACKBONE
     if backbone.NL_WIDTH and not backbone.WITH_NL:
         return (
-            f"MODEL.BACKBONE.NL_WIDTH is {backbone.NL_WIDTH!r}, but WITH_NL is False, so there are no non-local blocks; "
-            "set it to 0 or WITH_NL True."
+            f"MODEL.BACKBONE.NL_WIDTH is {backbone.NL_WIDTH!r}, but WITH_NL is False, so there are no non-local "
+            "blocks; set it to 0 or WITH_NL True."
         )
     if not _is_fastreids(backbone.NAME):
         return None
