@@ -22,7 +22,7 @@ from torch import Tensor
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.functional.neighbours.knn import Neighbours
 from dnreid_plugins.functional.types import Assignment, Clusters, Domain, Epoch
-from dnreid_plugins.labels import DomainClusters, NothingClusteredError, TrainImages
+from dnreid_plugins.labels import DomainClusters, LabelSource, NothingClusteredError, TrainImages
 from dnreid_plugins.labels.clusters import widened_radii
 
 EPOCHS = 4
@@ -61,9 +61,9 @@ class Outliers(DomainClusters):
     up_to: float = 1.0
     now: bool = False
 
-    def _cluster(self, features: Tensor, domains: Tensor, domain: Domain) -> Clusters:
-        self.now = domain in self.hit
-        return super()._cluster(features, domains, domain)
+    def _cluster(self, features: Tensor, indices: Tensor, name: str) -> Clusters:
+        self.now = name in [domain.word for domain in self.hit]
+        return super()._cluster(features, indices, name)
 
     def _labels(self, features: Tensor, found: Neighbours, eps: float) -> np.ndarray:
         if self.now and eps < self.up_to:
@@ -185,7 +185,7 @@ CASES = {
 }
 
 
-class Spoiled:
+class Spoiled(LabelSource):
     """A trainer's label source with a fault in some epochs."""
 
     def __init__(self, source: DomainClusters, spoil: Spoil, epochs: tuple[int, ...]) -> None:
