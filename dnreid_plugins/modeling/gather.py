@@ -100,9 +100,10 @@ def check_composition(domains: Tensor) -> None:
 
 def gather_batch(batch: BatchFeatures) -> BatchFeatures:
     """The global batch: day images of rank 0, 1, ..., then the night images, in the order of a single process."""
-    key = batch.domains * (1 + batch.views.max()) + batch.views
     if comm.get_world_size() == 1:
-        return batch if bool((key[1:] >= key[:-1]).all()) else batch.where(torch.argsort(key, stable=True))
+        # The batches of a union come in any order of domains; several processes put them into this one.
+        key = batch.domains * (1 + batch.views.max()) + batch.views
+        return batch.where(torch.argsort(key, stable=True)) if batch.stream == "union" else batch
     names = ("targets", "domains", "indices", "cams", "views")
     whole = gather_rows(torch.stack([getattr(batch, name) for name in names], dim=1))
     # The sampler gives each rank a slice of each view's day part, then of each view's night part.

@@ -14,6 +14,7 @@ from run_helpers import SeenLosses, cut_and_resumed, replays_a_bad_batch, same, 
 
 from dnreid_plugins.engine import label_phase
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
+from dnreid_plugins.labels import Refiner
 from dnreid_plugins.runtime.config_files import ConfigError, merge_with_suggestions
 
 PROJECTS = Path(__file__).resolve().parents[2] / "projects"
@@ -139,9 +140,7 @@ def test_features_are_extracted_where_something_reads_them(
     if change == "a matcher":
         monkeypatch.setattr(type(trainer.parts.losses["WeightedTriplet"].matcher), "reads_features", True)
     if change == "a refiner":
-        phase.labels.refiners = (
-            type("Same", (), {"start": 1, "makes": (), "__call__": lambda _, e, f, i: e})(),
-        )
+        phase.labels.refiners = (type("Same", (Refiner,), {"__call__": lambda _, e, f, i: e})(),)
     if change == "a label source":
         monkeypatch.setattr(type(phase.labels.source), "reads_features", True)
     trainer.train()

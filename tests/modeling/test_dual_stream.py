@@ -24,6 +24,7 @@ BACKBONES = {
     "build_mobilenetv2_backbone": ("0.1x", 1280, ("features.0", "features.1"), (32, 32)),
     "build_mobilenetv3_backbone": ("Small", 1024, ("features.0",), (32, 32)),
     "build_repvgg_backbone": ("A0", 1280, ("stage0", "stage1"), (32, 32)),
+    "build_narrow_resnet_backbone": ("10x", 256, ("first_conv", "features.3"), (32, 32)),
     "build_vit_backbone": ("small", 768, ("patch_embed",), (32, 32)),
 }
 # Registered, but not an image backbone that fast-reid's own builders can make on their own here.
