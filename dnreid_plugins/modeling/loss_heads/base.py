@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ...functional.types import StreamName
+from ...functional.types import Domain, StreamName
 from ..batch import BatchFeatures
 from ..matchers.base import Matcher
 from ..parts import Part, PartRegistry, Parts
@@ -99,6 +99,14 @@ def joint_targets(batch: BatchFeatures, parts: Parts) -> Tensor:
 def step_value(schedule: list[tuple[int, float]], epoch: int) -> float:
     """Value of a schedule that `parse_weight` has checked in ``epoch`` (from 1); 0 before the first epoch given."""
     return next((value for first, value in reversed(schedule) if epoch >= first), 0.0)
+
+
+def contrasted_domains(number: int, *, alternate: bool) -> tuple[Domain, ...]:
+    """Domains whose images are contrasted with the other one's rows in epoch ``number``.
+
+    ``alternate``: night in odd epochs, day in even ones; else both.
+    """
+    return ((Domain.NIGHT if number % 2 == 1 else Domain.DAY),) if alternate else tuple(Domain)
 
 
 def check_hard_bank(cfg: Any, name: str) -> None:

@@ -13,7 +13,7 @@ from ...runtime.sections import Positive, construct
 from ..batch import BatchFeatures
 from ..matchers.base import Matcher, matcher_named
 from ..parts import Parts
-from .base import LOSS_HEAD_REGISTRY, LossHead, Schedule, check_hard_bank
+from .base import LOSS_HEAD_REGISTRY, LossHead, Schedule, check_hard_bank, contrasted_domains
 
 
 @LOSS_HEAD_REGISTRY.register()
@@ -79,10 +79,8 @@ class CrossContrast(LossHead):
 
     def directions_in(self, parts: Parts) -> tuple[Domain, ...]:
         """The domains whose images are contrasted in the running epoch."""
-        if self.directions == "both":
-            return tuple(Domain)
         assert parts.epoch is not None
-        return (Domain.NIGHT,) if parts.epoch.number % 2 == 1 else (Domain.DAY,)
+        return contrasted_domains(parts.epoch.number, alternate=self.directions == "alternate")
 
     def after_step(self, batch: BatchFeatures, parts: Parts) -> None:
         assignment = parts.matching(self.name)

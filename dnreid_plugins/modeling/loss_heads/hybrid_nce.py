@@ -13,7 +13,7 @@ from ...functional.types import Domain
 from ...runtime.sections import NotNegative, Positive
 from ..batch import BatchFeatures
 from ..parts import Parts
-from .base import LOSS_HEAD_REGISTRY, LossHead, Schedule, check_hard_bank
+from .base import LOSS_HEAD_REGISTRY, LossHead, Schedule, check_hard_bank, contrasted_domains
 
 
 @LOSS_HEAD_REGISTRY.register()
@@ -79,7 +79,7 @@ class FusedContrast(HybridNCE):
             return batch.features.sum() * 0.0
         banks = ([parts.memory.cluster_rows(domain, bank) for domain in Domain] for bank in ("own", "hard"))
         mean, hard = (merge_rows(day, night, matching, momentum=0.5)[1] for day, night in banks)
-        if parts.epoch.number % 2 == 1:
+        if contrasted_domains(parts.epoch.number, alternate=True) == (Domain.NIGHT,):
             part = batch.of(Domain.NIGHT)
             return self.contrast(part, part.targets, mean, hard)
         part = batch.of(Domain.DAY)

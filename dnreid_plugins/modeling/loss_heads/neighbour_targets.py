@@ -14,7 +14,7 @@ from ...runtime.sections import Count, NotNegative, Positive, Share
 from ..batch import BatchFeatures
 from ..matchers.progressive import ProgressiveMatcher
 from ..parts import Parts
-from .base import LOSS_HEAD_REGISTRY, LossHead, Schedule
+from .base import LOSS_HEAD_REGISTRY, LossHead, Schedule, contrasted_domains
 
 
 @LOSS_HEAD_REGISTRY.register()
@@ -55,13 +55,13 @@ class NeighbourTargets(LossHead):
 
     def begin_epoch(self, epoch: Epoch, parts: Parts) -> dict[str, float]:
         device = parts.memory.rows(Domain.DAY).device
-        matching = epoch.matchings[type(self).__name__]
+        matching = epoch.matchings[self.name]
         total = len(epoch.day.labels) + len(epoch.night.labels)
         self.targets, figures = {}, {}
         for domain in Domain:
             own, other = epoch[domain], epoch[domain.other]
             wanted = [(domain, own, own.labels, knn_table(own.features, self.neighbours))]
-            if self._crosses(domain, epoch.number):
+            if domain in contrasted_domains(epoch.number, alternate=self.alternate):
                 mapped = mapped_targets(own.labels, matching.partner(domain)[0])
                 found = knn_across(own.features, other.features, self.neighbours)
                 wanted.append((domain.other, other, mapped, found))
@@ -83,9 +83,6 @@ class NeighbourTargets(LossHead):
             term = soft_nce(part.unit, targets.where(part.indices), rows, temperature=self.temperature)
             loss = loss + (self.cross_weight if crosses else 1.0) * term
         return loss
-
-    def _crosses(self, domain: Domain, number: int) -> bool:
-        return not self.alternate or domain == (Domain.NIGHT if number % 2 == 1 else Domain.DAY)
 
     def _soft(self, clusters: Clusters, labels: Tensor, near: Neighbours) -> SoftTargets:
         sizes = torch.bincount(clusters.labels[clusters.labels >= 0], minlength=clusters.num_clusters)
