@@ -190,12 +190,11 @@ class Parts(nn.Module):
 
     def _streams_of(self, epoch: Epoch) -> tuple[StreamName, ...]:
         wanted = {head.stream for _, head in self.active_heads()}
-        for stream in self.streams:
-            if stream in wanted and not epoch.has_batches(stream):
-                logger.warning(
-                    "Epoch %d has no cluster for the stream %r: it is left out.", epoch.number, stream
-                )
         found = tuple(name for name in self.streams if name in wanted and epoch.has_batches(name))
+        for name in self.streams:
+            if name in wanted and name not in found:
+                text = "Epoch %d has no cluster for the stream %r: it is left out."
+                logger.warning(text, epoch.number, name)
         return found or self.streams[:1]
 
     def forget(self) -> None:

@@ -84,12 +84,12 @@ def _streams(cfg: CfgNode, parts: Parts, labels: Labels) -> str | None:
                 f"{name} is a loss of the batches {head.stream!r}, but DATALOADER.STREAMS is {streams!r}; add "
                 "them, or leave the loss out."
             )
+    made = {name for number in range(1, cfg.SOLVER.MAX_EPOCH + 1) for name in labels.makes(number)}
     for stream in streams:
         if not any(head.stream == stream for head in heads.values()):
             return (
                 f"DATALOADER.STREAMS has {stream!r}, of which no loss of MODEL.LOSSES.NAME is; leave it out."
             )
-        made = {name for number in range(1, cfg.SOLVER.MAX_EPOCH + 1) for name in labels.makes(number)}
         if stream != "domains" and "joint" not in made:
             return (
                 f"DATALOADER.STREAMS has {stream!r}, but the labels have no clusters 'joint'; choose a "
