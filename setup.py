@@ -13,13 +13,17 @@ from setuptools.command.build_py import build_py
 HERE = Path(__file__).parent
 
 REQUIRED = [
+    "captum>=0.8",
     "faiss-cpu>=1.9",  # fast-reid imports it at once; of our own functions only knn_table(search="faiss") needs it
+    "fastapi>=0.115",
+    "jinja2>=3.1",
     "matplotlib>=3.9",
     "numba>=0.61",
     "numpy>=2.0",
     "open_clip_torch>=2.30",
     "packaging>=23.0",
     "pillow>=10.3",
+    "python-multipart>=0.0.18",
     "pyyaml>=6.0",
     "safetensors>=0.4.3",
     "scikit-learn>=1.5",
@@ -30,6 +34,8 @@ REQUIRED = [
     "torch>=2.6",
     "torchvision>=0.21",
     "tqdm>=4.66",
+    "typer>=0.16",
+    "uvicorn>=0.30",
     "yacs>=0.1.8",
 ]
 # Needed by torch.onnx.export and fast-reid's onnx_export.py.
@@ -39,12 +45,15 @@ EXPORT = [
     "onnxruntime>=1.19",
     "onnxscript>=0.1",
     "onnxsim>=0.4.36",
+    "pyarrow>=17",
 ]
 DEV = [
     *EXPORT,
+    "httpx>=0.27",
     "hypothesis>=6.100",
     "import-linter>=2.16",
     "mypy>=1.15",
+    "playwright>=1.49",  # drives an installed Chromium; its tests skip where there is none
     "pytest>=8.0",
     "pytest-cov>=6.0",
     "pytest-xdist>=3.6",
@@ -84,6 +93,7 @@ setup(
     package_data={
         "dnreid_plugins": ["py.typed", "**/*.safetensors", "**/*.json", "**/*.yml", "**/*.html", "**/*.css"]
     },
+    entry_points={"console_scripts": ["dnreid = dnreid_plugins.commands.app:main"]},
     cmdclass={"build_py": BuildWithConfigs},
     install_requires=REQUIRED,
     extras_require={"dev": DEV, "export": EXPORT},

@@ -1,0 +1,1 @@
+"""The command line `dnreid`: one file per command."""
