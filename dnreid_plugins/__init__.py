@@ -15,9 +15,9 @@ if sys.version_info < (3, 10):  # noqa: UP036  (an old Python that runs the sour
         name=__name__,  # makes `python -m dnreid_plugins` show this sentence only
     )
 
-from .runtime import version
+from .runtime import VERSION
 
-__version__ = version.VERSION
+__version__ = VERSION
 
 __all__ = ["__version__", "load"]
 

@@ -21,7 +21,7 @@ def demo(
         list[str] | None, typer.Argument(metavar="[KEY VALUE]...", help="Keys of the config.")
     ] = None,
 ) -> None:
-    """Train CIA on the embedded rendered data set, evaluate before and after; about two minutes on two cores."""
+    """Train on the embedded rendered data set, evaluate before and after; about two minutes on two cores."""
     opts = pairs_only(pairs)
     # Small convolutions run fastest on one thread; torch reads this when it is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

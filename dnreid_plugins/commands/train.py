@@ -23,7 +23,7 @@ def train(
         list[str] | None,
         typer.Argument(
             metavar="SYSTEM|CONFIG [KEY VALUE]...",
-            help="A system (cia), a shipped config (CIA/dn348) or a config file; then keys of the config.",
+            help="A system (cia), a shipped config (cia/dn348) or a config file; then keys of the config.",
         ),
     ] = None,
     data: Annotated[

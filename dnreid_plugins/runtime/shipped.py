@@ -51,7 +51,7 @@ def config_names() -> list[str]:
 
 
 def systems() -> dict[str, list[str]]:
-    """System -> its data sets, such as ``"CIA"`` -> ``["dn348", "dnmini", ...]``, by the names of its configs."""
+    """System -> its data sets, such as ``["dn348", "dnmini", ...]``, by the names of its configs."""
     found: dict[str, list[str]] = {}
     for name in config_names():
         system, _, data = name.partition("/")

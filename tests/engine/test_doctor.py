@@ -16,7 +16,9 @@ VERSION, REQUIRES = importlib.metadata.version, importlib.metadata.requires
 
 def test_the_command_reports(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["dnreid_plugins", "doctor"])
-    runpy.run_module("dnreid_plugins", run_name="__main__", alter_sys=False)  # would exit where it is not well
+    runpy.run_module(
+        "dnreid_plugins", run_name="__main__", alter_sys=False
+    )  # would exit where it is not well
     text = capsys.readouterr().out
     assert "0 not met" in text and "Everything that a run needs is installed." in text and "!!" not in text
     assert f"fast-reid {VERSION('fastreid')}, installed with --no-deps; pip check complains" in text
