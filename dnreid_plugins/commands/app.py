@@ -29,6 +29,8 @@ COMMANDS: dict[str, str] = {
     "train": "train",
     "eval": "eval",
     "demo": "demo",
+    "index": "index",
+    "search": "search",
     "methods": "lists",
     "datasets": "lists",
     "configs": "lists",
