@@ -12,11 +12,11 @@ from fastreid.engine.hooks import PreciseBN
 from fastreid.engine.train_loop import HookBase
 from torch import Tensor, nn
 
+from ..evaluation.evaluator import chooses_a_model
 from ..modeling.parts import names_of_parts
 from ..modeling.pretrained import single_stream_name
 from ..runtime.generators import generators_kept
 from ..runtime.weight_files import WeightFileError, read_weight_file
-from ..evaluation.evaluator import chooses_a_model
 from .checkpoint_files import BEST
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,6 @@ import logging
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dnreid_plugins.data.datasets import files
 from dnreid_plugins.data.datasets.counts import differences

@@ -49,6 +49,8 @@ class CrossDomainDataset(ImageDataset):
     expected: ClassVar[Mapping[str, int]] = {}
     #: Where the field reports a mean over several splits, one model each: the key that chooses one, and how many.
     trials: ClassVar[tuple[str, int] | None] = None
+    #: Galleries that are drawn for one model.
+    galleries: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -154,7 +156,7 @@ class CrossDomainDataset(ImageDataset):
         """Warn of what is not the published set; returns the note that every result bears."""
         name = type(self).__name__
         if self.is_stand_in:
-            logger.warning("%s in %s is %s: its figures say nothing about it", name, self.root, STAND_IN_NOTE)
+            logger.warning("%s in %s is %s; no figure on it says anything of the real one.", name, self.root, STAND_IN_NOTE)
             return STAND_IN_NOTE
         found = differences(counts, self.expected)
         if found:

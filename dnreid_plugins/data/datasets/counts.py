@@ -14,10 +14,12 @@ STAND_IN_NOTE = "a stand-in, not the real set"
 
 
 def count_items(split: str, items: Sequence[DomainItem], words: Mapping[Domain, str]) -> dict[str, int]:
-    """``"<split> <domain> images"`` for both domains and ``"<split> identities"``."""
-    counts = {
-        f"{split} {words[domain]} images": sum(item.domain == domain for item in items) for domain in Domain
-    }
+    """``"<split> <domain> images"`` and ``identities`` of both domains, and ``"<split> identities"``."""
+    counts = {}
+    for domain in Domain:
+        own = [item.pid for item in items if item.domain == domain]
+        counts[f"{split} {words[domain]} images"] = len(own)
+        counts[f"{split} {words[domain]} identities"] = len(set(own))
     return {**counts, f"{split} identities": len({item.pid for item in items})}
 
 

@@ -99,9 +99,13 @@ class DN348(DayNightListDataset):
     expected = {
         "train day images": 9962,
         "train night images": 10022,
+        "train day identities": 200,
+        "train night identities": 200,
         "train identities": 200,
         "test day images": 10121,
         "test night images": 3972,
+        "test day identities": 148,
+        "test night identities": 148,
         "test identities": 148,
     }
 
@@ -116,9 +120,13 @@ class DNWild(DayNightListDataset):
     expected = {
         "train day images": 70981,
         "train night images": 35384,
+        "train day identities": 1574,
+        "train night identities": 1574,
         "train identities": 1574,
         "test day images": 14964,
         "test night images": 19568,
+        "test day identities": 712,
+        "test night identities": 712,
         "test identities": 712,
         "D2N queries": 2617,
         "N2D queries": 2610,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fastreid.data.datasets import DATASET_REGISTRY
 
-from ..drawn_galleries import llcm_protocol
+from ..drawn_galleries import GALLERIES, llcm_protocol
 from ..items import DomainItem
 from ..protocols import Protocol
 from ...functional.types import Domain
@@ -34,6 +34,7 @@ class LLCM(CrossDomainDataset):
     dataset_name = "llcm"
     folders = ("LLCM", "llcm")
     words = {Domain.DAY: "visible", Domain.NIGHT: "near-infrared"}
+    galleries = GALLERIES
     expected = {
         "train visible images": 16946,
         "train near-infrared images": 13975,

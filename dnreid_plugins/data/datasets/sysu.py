@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fastreid.data.datasets import DATASET_REGISTRY
 
-from ..drawn_galleries import sysu_protocol
+from ..drawn_galleries import GALLERIES, sysu_protocol
 from ..errors import DataError
 from ..items import DomainItem
 from ..protocols import Protocol
@@ -29,6 +29,7 @@ class SYSUMM01(CrossDomainDataset):
     dataset_name = "sysu"
     folders = ("SYSU-MM01", "SYSUMM01", "sysu")
     words = {Domain.DAY: "visible", Domain.NIGHT: "infrared"}
+    galleries = GALLERIES
     expected = {
         "train visible images": 22258,
         "train infrared images": 11909,
