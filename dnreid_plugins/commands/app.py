@@ -31,10 +31,13 @@ COMMANDS: dict[str, str] = {
     "demo": "demo",
     "index": "index",
     "search": "search",
+    "trials": "trials",
     "methods": "lists",
     "datasets": "lists",
     "configs": "lists",
     "backbones": "lists",
+    "statistics": "statistics",
+    "fake-dataset": "fake_dataset",
     "doctor": "doctor",
 }
 NAME = "dnreid"
