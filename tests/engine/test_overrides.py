@@ -249,8 +249,10 @@ def test_flat_figures_reach_table_metrics_best_and_resume(
     assert again._last_eval_results == {"DN348": results(cfg)["DN348"]}
 
 
-def test_a_two_stream_model_gets_the_domains_in_fastreids_loop(tiny_cfg: CfgNode) -> None:
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_two_stream_model_gets_the_domains_in_fastreids_loop(tiny_cfg: CfgNode, flip: bool) -> None:
     """The flat scores of fast-reid's loop are those of our D2N direction."""
+    tiny_cfg.TEST.FLIP.ENABLED = flip
 
     class Loop(CrossDomainTrainer):
         @classmethod

@@ -123,7 +123,11 @@ def test_alignment_by_clusters_equals_loops(stage_1: Any) -> None:
     expected = torch.zeros(())
     for domain in (0, 1):
         places = [i for i in range(15) if batch.domains[i] == domain]
-        texts = {i: prompts.text_features(text, torch.tensor([i]), batch.unit[i : i + 1])[0] for i in places}
+        texts = {}
+        for i in places:
+            parts = batch.pooled[i, :-P], batch.pooled[i, -P:]
+            given = F.normalize(torch.cat([F.normalize(part, dim=0) for part in parts]), dim=0)
+            texts[i] = prompts.text_features(text, torch.tensor([i]), given[None])[0]
         names = sorted({int(batch.targets[i]) for i in places} - {-1})
         centroids = torch.stack(
             [
@@ -146,7 +150,7 @@ def test_gradient_reaches_the_projection_and_through_the_text_only_if_asked(
 ) -> None:
     here, grads = bridging_world(), {}
     for through in (False, True):
-        head = image_text(stage_1, alignment=alignment, through_text=through, unit_input=False)
+        head = image_text(stage_1, alignment=alignment, through_text=through, bias_input="as_released")
         (grads[through],) = torch.autograd.grad(here.loss(head), here.batch.features)
     assert bool(grads[False][:, -P:].norm() > 0)
     # the class token is compared with no text; it matters through the bias net alone
@@ -157,10 +161,10 @@ def test_gradient_reaches_the_projection_and_through_the_text_only_if_asked(
 
 def test_length_of_the_feature_matters_only_as_released(stage_1: Any) -> None:
     batch = bridging_world().batch
-    longer = replace(batch, features=batch.features * 30)
-    unit, released = image_text(stage_1), image_text(stage_1, unit_input=False)
-    assert torch.allclose(unit.texts(longer), unit.texts(batch), atol=1e-5)
-    assert not torch.allclose(released.texts(longer), released.texts(batch), atol=1e-5)
+    longer = replace(batch, features=batch.features * 30, pooled=batch.pooled * 30)
+    for name, same in (("before", True), ("after", True), ("as_released", False)):
+        head = image_text(stage_1, bias_input=name)
+        assert torch.allclose(head.texts(longer), head.texts(batch), atol=1e-5) == same
 
 
 def test_prompts_are_neither_parameters_nor_saved(stage_1: Any) -> None:
