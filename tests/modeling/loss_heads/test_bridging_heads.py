@@ -144,6 +144,22 @@ def test_alignment_by_clusters_equals_loops(stage_1: Any) -> None:
     assert torch.allclose(loss, expected, atol=1e-5)
 
 
+def test_alignment_by_images_equals_loops(stage_1: Any) -> None:
+    """Eq. 2-3 with unit images; the texts have the length that the tower gives them."""
+    here = bridging_world()
+    head = image_text(stage_1, alignment="instance")
+    expected = torch.zeros(())
+    for domain in (0, 1):
+        one = here.batch.of(domain)
+        images = [row[-P:] / row[-P:].norm() for row in one.features]
+        texts = list(head.texts(one))
+        for rows, columns in ((images, texts), (texts, images)):
+            for i, row in enumerate(rows):
+                scores = torch.stack([row @ column for column in columns])
+                expected = expected - scores.log_softmax(0)[i] / len(rows)
+    assert torch.allclose(here.loss(head), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("alignment", ["cluster", "instance"])
 def test_gradient_reaches_the_projection_and_through_the_text_only_if_asked(
     stage_1: Any, alignment: str
@@ -212,6 +228,35 @@ def test_what_each_variant_trains(variant: str, encoder: bool, classifier: bool)
         return
     assert (gradient(loss, here.batch.features) > 0) == encoder
     assert (gradient(loss, parts.losses["PrototypeClassifier"].day) > 0) == classifier
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.3])
+def test_the_instance_variant_equals_loops(temperature: float) -> None:
+    """With the partition made here again: both sides' k nearest, mutual ones positive, the others hard."""
+    here, parts = heads(TEMPERATURE=temperature)
+    rows = [parts.memory.cluster_rows(domain) for domain in Domain]
+    similarity = here.epoch.day.centroids @ here.epoch.night.centroids.T
+    near = [
+        {(i, j) for i in range(len(table)) for j in table[i].topk(2).indices.tolist()}
+        for table in (similarity, similarity.T)
+    ]
+    near[1] = {(i, j) for j, i in near[1]}
+    assert near[0] != near[1]  # so that exchanging the two sides' hard pairs changes the loss
+    halves = []
+    for domain, own in enumerate(near):
+        queries = []
+        for feature, target, of in zip(here.batch.features, here.batch.targets, here.batch.domains):
+            pairs = [pair for pair in own if pair[domain] == int(target)] if int(of) == domain else []
+            scores = {
+                pair: F.normalize(feature, dim=0) @ rows[1 - domain][pair[1 - domain]] / temperature
+                for pair in pairs
+            }
+            hard = [scores[pair].exp() for pair in pairs if pair not in near[1 - domain]]
+            good = [scores[pair].exp() for pair in pairs if pair in near[1 - domain]]
+            if hard and good:
+                queries.append(sum(-(one / (one + sum(hard))).log() for one in good) / len(good))
+        halves.append(sum(queries) / len(queries))
+    assert torch.allclose(loss_of(here, parts), (halves[0] + halves[1]) / 2, atol=1e-5)
 
 
 def test_as_released_adds_a_number_and_no_gradient() -> None:
