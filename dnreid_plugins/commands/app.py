@@ -26,6 +26,7 @@ from .loading import load
 
 #: Name on the command line -> module of this room; the function of the same name is the command.
 COMMANDS: dict[str, str] = {
+    "check": "check",
     "train": "train",
     "eval": "eval",
     "demo": "demo",

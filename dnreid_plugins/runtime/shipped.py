@@ -69,10 +69,10 @@ def system_config(system: str, data: str) -> str:
     known = systems()
     name = one_of(system, list(known))
     if name is None:
-        raise ConfigError(f"There is no system {system!r}; {_instead(system, list(known))}")
+        raise ConfigError(f"There is no system {system!r}; {instead(system, list(known))}")
     found = one_of(data, known[name])
     if found is None:
-        raise ConfigError(f"{name} has no config for the data set {data!r}; {_instead(data, known[name])}")
+        raise ConfigError(f"{name} has no config for the data set {data!r}; {instead(data, known[name])}")
     return f"{name}/{found}"
 
 
@@ -85,7 +85,8 @@ def _letters(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter not in "-_ *")
 
 
-def _instead(name: str, known: Sequence[str]) -> str:
+def instead(name: str, known: Sequence[str]) -> str:
+    """The end of a sentence about a name that is not known."""
     guess = nearest(name, known)
     return f"did you mean {guess}?" if guess else f"there are {', '.join(known)}."
 

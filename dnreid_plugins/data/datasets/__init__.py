@@ -5,5 +5,6 @@ from .day_night_lists import DN348, DNWild
 from .folder import DayNightFolder
 from .regdb import RegDB
 from .settings import configure
+from .table import DayNightTable
 
-__all__ = ["DN348", "CrossDomainDataset", "DNWild", "DayNightFolder", "RegDB", "configure"]
+__all__ = ["DN348", "CrossDomainDataset", "DNWild", "DayNightFolder", "DayNightTable", "RegDB", "configure"]
