@@ -30,10 +30,15 @@ COMMANDS: dict[str, str] = {
     "train": "train",
     "eval": "eval",
     "demo": "demo",
+    "index": "index",
+    "search": "search",
+    "trials": "trials",
     "methods": "lists",
     "datasets": "lists",
     "configs": "lists",
     "backbones": "lists",
+    "statistics": "statistics",
+    "fake-dataset": "fake_dataset",
     "doctor": "doctor",
 }
 NAME = "dnreid"
