@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,17 +14,11 @@ from ..protocols import Protocol, both_directions
 from ..errors import DataError
 from ...functional.types import Domain
 from ..items import DomainItem
+from ..tables import beside, domain_word, read_table
 from .base import CrossDomainDataset, canonical, refuse_empty
 from .files import shortened
 from .settings import SETTINGS
 
-COLUMNS = ("path", "domain", "id", "camera", "split")
-NEEDED = COLUMNS[:2]
-#: In any case.
-WORDS = {
-    Domain.DAY: ("day", "visible", "rgb", "0"),
-    Domain.NIGHT: ("night", "infrared", "thermal", "ir", "1"),
-}
 SPLITS = ("train", "test", "query", "gallery")
 UNKNOWN = -1
 
@@ -60,7 +51,7 @@ class DayNightTable(CrossDomainDataset):
                 "DayNightTable needs a table; set DATASETS.CSV to a CSV file with the columns path and domain"
             )
         self.table = Path(SETTINGS.csv).expanduser()
-        self.rows = read_table(self.table)
+        self.rows = read_rows(self.table)
         names = sorted({row.identity for row in self.rows} - {""})
         self._numbers = {"": UNKNOWN} | {name: number for number, name in enumerate(names)}
         cameras = sorted({row.camera for row in self.rows})
@@ -130,60 +121,25 @@ class DayNightTable(CrossDomainDataset):
             super()._warn_of_shared_ids()
 
 
-def read_table(path: Path) -> list[Row]:
-    """The rows of a CSV file in UTF-8, separated by commas, semicolons or tabs; blank ones are left out.
+def read_rows(table: Path) -> list[Row]:
+    """The rows of a table, each path once.
 
     Raises:
-        DataError: it cannot be read, has no such columns, or a row is not as `Row` says or contradicts another.
+        DataError: it cannot be read, lacks a column, or a row is not as `Row` says or contradicts another.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise DataError(f"table {str(path)!r} cannot be read: {reason}; save it as CSV in UTF-8") from None
-    if "\0" in text:
-        raise DataError(f"table {str(path)!r} has a NUL byte, so it is no text; save it as CSV in UTF-8")
-    heading = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=heading.count), strict=True)
-    try:
-        columns = [name.strip().lower() for name in next(reader, [])]
-        _check_columns(path, columns)
-        rows: dict[str, Row] = {}
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                row = _row(f"table {str(path)!r}, line {reader.line_num}", path, columns, cells)
-                if rows.setdefault(row.path, row) != row:
-                    raise DataError(
-                        f"table {str(path)!r} names {shortened(row.path)!r} twice and differently; keep one row"
-                    )
-    except csv.Error as error:
-        raise DataError(f"table {str(path)!r}, line {reader.line_num}: {error}; correct it") from None
+    rows: dict[str, Row] = {}
+    for line, fields in read_table(table, needed=("path", "domain")):
+        domain = Domain.named(domain_word(fields["domain"], table, line) or "")
+        split = fields.get("split", "").lower() or "train"
+        if split not in SPLITS:
+            raise DataError(
+                f"table {str(table)!r}, line {line}: the split is {shortened(split)!r}; write one of {', '.join(SPLITS)}"
+            )
+        identity = fields.get("id", "")
+        known = "" if identity == "-1" else identity
+        row = Row(beside(table, fields["path"]), domain, known, fields.get("camera", ""), split)
+        if rows.setdefault(row.path, row) != row:
+            raise DataError(
+                f"table {str(table)!r} names {shortened(fields['path'])!r} twice and differently; keep one row"
+            )
     return list(rows.values())
-
-
-def _check_columns(path: Path, columns: list[str]) -> None:
-    lacking = [name for name in NEEDED if name not in columns]
-    twice = [name for name in COLUMNS if columns.count(name) > 1]
-    if lacking or twice:
-        problem = f"has no column {lacking[0]!r}" if lacking else f"has two columns {twice[0]!r}"
-        found = shortened(", ".join(columns))
-        raise DataError(
-            f"table {str(path)!r} {problem}, only {found!r}; its first line names the columns {', '.join(COLUMNS)}, of "
-            "which the first two are needed"
-        )
-
-
-def _row(where: str, table: Path, columns: Iterable[str], cells: list[str]) -> Row:
-    values = dict(zip(columns, (cell.strip() for cell in cells)))
-    if not values.get("path"):
-        raise DataError(f"{where} has no path; correct it")
-    word, split = values.get("domain", "").lower(), values.get("split", "").lower() or "train"
-    domain = next((domain for domain, words in WORDS.items() if word in words), None)
-    if domain is None:
-        known = ", ".join(word for words in WORDS.values() for word in words[:-1])
-        raise DataError(f"{where}: the domain is {shortened(word)!r}; write one of {known}")
-    if split not in SPLITS:
-        raise DataError(f"{where}: the split is {shortened(split)!r}; write one of {', '.join(SPLITS)}")
-    full = os.path.join(table.parent, os.path.expanduser(values["path"]))
-    identity = values.get("id", "")
-    return Row(full, domain, "" if identity == "-1" else identity, values.get("camera", ""), split)
