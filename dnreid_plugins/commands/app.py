@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "index": "index",
     "search": "search",
     "calibrate": "calibrate",
+    "export": "export",
     "trials": "trials",
     "methods": "lists",
     "datasets": "lists",

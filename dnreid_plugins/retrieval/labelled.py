@@ -46,6 +46,24 @@ def of_data(matcher: Matcher, name: str) -> Labelled:
     return _embedded(matcher, paths, *labels, [int(domain_of(item)) for item in items])
 
 
+def of_sets(matcher: Matcher, names: Sequence[str]) -> Labelled:
+    """The test images of registered data sets; of a set without identities its training images.
+
+    Raises:
+        DataError: one cannot be read.
+        ValueError: there is no such set.
+    """
+    configure_datasets(matcher.cfg)
+    sets = [read_dataset(name) for name in names]
+    items = [
+        i for one in sets for i in (evaluation_set(one)[0] if getattr(one, "protocol", True) else one.train)
+    ]
+    known = [str(item[1]).rpartition("_")[2] != "-1" for item in items]
+    ids = [str(item[1]) if there else "" for item, there in zip(items, known)]
+    cameras, domains = [str(item[2]) for item in items], [int(domain_of(item)) for item in items]
+    return _embedded(matcher, [item[0] for item in items], ids, cameras, domains)
+
+
 def of_folders(matcher: Matcher, day: str | None, night: str | None) -> Labelled:
     """Images in one sub-folder per identity.
 
