@@ -32,6 +32,8 @@ COMMANDS: dict[str, str] = {
     "demo": "demo",
     "index": "index",
     "search": "search",
+    "calibrate": "calibrate",
+    "export": "export",
     "trials": "trials",
     "methods": "lists",
     "datasets": "lists",
