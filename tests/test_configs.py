@@ -168,7 +168,13 @@ BRIDGING: dict[str, Any] = {
     "MODEL.LOSSES.CPML.TEMPERATURE": 0.07,
 }
 # Columns: data set, iterations per epoch, DBSCAN's radius; Bridging also input size, images per cluster, warm-up.
-CIA_SETS = {"dn348": ("DN348", 200, 0.6), "dnwild": ("DNWild", 400, 0.6), "regdb": ("RegDB", 100, 0.3)}
+CIA_SETS = {
+    "dn348": ("DN348", 200, 0.6),
+    "dnwild": ("DNWild", 400, 0.6),
+    "regdb": ("RegDB", 100, 0.3),
+    "sysu": ("SYSUMM01", 200, 0.6),
+    "llcm": ("LLCM", 200, 0.6),
+}
 BRIDGING_SETS = {
     "dn348": ("DN348", 300, 0.7, (256, 256), 8, 3000),
     "dnwild": ("DNWild", 300, 0.8, (256, 256), 8, 3000),
