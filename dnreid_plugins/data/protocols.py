@@ -161,9 +161,11 @@ def dn348_protocol(domains: Iterable[int], name: str = "DN-348") -> Protocol:
     return both_directions(name, domains)
 
 
-def dnwild_protocol(domains: Iterable[int], is_query: Iterable[bool], is_gallery: Iterable[bool]) -> Protocol:
+def dnwild_protocol(
+    domains: Iterable[int], is_query: Iterable[bool], is_gallery: Iterable[bool], name: str = "DN-Wild"
+) -> Protocol:
     """DN-Wild: queries from the query list, the whole test list of the other domain is the gallery."""
-    return both_directions("DN-Wild", domains, is_query=is_query, is_gallery=is_gallery)
+    return both_directions(name, domains, is_query=is_query, is_gallery=is_gallery)
 
 
 def regdb_protocol(domains: Iterable[int], trial: int) -> Protocol:
