@@ -47,7 +47,7 @@ def run_test(trainer: Any, cfg: Any, model: nn.Module, *, base: type) -> dict[st
     results = evaluate_by_loop(trainer, cfg, model, sets) if own else evaluate_all(cfg, model, sets)
     if comm.is_main_process():
         if evaluation is None:
-            update_results(cfg.OUTPUT_DIR, **results)
+            update_results(cfg.OUTPUT_DIR, **results, protocol=protocols)
             log_run(cfg, results)
         else:
             log_results(evaluation.keep(model, protocols, results), cfg.DATASETS.TESTS, results)
@@ -74,7 +74,7 @@ def log_run(cfg: Any, results: Mapping[str, Any]) -> None:
 
 def evaluate_all(cfg: Any, model: nn.Module, sets: Mapping[str, Any]) -> Results:
     """``{data set: {direction: {metric: percent}}}`` for every one of ``sets``."""
-    return OrderedDict((name, evaluate(model, data, cfg)) for name, data in sets.items())
+    return OrderedDict((name, evaluate(model, data, cfg, name=name)) for name, data in sets.items())
 
 
 def evaluate_by_loop(trainer: Any, cfg: Any, model: nn.Module, sets: Mapping[str, Any]) -> Results:
