@@ -93,14 +93,14 @@ def content_of(run: RunFolder, material: Material) -> dict[str, Any]:
         test_view(run, material, name, thumbnails, attempt) for name in run.tests if name in material.tests
     ]
     training = attempt("The map of the training images", lambda: train_view(run, material, attempt))
-    if not material.tests and not run.results.get("start"):
-        scored = "No test set of this run has identities, so there are no results and no rank lists."
-        notes += [] if material.missing else [scored]
-        if training is not None and found is not None:
-            training.attention = attention_of_clusters(run, material, found, attempt)
+    results = results_of(run, material)
+    if not material.tests and training is not None and found is not None:
+        training.attention = attention_of_clusters(run, material, found, attempt)
+    if not material.tests and not results and run.results:
+        notes.append("No test set of this run has identities, so there are no results and no rank lists.")
     return {
         "run": run,
-        "results": results_of(run, material),
+        "results": results,
         "curves": attempt("The curves", lambda: training_curves(run)) or [],
         "metrics": attempt("The curves of the metrics", lambda: metric_curves(run)) or [],
         "labels": attempt("The curves of the labels", lambda: label_curves(run)),

@@ -17,7 +17,6 @@ import yaml
 from fastreid.config import get_cfg
 from fastreid.utils import comm
 
-from ...engine.identity import config_items
 from ...runtime.config_files import merge_with_suggestions
 from ...runtime.files import write_atomically
 from .folder import ENVIRONMENT, RunFolder
@@ -44,6 +43,21 @@ class Settings(NamedTuple):
     command: str
 
 
+def printed(cfg: Any, prefix: str = "") -> dict[str, str]:
+    """``{dotted key: value as text}``; a list and a tuple of the same values are the same text."""
+    found: dict[str, str] = {}
+    for key, value in cfg.items():
+        if hasattr(value, "items"):
+            found |= printed(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = repr(_listed(value))
+    return found
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
 def keep_environment(folder: str, args: Namespace) -> None:
     """Write ``environment.json`` into the folder of a run that begins: command, config file, machine. Main process."""
     if not folder or not comm.is_main_process():
@@ -68,7 +82,7 @@ def keep_environment(folder: str, args: Namespace) -> None:
 def settings_of(run: RunFolder) -> Settings:
     """Everything that the page says of the config and the machine."""
     base, words = _base(run)
-    here = config_items(run.cfg)
+    here = printed(run.cfg)
     changes = [
         Change(key, base.get(key, "not there"), value)
         for key, value in here.items()
@@ -85,8 +99,8 @@ def _base(run: RunFolder) -> tuple[dict[str, str], str]:
         base = yaml.safe_load(path.read_text())["_BASE_"]
         merge_with_suggestions(cfg, path.parent / base)
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        return config_items(get_cfg()), "the defaults"
-    return config_items(cfg), f"{base}, the base of {name}"
+        return printed(get_cfg()), "the defaults"
+    return printed(cfg), f"{base}, the base of {name}"
 
 
 def _rows(run: RunFolder) -> list[tuple[str, str]]:
@@ -120,7 +134,7 @@ def repeat_command(run: RunFolder) -> str:
 
 def differing(runs: Sequence[RunFolder]) -> list[tuple[str, list[str]]]:
     """Every key that has not the same value in all runs, with its value in each."""
-    items = [config_items(run.cfg) for run in runs]
+    items = [printed(run.cfg) for run in runs]
     keys = [key for key in dict.fromkeys(k for one in items for k in one) if key != "OUTPUT_DIR"]
     rows: list[tuple[str, list[Any]]] = [(key, [one.get(key, "not there") for one in items]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values)) > 1]
