@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -11,25 +11,23 @@ import typer
 def report(
     runs: Annotated[list[Path], typer.Argument(help="OUTPUT_DIR of a run, or of several to compare.")],
     out: Annotated[
-        Optional[Path],  # noqa: UP045  (typer reads it at run time)
-        typer.Option(help="The page; report.html in the run's folder, or comparison.html here for several."),
+        Path | None,
+        typer.Option(
+            help="The page; else report.html in the run's folder, or comparison.html here for several."
+        ),
     ] = None,
     atlas: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Also write the images of the maps as a Parquet file (one run)."),
+        Path | None, typer.Option(help="Also write the images of the maps as a Parquet file (one run).")
     ] = None,
 ) -> None:
     """Write a self-contained page: results, curves, rank lists, maps, clusters and config of a run.
 
     Several runs give a page that compares them. Both show only what the folders, weights and images still have.
     """
+    from ..report.page import write_comparison, write_report
+
     if len(runs) > 1 and atlas is not None:
         raise ValueError("--atlas is of one run; name one.")
-    import dnreid_plugins
-
-    dnreid_plugins.load()
-    from dnreid_plugins.report.page import write_comparison, write_report
-
     if len(runs) > 1:
         path = write_comparison(runs, out or Path("comparison.html"))
     else:

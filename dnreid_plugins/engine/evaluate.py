@@ -14,7 +14,7 @@ from torch import nn
 
 from ..data.datasets import configure as configure_datasets
 from ..data.train_data import scored_datasets
-from ..evaluation.evaluator import evaluate, evaluation_set
+from ..evaluation.evaluator import evaluate, evaluation_set, in_words
 from ..evaluation.extraction import evaluating
 from ..evaluation.results import log_results, read_results, update_results
 from ..runtime.agreement import computed_once
@@ -61,7 +61,7 @@ def see_sets(cfg: Any, see: Callable[[str, list[Any]], None]) -> tuple[dict[str,
     for name, dataset in sets.items():
         items, protocol = evaluation_set(dataset)
         see(name, items)
-        protocols[name] = str(protocol)
+        protocols[name] = in_words(protocol, cfg)
     return sets, protocols
 
 

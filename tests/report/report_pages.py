@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from dnreid_plugins import cli
+from dnreid_plugins.commands.app import main
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -78,5 +78,10 @@ class Page(HTMLParser):
         return sum(one == tag for one, _ in self.tags)
 
 
-def cpu_seconds() -> float:
-    return sum(os.times()[:2])
+def dnreid(*words: str) -> str:
+    """The command line; returns "" or the sentence with which it refuses."""
+    try:
+        main(words)
+    except SystemExit as refused:
+        return str(refused.code)
+    return ""

@@ -7,10 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from report_pages import Page, run_tiny
-from typer.testing import CliRunner
+from report_pages import Page, dnreid, run_tiny
 
-from dnreid_plugins.commands.app import app
 from dnreid_plugins.report.page import write_comparison
 
 
@@ -26,8 +24,7 @@ def runs(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path
 
 def test_two_runs(runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    said = CliRunner().invoke(app, ["report", *map(str, runs)])
-    assert said.exit_code == 0, said.output
+    assert dnreid("report", *map(str, runs)) == ""
     page = Page(tmp_path / "comparison.html")
     for run, name in zip(runs, ("a/run", "b <i>/run")):
         results = json.loads((run / "results.json").read_text())["DN348"]

@@ -43,10 +43,10 @@ def results_of(run: RunFolder, material: Material | None = None) -> list[SetResu
 
 def protocol_of(run: RunFolder, name: str, material: Material | None = None) -> str:
     """The protocol of a set in a sentence, from the run's results or from its data; "" where neither has it."""
-    if material is not None and name in material.tests:
-        return str(material.tests[name].protocol)
     kept = run.results.get("protocol", {})
-    return str(kept.get(name, "")) if isinstance(kept, dict) else ""
+    if isinstance(kept, dict) and name in kept:
+        return str(kept[name])
+    return str(material.tests[name].protocol) if material is not None and name in material.tests else ""
 
 
 def directions(found: Any) -> dict[str, dict[str, float]]:
