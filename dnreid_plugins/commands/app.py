@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "train": "train",
     "eval": "eval",
     "demo": "demo",
+    "report": "report",
     "index": "index",
     "search": "search",
     "calibrate": "calibrate",
