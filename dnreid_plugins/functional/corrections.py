@@ -1,4 +1,4 @@
-"""Labels of clusters under what a person has said of the images: these are one vehicle, those are not, leave it out."""
+"""Labels under what a person has said of the images: these are one vehicle, those are not, leave this one out."""
 
 from __future__ import annotations
 

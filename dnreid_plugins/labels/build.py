@@ -58,7 +58,8 @@ class Labels:
         Raises:
             ValueError: one of them cannot.
         """
-        for one in (self.source, *self.refiners):
+        self.source.check(images)
+        for one in self.refiners:
             one.check(images)
 
     def files(self) -> list[str]:

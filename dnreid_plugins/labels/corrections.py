@@ -142,9 +142,9 @@ class Corrections(Refiner):
     def check(self, images: TrainImages) -> None:
         missing = said_of(self.rows, images.paths)[1]
         if self.rows and missing == len(self.rows):
-            first = images.paths[0] if images.paths else ""
+            other, first = self.rows[0].path, images.paths[0] if images.paths else ""
             raise ValueError(
-                f"None of the {missing} images of LABELS.CORRECTIONS.FILE {self.file!r}, such as {self.rows[0].path!r}, "
+                f"None of the {missing} images of LABELS.CORRECTIONS.FILE {self.file!r}, such as {other!r}, "
                 f"is a training image, such as {first!r}; give the corrections of these images."
             )
         if missing:
