@@ -6,6 +6,7 @@ fast-reid and adds its keys to fast-reid's default config; nothing else happens 
 
 import functools
 import sys
+from typing import TYPE_CHECKING, Any
 
 if sys.version_info < (3, 10):  # noqa: UP036  (an old Python that runs the source tree gets this far)
     raise ImportError(
@@ -18,7 +19,10 @@ from .runtime import version
 
 __version__ = version.VERSION
 
-__all__ = ["__version__", "load"]
+__all__ = ["Matcher", "__version__", "load"]
+
+if TYPE_CHECKING:
+    from .retrieval.matcher import Matcher
 
 
 @functools.cache
@@ -35,6 +39,15 @@ def load() -> None:
     compat.patch_fastreid()
     config.extend_defaults()
     workers.install()
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Matcher":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    load()
+    from .retrieval.matcher import Matcher
+
+    return Matcher
 
 
 def _is_the_command() -> bool:

@@ -161,9 +161,9 @@ class AtomicCheckpointer:
             logger.info("No weights given; the model keeps its initial weights.")
             return
         state = unwrap(read_weight_file(path) if content is None else content, path)
-        self._load_weights(state, exact=False, needed=self._of_features() if to_evaluate else ())
+        self._load_weights(state, exact=False, needed=self.names_of_features() if to_evaluate else ())
 
-    def _of_features(self) -> list[str]:
+    def names_of_features(self) -> list[str]:
         """The tensors that make features: all but those of the parts and of fast-reid's classifiers."""
         parts = names_of_parts(self.model)
         return [k for k in self.model.state_dict() if k not in parts and not CLASSIFIER.match(k)]
