@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 #: Name on the command line -> module of this room; the function of the same name is the command.
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {"serve": "serve"}
 
 
 class Commands(TyperGroup):
