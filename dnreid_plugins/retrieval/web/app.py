@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -123,4 +124,6 @@ def run_server(folder: Path, listener: socket.socket, ready: Callable[[], None])
     site = Site.open(folder)
     app = create_app(site, hosts=LOOPBACK if is_loopback(listener) else None)
     ready()
-    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises again once it has shut down
+        server.run(sockets=[listener])

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form, HTTPException, Query
 from fastapi.responses import RedirectResponse, Response
 
 from ...functional.types import Domain
-from .clusters import ORDERS, Cluster, Order, View
+from .clusters import Cluster, Order, View
 from .judgements import Action, StaleError, Verb
 from .pages import Page, Pages
 from .search_pages import DomainName, PageNumber
@@ -17,6 +17,8 @@ from .site import Clusters
 #: Clusters on one page, images that stand for one of them, and images on the page of one.
 PER_PAGE, SAMPLE, IMAGES = 24, 8, 60
 Number = Annotated[int, Query(ge=0)]
+#: A cluster for which another one is chosen.
+Beside = Annotated[str | None, Query(pattern=r"^(day|night)-\d{1,9}$")]
 LABELS = "labels.csv"
 
 
@@ -32,9 +34,13 @@ def cluster_routes(pages: Pages) -> APIRouter:
         return pages.site.clusters
 
     @routes.get("/clusters")
-    def browse(domain: DomainName = "day", order: Order = "size", page: PageNumber = 1) -> Response:
+    def browse(
+        domain: DomainName = "day", order: Order = "size", page: PageNumber = 1, beside: Beside = None
+    ) -> Response:
         revision, _, view = clusters().now()
-        found = view.sorted(Domain.named(domain), order)
+        which, _, number = (beside or "").partition("-")
+        one = _cluster(view, Domain.named(which), int(number)) if beside else None
+        found = [other for other in view.sorted(Domain.named(domain), order) if other != one]
         return pages(
             "clusters.html",
             view=view,
@@ -42,10 +48,10 @@ def cluster_routes(pages: Pages) -> APIRouter:
             last=clusters().last(),
             domain=Domain.named(domain),
             order=order,
-            orders=ORDERS,
+            beside=one,
             page=Page.of(found, page, PER_PAGE),
             count=len(found),
-            none=view.get(Domain.named(domain), -1),
+            outliers=view.get(Domain.named(domain), -1),
             sample=SAMPLE,
         )
 

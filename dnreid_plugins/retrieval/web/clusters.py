@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +19,6 @@ from ...functional.types import Assignment, Domain
 from ...labels.corrections import APART, SAME, CorrectionRow, said_of
 
 Order = Literal["size", "matched", "uncertain"]
-ORDERS: tuple[Order, ...] = get_args(Order)
 
 
 @dataclass(frozen=True)
@@ -90,19 +89,17 @@ class ClusterTable:
         Raises:
             ValueError: it is no such file.
         """
-        paths, domains, labels, partners = [], [], [], []
+        rows: list[tuple[str, int, int, tuple[int, float]]] = []
         try:
             with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
                 for row in csv.DictReader(lines, strict=True):
                     path, domain, cluster, partner, score = (row[name] for name in COLUMNS)
-                    paths.append(path)
-                    domains.append(int(Domain.named(domain)))
-                    labels.append(int(cluster))
-                    partners.append((int(partner), float(score or "nan")) if partner else (-1, 0.0))
+                    pair = (int(partner), float(score or "nan")) if partner else (-1, 0.0)
+                    rows.append((path, int(Domain.named(domain)), int(cluster), pair))
         except (ValueError, KeyError, TypeError, AttributeError, csv.Error):
-            raise ValueError(f"{file} is damaged at image {len(paths) + 1}; run an epoch again.") from None
-        which, found = torch.tensor(domains), torch.tensor(labels)
-        return cls(paths, which, found, _matching(which, found, partners))
+            raise ValueError(f"{file} is damaged at image {len(rows) + 1}; run an epoch again.") from None
+        of, found = (torch.tensor([row[place] for row in rows], dtype=torch.int64) for place in (1, 2))
+        return cls([row[0] for row in rows], of, found, _matching(of, found, [row[3] for row in rows]))
 
     def view(self, rows: Sequence[CorrectionRow]) -> View:
         """The clusters with which ``rows`` agree; clusters keep their numbers, new ones come after them."""
@@ -138,16 +135,21 @@ class ClusterTable:
             own, partner = self.domains == domain, self.matching.partner(domain)[0]
             sizes.append(max(_last(labels[own]) + 1, len(partner)))
             follow.append(_successors(self.labels[own], labels[own], len(partner)))
+        everyone = [torch.where(self.domains == domain, labels, -1) for domain in Domain]
+        known = known_pairs(everyone[0], everyone[1], said)
+        barred = set(map(tuple, known.apart.tolist()))
         result = Assignment.empty(*sizes)
         for domain in Domain:
             new, new_score = result.partner(domain)
             old, old_score = self.matching.partner(domain)
             for number in sorted(range(len(old)), key=lambda one: -float(old_score[one])):
                 one, other = follow[domain].get(number), follow[domain.other].get(int(old[number]))
-                if one is not None and other is not None and (one == number or new[one] < 0):
+                if one is None or other is None:
+                    continue
+                if ((one, other) if domain == Domain.DAY else (other, one)) in barred:
+                    continue
+                if one == number or new[one] < 0:  # what a cluster itself was matched with comes first
                     new[one], new_score[one] = other, old_score[number]
-        everyone = [torch.where(self.domains == domain, labels, -1) for domain in Domain]
-        known = known_pairs(everyone[0], everyone[1], said)
         result = result.with_known(known)
         for one, other in known.same.tolist():
             result.day_score[one] = result.night_score[other] = float("nan")

@@ -62,7 +62,7 @@ class Guard:
         refusal = self._refusal(scope["method"], scope["scheme"], headers)
         if refusal is not None:
             status, text = refusal
-            await PlainTextResponse(text, status)(scope, receive, sending)  # type: ignore[arg-type]
+            await PlainTextResponse(text, status)(scope, receive, sending)
             return
         await self.app(scope, _limited(receive), sending)
 
