@@ -61,7 +61,7 @@ def read_corrections(file: str | Path) -> list[CorrectionRow]:
     except (OSError, ValueError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ValueError(
-            f"The corrections {str(file)!r} cannot be used: {reason}; export them again with `dnreid serve`."
+            f"LABELS.CORRECTIONS.FILE {str(file)!r} cannot be used: {reason}; export it again with `dnreid serve`."
         ) from None
     return [row for row in rows.values() if row.same is not None or row.apart]
 
