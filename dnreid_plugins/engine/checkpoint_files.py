@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from ..modeling.parts import Part, names_of_parts
 from ..modeling.pretrained import best_prefix, single_stream_name
 from ..runtime.files import plain, remove_leftovers, write_atomically
-from ..runtime.run_folder import PERIODIC
+from ..runtime.run_folder import PERIODIC, POINTER
 from ..runtime.weight_files import WeightFileError, read_weight_file, unwrap
 
 logger = logging.getLogger(__name__)
 
 # Names that are always kept; every other checkpoint of the folder is periodic.
 FINAL, BEST = "model_final", "model_best"
-POINTER = "last_checkpoint"
 # What only training asks for in fast-reid's heads.
 CLASSIFIER = re.compile(r"heads\.(weight\w*$|cls_layer\.|classifier)")
 

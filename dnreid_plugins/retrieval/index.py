@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -32,7 +31,8 @@ class Index:
         entries: the image of each row, see `Entry`.
         fingerprint: of the model that made the features, see `Matcher`.
         kind: "flat" compares all rows and is exact; "ivf" (inverted lists) and "hnsw" (graph) look at a part.
-        run: folder of the run; None if it is not known.
+        run: folder of the run; None if it was a config by its name.
+        weights: path of the checkpoint.
         folder: where it was loaded from.
     """
 
@@ -134,18 +134,14 @@ class Index:
         """
         stored = store.read(folder)
         about = stored.manifest
-        run = (
-            Path(os.path.normpath(os.path.join(os.path.realpath(folder), about["run"])))
-            if about["run"]
-            else None
-        )
+        run, weights = (store.absolute(about[name], folder) for name in ("run", "weights"))
         index = cls(
             stored.features,
             stored.entries,
             fingerprint=about["fingerprint"],
             kind=about["kind"],
-            run=run,
-            weights=about["weights"],
+            run=Path(run) if run else None,
+            weights=weights,
             folder=Path(folder),
             structure=stored.search,
         )

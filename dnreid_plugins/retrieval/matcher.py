@@ -86,6 +86,29 @@ class Matcher:
         use_device(cfg.MODEL.DEVICE)
         return cls(cfg, run=folder)
 
+    @classmethod
+    def of(cls, index: Index, *, run: str | Path | None = None, device: str | None = None) -> Matcher:
+        """The model that made a gallery.
+
+        Args:
+            run: where its run is now; default: where it was.
+
+        Raises:
+            ValueError: it is not there any more, or is another model.
+        """
+        if run is None and (index.run is None or not index.run.is_dir()):
+            was = f"its run was {index.run}" if index.run else "it was made with a config by its name"
+            raise ConfigError(
+                f"The gallery {index.folder} needs its model, and {was}; say with --run where it is."
+            )
+        place = Path(run or index.run or "")
+        inside = place / Path(index.weights).name
+        matcher = cls.load(
+            place, weights=inside if inside.is_file() else index.weights or None, device=device
+        )
+        index.refuse_another(matcher)
+        return matcher
+
     def embed(
         self,
         images: Sequence[Picture],

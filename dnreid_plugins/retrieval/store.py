@@ -58,9 +58,8 @@ def writing(folder: str | Path) -> Iterator[Path]:
     Raises:
         ValueError: the folder is something else, or another process writes it.
     """
+    refuse_foreign(folder)
     folder = Path(folder)
-    if folder.exists() and not is_gallery(folder) and (not folder.is_dir() or any(_foreign(folder))):
-        raise ValueError(f"{folder} exists and is no gallery; name a new or an empty folder.")
     folder.mkdir(parents=True, exist_ok=True)
     try:
         lock_folder(str(folder))
@@ -71,6 +70,16 @@ def writing(folder: str | Path) -> Iterator[Path]:
         yield folder
     finally:
         unlock_folder(str(folder))
+
+
+def refuse_foreign(folder: str | Path) -> None:
+    """
+    Raises:
+        ValueError: ``folder`` is neither a gallery nor new nor empty.
+    """
+    folder = Path(folder)
+    if folder.exists() and not is_gallery(folder) and (not folder.is_dir() or any(_foreign(folder))):
+        raise ValueError(f"{folder} exists and is no gallery; name a new or an empty folder.")
 
 
 def _foreign(folder: Path) -> Iterator[Path]:
@@ -150,6 +159,11 @@ def relative(path: str, base: str) -> str:
         return path
 
 
+def absolute(path: str, folder: str | Path) -> str:
+    """A path of the manifest, made by `relative` for the gallery ``folder``; "" stays."""
+    return os.path.normpath(os.path.join(os.path.realpath(folder), path)) if path else ""
+
+
 def new_file(folder: Path, kind: tuple[str, str]) -> Path:
     return folder / f"{kind[0]}-{secrets.token_hex(4)}{kind[1]}"
 
@@ -190,9 +204,9 @@ def read(folder: str | Path) -> Stored:
     try:
         files = manifest["files"]
         features = np.load(folder / files["features"], mmap_mode="r")
-        base = os.path.realpath(folder)
         with (folder / files["images"]).open(encoding="ascii") as lines:
             rows = [json.loads(line) for line in lines]
+        base = os.path.realpath(folder)
         entries = [
             Entry(os.path.normpath(os.path.join(base, path)), Domain.named(domain), str(name), str(content))
             for path, domain, name, content in rows

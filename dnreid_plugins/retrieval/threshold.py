@@ -106,21 +106,30 @@ class Threshold:
         Raises:
             ValueError: the file is damaged.
         """
-        path, wanted = Path(folder) / FILE, ""
-        if store.is_gallery(folder):
-            about = store.read_manifest(folder)
-            wanted = about["fingerprint"]
-            path = Path(os.path.realpath(folder)) / about["run"] / FILE
+        if not store.is_gallery(folder):
+            return cls._read(Path(folder) / FILE)
+        about = store.read_manifest(folder)
+        home = about["run"] or os.path.dirname(about["weights"])
+        return cls.of_model(store.absolute(home, folder), about["fingerprint"])
+
+    @classmethod
+    def of_model(cls, run: str | Path, fingerprint: str) -> Threshold | None:
+        """That of a run, if it is for the model ``fingerprint``; else None, which the log says."""
+        path = Path(run) / FILE
+        found = cls._read(path)
+        if found is not None and found.fingerprint != fingerprint:
+            logger.warning("%s is of another model, so it is not used; run `dnreid calibrate` again.", path)
+            return None
+        return found
+
+    @classmethod
+    def _read(cls, path: Path) -> Threshold | None:
         if not path.is_file():
             return None
         try:
-            found = cls._of(json.loads(path.read_text()))
+            return cls._of(json.loads(path.read_text()))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path} is damaged; run `dnreid calibrate` again.") from error
-        if wanted and found.fingerprint != wanted:
-            logger.warning("%s is of another model than %s; run `dnreid calibrate` again.", path, folder)
-            return None
-        return found
 
     @classmethod
     def _of(cls, content: dict[str, Any]) -> Threshold:

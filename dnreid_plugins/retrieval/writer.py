@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,8 +45,11 @@ def write_rows(
         path = store.new_file(folder, store.SEARCH)
         backends.write(structure, path)
         files["search"] = path.name
-    run = "" if like.run is None else store.relative(str(like.run.resolve()), str(folder.resolve()))
-    about: dict[str, Any] = {"fingerprint": like.fingerprint, "run": run, "weights": Path(like.weights).name}
+    base = os.path.realpath(folder)
+    run, weights = (
+        store.relative(os.path.realpath(one), base) if one else "" for one in (like.run, like.weights)
+    )
+    about: dict[str, Any] = {"fingerprint": like.fingerprint, "run": run, "weights": weights}
     about |= {"count": len(rows), "dim": rows.shape[1], "kind": like.kind}
     store.write_manifest(folder, {**about, "files": files})
 
