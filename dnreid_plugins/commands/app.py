@@ -32,6 +32,8 @@ COMMANDS: dict[str, str] = {
     "index": "index",
     "search": "search",
     "serve": "serve",
+    "calibrate": "calibrate",
+    "export": "export",
     "trials": "trials",
     "methods": "lists",
     "datasets": "lists",
