@@ -54,7 +54,9 @@ def test_a_wrong_file_is_refused_in_one_sentence(
 ) -> None:
     with pytest.raises(ValueError) as caught:
         Corrections(file=table(tmp_path / "x.csv", *rows, header=header))
-    expected = f"LABELS.CORRECTIONS.FILE {str(tmp_path / 'x.csv')!r} cannot be used: {reason}; export it again with"
+    expected = (
+        f"LABELS.CORRECTIONS.FILE {str(tmp_path / 'x.csv')!r} cannot be used: {reason}; export it again with"
+    )
     assert str(caught.value).startswith(expected) and "\n" not in str(caught.value)
 
 
