@@ -33,6 +33,7 @@ COMMANDS: dict[str, str] = {
     "report": "report",
     "index": "index",
     "search": "search",
+    "serve": "serve",
     "calibrate": "calibrate",
     "export": "export",
     "trials": "trials",
