@@ -5,7 +5,9 @@ fast-reid and adds its keys to fast-reid's default config; nothing else happens 
 """
 
 import functools
+import os
 import sys
+from typing import TYPE_CHECKING, Any
 
 if sys.version_info < (3, 10):  # noqa: UP036  (an old Python that runs the source tree gets this far)
     raise ImportError(
@@ -14,16 +16,19 @@ if sys.version_info < (3, 10):  # noqa: UP036  (an old Python that runs the sour
         name=__name__,  # makes `python -m dnreid_plugins` show this sentence only
     )
 
-from .runtime import version
+from .runtime import VERSION
 
-__version__ = version.VERSION
+__version__ = VERSION
 
-__all__ = ["__version__", "load"]
+__all__ = ["Matcher", "__version__", "load"]
+
+if TYPE_CHECKING:
+    from .retrieval.matcher import Matcher
 
 
 @functools.cache
 def load() -> None:
-    """The work of the import. It takes seconds, so ``python -m dnreid_plugins`` prints a message before calling it."""
+    """The work of the import. It takes seconds, so the command line calls it only for what needs it."""
     from .patches import compat
 
     compat.import_fastreid()
@@ -37,10 +42,25 @@ def load() -> None:
     workers.install()
 
 
+def __getattr__(name: str) -> Any:
+    if name != "Matcher":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    load()
+    from .retrieval.matcher import Matcher
+
+    return Matcher
+
+
 def _is_the_command() -> bool:
-    """True for ``python -m dnreid_plugins``. Python sets ``argv[0]`` to -m while it looks for the main module."""
-    words = sys.orig_argv
-    return sys.argv[:1] == ["-m"] and "-m" in words and words[words.index("-m") + 1 :][:1] == [__name__]
+    """True for ``dnreid`` and ``python -m dnreid_plugins``, which load what a command needs when it runs.
+
+    Python sets ``argv[0]`` to -m while it looks for the main module. A process that they start has their ``argv``,
+    but not their ``orig_argv``.
+    """
+    script, words = sys.argv[:1], sys.orig_argv
+    if script == ["-m"]:
+        return "-m" in words and words[words.index("-m") + 1 :][:1] == [__name__]
+    return script != [] and os.path.basename(script[0]) in ("dnreid", "dnreid.exe") and script[0] in words
 
 
 if not _is_the_command():

@@ -1,5 +1,4 @@
-"""``python -m dnreid_plugins ...``: fast-reid's own scripts with the plug-ins loaded, the demo, lists of available
-choices.
+"""``python -m dnreid_plugins ...``: the command ``dnreid``, and fast-reid's own scripts with the plug-ins loaded.
 
 A script's ``DefaultTrainer`` becomes `CrossDomainTrainer` and its ``launch`` also works on the CPU; subclasses of
 ``DefaultTrainer`` in the script keep their overrides.
@@ -7,55 +6,35 @@ A script's ``DefaultTrainer`` becomes `CrossDomainTrainer` and its ``launch`` al
 
 from __future__ import annotations
 
-import importlib
 import os
 import runpy
 import sys
 
+from .commands import app
+from .commands.loading import load
+from .runtime.sentences import sentences
+
+LISTS = ("methods", "datasets", "configs", "backbones")
 USAGE = """\
-usage: python -m dnreid_plugins SCRIPT [ARGS...]       run a fast-reid script with the plug-ins loaded
+usage: python -m dnreid_plugins COMMAND [ARGS...]      the same as `dnreid COMMAND`; --help lists the commands
+       python -m dnreid_plugins SCRIPT [ARGS...]       run a fast-reid script with the plug-ins loaded
        python -m dnreid_plugins -m MODULE [ARGS...]    the same for a module, as `python -m` does
-       python -m dnreid_plugins demo [KEY VALUE...]    train on the embedded data, evaluate before and after
-       python -m dnreid_plugins train [ARGS...]        train or evaluate, with fast-reid's command line
-       python -m dnreid_plugins list KIND              list methods, datasets, configs or backbones
-       python -m dnreid_plugins doctor                 check the installation\
+       python -m dnreid_plugins list KIND              the same as `dnreid KIND`, such as `configs`\
 """
 
 
 def main() -> None:
     """Run the command line."""
     words = sys.argv[1:]
-    if words[:1] in (["-h"], ["--help"]):
-        sys.stdout.write(f"{USAGE}\n")
-    elif not words:
+    if not words:
         sys.exit(f"error: no command or script was given.\n{USAGE}")
-    elif words[0] == "doctor":
-        from dnreid_plugins.engine.doctor import examine
-
-        text, well = examine()
-        sys.stdout.write(text)
-        sys.exit(0 if well else 1)
-    elif words[0] == "train":
-        load()
-        from .cli import main as train
-
-        train(words[1:])
-    elif words[0] == "demo":
-        # Small convolutions run fastest on one thread; torch reads this when it is imported.
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-        load()
-        from .cli import main as train
-        from .runtime.shipped import config_path
-
-        train(["--config-file", str(config_path("DNMini/demo")), *words[1:]])
-    elif words[0] == "list":
-        load()
-        from .report.lists import text_of
-
-        try:
-            sys.stdout.write(f"{text_of(words[1] if len(words) > 1 else '')}\n")
-        except ValueError as error:
-            sys.exit(f"error: {error}")
+    if words[0] == "list":
+        words = words[1:]
+        if words[:1] not in ([kind] for kind in LISTS):
+            named = repr(words[0]) if words else "without a name"
+            sys.exit(f"error: There is no list {named}; the lists are {', '.join(LISTS)}.")
+    if words[0] in app.COMMANDS or words[0] in ("-h", "--help"):
+        app.main(words)
     else:
         run(words)
 
@@ -66,9 +45,11 @@ def run(words: list[str]) -> None:
     if words == ["-m"]:
         sys.exit("error: -m must be followed by the name of a module.")
     if not as_module and not os.path.isfile(words[0]):
-        sys.exit(f"error: there is no script {words[0]!r}; name the path of a fast-reid training script.")
+        sys.exit(
+            f"error: there is no command and no script {words[0]!r}; name one of {', '.join(app.COMMANDS)}, or the "
+            "path of a fast-reid training script."
+        )
     load()
-    from .cli import sentences
     from .engine.script_door import take_over
 
     take_over()
@@ -85,21 +66,6 @@ def run(words: list[str]) -> None:
             sys.argv = words
             sys.path.insert(0, os.path.dirname(os.path.abspath(words[0])))
             runpy.run_path(words[0], run_name="__main__")
-
-
-def load() -> None:
-    """Do the slow imports, with a message before each of them."""
-    silent = os.environ.get("RANK", "0") != "0"
-    say("loading PyTorch", silent)
-    importlib.import_module("torchvision")
-    say("loading fast-reid and the plug-ins", silent)
-    importlib.import_module("dnreid_plugins").load()
-
-
-def say(text: str, silent: bool) -> None:
-    if not silent:
-        sys.stderr.write(f"dnreid_plugins: {text} ...\n")
-        sys.stderr.flush()
 
 
 if __name__ == "__main__":

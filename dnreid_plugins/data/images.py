@@ -70,6 +70,19 @@ def read_image(path: str) -> Image.Image:
         ) from None
 
 
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A picture in memory as `read_image` gives that of a file; it is not changed itself.
+
+    Raises:
+        DataError: it cannot be decoded, or holds 32-bit floats.
+    """
+    try:
+        return _to_rgb(_upright(image.copy()))
+    except (OSError, SyntaxError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"a picture in memory cannot be used ({reason}); give another one") from None
+
+
 def _upright(image: Image.Image) -> Image.Image:
     with contextlib.suppress(Exception):  # a broken EXIF block does not make the pixels unreadable
         ImageOps.exif_transpose(image, in_place=True)

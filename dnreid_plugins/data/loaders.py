@@ -12,10 +12,11 @@ from fastreid.data import build_reid_test_loader
 from fastreid.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..runtime.sentences import lost_worker
 from .collate import LoadFailure, collate
 from .dataset import DomainDataset
 from .domain_images import DomainImages
-from .errors import DataError, lost_worker
+from .errors import DataError
 from .samplers import SeededIndex
 from .transforms import DomainTransform, build_domain_transform
 
@@ -55,7 +56,8 @@ class SentenceLoader(DataLoader[Any]):
                     raise DataError(batch.message)
                 yield batch
         except RuntimeError as error:
-            raise lost_worker(error) or error from None
+            lost = lost_worker(error)
+            raise (error if lost is None else DataError(str(lost))) from None
 
 
 class CpuGpuLoader(SentenceLoader):

@@ -34,6 +34,12 @@ def nothing(query: ImageLabels, gallery: ImageLabels) -> Mask:
     return np.zeros((len(query.ids), len(gallery.ids)), dtype=bool)
 
 
+def camera_2_for_queries_of_camera_3(query: ImageLabels, gallery: ImageLabels) -> Mask:
+    """The rule of SYSU-MM01: both cameras stand in the same room."""
+    same: Mask = (query.cams[:, None] == 3) & (gallery.cams == 2)
+    return same
+
+
 def same_identity_and_camera(query: ImageLabels, gallery: ImageLabels) -> Mask:
     """The rule of LLCM and of fast-reid's person data sets."""
     same: Mask = (query.ids[:, None] == gallery.ids) & (query.cams[:, None] == gallery.cams)
@@ -45,7 +51,8 @@ class Direction:
     """One search direction.
 
     Attributes:
-        name: ``"D2N"`` (day queries in a night gallery) or ``"N2D"``.
+        name: ``"D2N"`` (day queries in a night gallery) or ``"N2D"``; a variant adds words to it, ``"N2D indoor"``
+            (see `is_variant`).
         query: ``(Q,)`` int64, positions of the queries in the data set's ``test`` list.
         gallery: ``(G,)`` int64, positions of the gallery images; the first one where there are several.
         more_galleries: further galleries, each scored separately; the mean of all is reported.
@@ -86,7 +93,8 @@ class Protocol:
         removal: which gallery images a query does not see, see `Removal`.
         cmc: rank of the first correct image, or of the first correct *identity* (SYSU-MM01, LLCM).
         topk: ranks that are reported.
-        repetitions: number of splits or galleries whose mean the field reports.
+        repetitions: number of train/test splits, one model each, whose mean the field reports.
+        note: what a reader of the result must know about the data, such as that it is a stand-in.
     """
 
     name: str
@@ -95,6 +103,7 @@ class Protocol:
     cmc: Cmc = "image"
     topk: tuple[int, ...] = (1, 5, 10)
     repetitions: int = 1
+    note: str = ""
 
     def __post_init__(self) -> None:
         if not callable(self.removal):
@@ -112,7 +121,8 @@ class Protocol:
         )
         removed = f"{self.removal.__name__.replace('_', ' ')} removed"
         text = f"{self.name}: {sizes}; {removed}; {self.cmc}-level CMC at {', '.join(map(str, self.topk))}"
-        return text + (f"; one of {self.repetitions} repetitions" if self.repetitions > 1 else "")
+        text += f"; one of {self.repetitions} repetitions" if self.repetitions > 1 else ""
+        return text + (f"; {self.note}" if self.note else "")
 
     def __getitem__(self, name: str) -> Direction:
         for direction in self.directions:
@@ -120,6 +130,11 @@ class Protocol:
                 return direction
         known = ", ".join(one.name for one in self.directions)
         raise KeyError(f"protocol {self.name} has no direction {name!r}; it has {known}")
+
+
+def is_variant(name: str) -> bool:
+    """Whether a direction is a further view on another one ("N2D indoor", "D2N re-ranked"): it chooses no model."""
+    return " " in name
 
 
 def both_directions(
@@ -161,9 +176,15 @@ def dn348_protocol(domains: Iterable[int], name: str = "DN-348") -> Protocol:
     return both_directions(name, domains)
 
 
-def dnwild_protocol(domains: Iterable[int], is_query: Iterable[bool], is_gallery: Iterable[bool]) -> Protocol:
-    """DN-Wild: queries from the query list, the whole test list of the other domain is the gallery."""
-    return both_directions("DN-Wild", domains, is_query=is_query, is_gallery=is_gallery)
+def dnwild_protocol(
+    domains: Iterable[int], is_query: Iterable[bool], is_gallery: Iterable[bool], *, every_image: bool = False
+) -> Protocol:
+    """DN-Wild: queries from the query list, the whole test list of the other domain is the gallery.
+
+    ``every_image``: ``is_query`` is no query list but all test images, which the name says.
+    """
+    name = "DN-Wild, every test image a query" if every_image else "DN-Wild"
+    return both_directions(name, domains, is_query=is_query, is_gallery=is_gallery)
 
 
 def regdb_protocol(domains: Iterable[int], trial: int) -> Protocol:

@@ -37,7 +37,7 @@ def readable_items(items: Sequence[DomainItem], *, name: str, skip_bad: bool) ->
     Raises:
         DataError: there are bad images and ``skip_bad`` is False; the log lists every one.
     """
-    problems = _problems([item.path for item in items], name)
+    problems = unreadable([item.path for item in items], name)
     if not problems:
         return list(items)
     listing = "\n".join(problems.values())
@@ -69,7 +69,8 @@ def problem_of(path: str) -> str | None:
     return None
 
 
-def _problems(paths: Sequence[str], name: str) -> dict[str, str]:
+def unreadable(paths: Sequence[str], name: str) -> dict[str, str]:
+    """What is wrong with each image file that cannot be read, by path; see `readable_items`."""
     found: dict[str, str] = {}
     last = time.monotonic()
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]

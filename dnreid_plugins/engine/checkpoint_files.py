@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from ..modeling.parts import Part, names_of_parts
 from ..modeling.pretrained import best_prefix, single_stream_name
 from ..runtime.files import plain, remove_leftovers, write_atomically
-from ..runtime.run_folder import PERIODIC
+from ..runtime.run_folder import PERIODIC, POINTER
 from ..runtime.weight_files import WeightFileError, read_weight_file, unwrap
 
 logger = logging.getLogger(__name__)
 
 # Names that are always kept; every other checkpoint of the folder is periodic.
 FINAL, BEST = "model_final", "model_best"
-POINTER = "last_checkpoint"
 # What only training asks for in fast-reid's heads.
 CLASSIFIER = re.compile(r"heads\.(weight\w*$|cls_layer\.|classifier)")
 
@@ -161,9 +160,9 @@ class AtomicCheckpointer:
             logger.info("No weights given; the model keeps its initial weights.")
             return
         state = unwrap(read_weight_file(path) if content is None else content, path)
-        self._load_weights(state, exact=False, needed=self._of_features() if to_evaluate else ())
+        self._load_weights(state, exact=False, needed=self.names_of_features() if to_evaluate else ())
 
-    def _of_features(self) -> list[str]:
+    def names_of_features(self) -> list[str]:
         """The tensors that make features: all but those of the parts and of fast-reid's classifiers."""
         parts = names_of_parts(self.model)
         return [k for k in self.model.state_dict() if k not in parts and not CLASSIFIER.match(k)]

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..data.datasets import configure as configure_datasets
 from ..data.train_data import scored_datasets
-from ..evaluation.evaluator import evaluate, evaluation_set
+from ..evaluation.evaluator import evaluate, evaluation_set, in_words
 from ..evaluation.extraction import evaluating
 from ..evaluation.results import log_results, read_results, update_results
 from ..runtime.agreement import computed_once
@@ -47,7 +47,7 @@ def run_test(trainer: Any, cfg: Any, model: nn.Module, *, base: type) -> dict[st
     results = evaluate_by_loop(trainer, cfg, model, sets) if own else evaluate_all(cfg, model, sets)
     if comm.is_main_process():
         if evaluation is None:
-            update_results(cfg.OUTPUT_DIR, **results)
+            update_results(cfg.OUTPUT_DIR, **results, protocol=protocols)
             log_run(cfg, results)
         else:
             log_results(evaluation.keep(model, protocols, results), cfg.DATASETS.TESTS, results)
@@ -61,7 +61,7 @@ def see_sets(cfg: Any, see: Callable[[str, list[Any]], None]) -> tuple[dict[str,
     for name, dataset in sets.items():
         items, protocol = evaluation_set(dataset)
         see(name, items)
-        protocols[name] = str(protocol)
+        protocols[name] = in_words(protocol, cfg)
     return sets, protocols
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
-from ..data.digest import DataDigest
+from ..data.digest import DataDigest, short_hash
 from ..evaluation.results import write_json
 from ..runtime.agreement import fingerprint
 from ..runtime.config_files import ConfigError
@@ -123,6 +124,24 @@ def feature_differences(stored: Mapping[str, str], here: Mapping[str, str]) -> d
     """What decides the features but has another value in ``stored``: ``{key: both}``; keys of one do not count."""
     keys = [k for k in sorted(stored.keys() & here.keys()) if k.startswith(DECIDES) and not k.startswith(NOT)]
     return {k: f"{stored[k]} there, {here[k]} here" for k in keys if stored[k] != here[k]}
+
+
+def feature_fingerprint(cfg: Any, model: nn.Module) -> str:
+    """Twelve hex digits that name what makes features: the tensors of the encoder and the settings that decide them.
+
+    What only training uses (memories, losses, classifiers) has no part in it, so a file with the bare encoder has the
+    fingerprint of its checkpoint.
+    """
+    items = {k: v for k, v in config_items(cfg).items() if k.startswith(DECIDES) and not k.startswith(NOT)}
+    state = model.state_dict()
+    tensors = {name: state[name] for name in AtomicCheckpointer(model).names_of_features()}
+    parts: Any = getattr(model, "parts", None)
+    if parts is not None and parts.teacher is not None and parts.teacher.evaluate:
+        tensors |= parts.teacher.state_dict()
+    if parts is not None and cast(Any, model).backbone.has_blocks:
+        tensors |= parts.for_encoder()
+    text = json.dumps([sorted(items.items()), list(tensors), fingerprint(tensors.values())])
+    return short_hash(text)
 
 
 _RUNNING: ContextVar[Evaluation | None] = ContextVar("evaluation", default=None)

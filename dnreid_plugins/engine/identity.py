@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from ..data.digest import DataDigest, short_hash
+from ..runtime import VERSION
 from ..runtime.agreement import texts_of_all
 from ..runtime.run_lock import lock_folder, unlock_folder
-from ..runtime.version import VERSION
 
 logger = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from fastreid.engine.hooks import PreciseBN
 from fastreid.engine.train_loop import HookBase
 from torch import Tensor, nn
 
+from ..evaluation.evaluator import chooses_a_model
 from ..modeling.parts import names_of_parts
 from ..modeling.pretrained import single_stream_name
 from ..runtime.generators import generators_kept
@@ -21,7 +22,6 @@ from .checkpoint_files import BEST
 logger = logging.getLogger(__name__)
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
-WITHIN_DOMAIN = ("D2D", "N2N")
 
 
 def build_extra_hooks(trainer: Any) -> list[HookBase]:
@@ -222,7 +222,7 @@ def selection_score(results: dict[str, Any]) -> float | None:
         chosen = [
             (metrics["mAP"] + metrics["Rank-1"]) / 2
             for name, metrics in directions.items()
-            if name not in WITHIN_DOMAIN and isinstance(metrics, dict)
+            if isinstance(metrics, dict) and chooses_a_model(name)
         ]
         return sum(chosen) / len(chosen) if chosen else None
     return None

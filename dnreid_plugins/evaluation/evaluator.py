@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from ..data.items import domain_of
 from ..data.loaders import build_inference_loader
-from ..data.protocols import Direction, Protocol, Removal, same_identity_and_camera
+from ..data.protocols import Direction, Protocol, Removal, is_variant, same_identity_and_camera
 from ..functional.types import Domain
 from ..runtime.agreement import computed_once
 from .extraction import extract_features
@@ -24,6 +25,8 @@ from .scoring import ScoreOptions, Side, score
 logger = logging.getLogger(__name__)
 
 Results = OrderedDict[str, dict[str, float]]
+
+WITHIN_DOMAIN = {Domain.DAY: "D2D", Domain.NIGHT: "N2N"}
 
 
 def evaluate(model: nn.Module, dataset: Any, cfg: Any) -> Results:
@@ -65,7 +68,10 @@ def score_protocol(
     options: ScoreOptions | None = None,
     within_domain: bool = False,
 ) -> Results:
-    """Score given features ``(N, D)`` of ``items`` under ``protocol``; no model needed. See :func:`evaluate`."""
+    """Score given features ``(N, D)`` of ``items`` under ``protocol``; no model needed. See :func:`evaluate`.
+
+    With re-ranking each direction has its plain figures and, as ``"<direction> re-ranked"``, those of the re-ranking.
+    """
     options = options or ScoreOptions()
     ids = np.array([item[1] for item in items], dtype=np.int64)
     cams = np.array([item[2] for item in items], dtype=np.int64)
@@ -81,41 +87,67 @@ def score_protocol(
         query = side(direction.query)
         return averaged([rank(query, side(gallery)) for gallery in direction.galleries])
 
-    results: Results = OrderedDict(
-        (one.name, run(one, cams, protocol.removal, options)) for one in protocol.directions
-    )
+    results: Results = OrderedDict()
+    plain = replace(options, rerank=None)
+    for one in protocol.directions:
+        results[one.name] = run(one, cams, protocol.removal, plain)
+        if options.rerank is not None:
+            results[f"{one.name} re-ranked"] = run(one, cams, protocol.removal, options)
     if within_domain:
         # "same identity and camera" with the index as the camera removes exactly the image itself; re-ranking and
         # query expansion would use it twice, so they stay off here
-        place, plain = np.arange(len(items)), ScoreOptions(metric=options.metric)
+        place, alone = np.arange(len(items)), ScoreOptions(metric=options.metric)
         for direction in within_domain_directions(items, protocol):
-            results[direction.name] = run(direction, place, same_identity_and_camera, plain)
+            results[direction.name] = run(direction, place, same_identity_and_camera, alone)
     return results
 
 
 def averaged(scores: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Mean over the galleries of a direction; for several also their number and ``std/<metric>``."""
+    """Mean over the galleries of a direction; for several also their number and ``std/<metric>`` (of the sample)."""
     if len(scores) == 1:
         return scores[0]
     columns = {key: np.array([one.get(key, np.nan) for one in scores]) for key in scores[0]}
     result = {key: float(np.nanmean(values)) for key, values in columns.items()}
-    result.update({f"std/{key}": float(np.nanstd(values)) for key, values in columns.items()})
+    result.update({f"std/{key}": float(np.nanstd(values, ddof=1)) for key, values in columns.items()})
     return {**result, "galleries": float(len(scores))}
 
 
 def within_domain_directions(items: Sequence[tuple[Any, ...]], protocol: Protocol) -> list[Direction]:
-    """D2D and N2N: the queries of each domain among the gallery images of the same domain, where there are both."""
+    """D2D and N2N: the queries of each domain among the gallery images of the same domain, where there are both.
+
+    Where galleries are drawn, every image of the domain is in the gallery, so that the figures hang on no draw; and
+    where no image of the domain is a query (visible ones of SYSU-MM01), every one is.
+    """
     domains = np.array([domain_of(item) for item in items])
     queries = np.unique(np.concatenate([one.query for one in protocol.directions]))
     gallery = np.unique(np.concatenate([part for one in protocol.directions for part in one.galleries]))
+    drawn = any(one.more_galleries for one in protocol.directions)
     found = []
-    for name, domain in (("D2D", Domain.DAY), ("N2N", Domain.NIGHT)):
-        own = [part[domains[part] == domain] for part in (queries, gallery)]
-        if all(part.size for part in own):
-            found.append(Direction(name, *own))
+    for domain, name in WITHIN_DOMAIN.items():
+        every = np.flatnonzero(domains == domain)
+        query, shown = (part[domains[part] == domain] for part in (queries, gallery))
+        if drawn:
+            query, shown = query if query.size else every, every
+        if query.size and shown.size:
+            found.append(Direction(name, query, shown))
         else:
-            logger.info("%s has no %s: %d queries, %d in the gallery.", protocol.name, name, *map(len, own))
+            logger.info(
+                "%s has no %s: %d queries, %d in the gallery.", protocol.name, name, len(query), len(shown)
+            )
     return found
+
+
+def in_words(protocol: Protocol, cfg: Any) -> str:
+    """The protocol and the keys of ``TEST`` that change a figure, as one line for a log or a file."""
+    words = [str(protocol), *ScoreOptions.from_config(cfg).words()]
+    if cfg.TEST.FLIP.ENABLED:
+        words.append("features of image and mirror image averaged")
+    return "; ".join(words)
+
+
+def chooses_a_model(direction: str) -> bool:
+    """Whether a direction's figures count when the best weights on test are named: not within a domain, no variant."""
+    return direction not in WITHIN_DOMAIN.values() and not is_variant(direction)
 
 
 def evaluation_set(dataset: Any) -> tuple[list[tuple[Any, ...]], Protocol]:

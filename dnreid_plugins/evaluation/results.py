@@ -14,7 +14,7 @@ from ..runtime.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")
+COLUMNS = ("Rank-1", "Rank-5", "Rank-10", "Rank-20", "mAP", "mINP")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -14,15 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.protocols import ImageLabels, Mask, Removal, nothing, same_identity_and_camera
+from ..functional.neighbours.clustering import estimate_label_phase
 from ..functional.ranking.metrics import rank_distances, rank_metrics, summarize
 from ..functional.ranking.rerank import jaccard_distances
 from ..functional.ranking.roc import true_positive_rates
+from ..runtime.devices import available_memory
 from .query_expansion import expand_features
 
 logger = logging.getLogger(__name__)
 
 Ids = npt.NDArray[np.int64]
 _BLOCK = 512
+GIB = 2.0**30
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,15 @@ class ScoreOptions:
             aqe=(aqe.QE_K, aqe.ALPHA, aqe.QE_TIME) if aqe.ENABLED else None,
             roc=cfg.TEST.ROC.ENABLED,
         )
+
+    def words(self) -> list[str]:
+        """What a reader of the figures must know."""
+        found = [f"{self.metric} distances"]
+        if self.aqe is not None:
+            found.append("query expansion with k {}, alpha {:g}, {} times".format(*self.aqe))
+        if self.rerank is not None:
+            found.append("also re-ranked with k1 {}, k2 {}, lambda {:g}".format(*self.rerank))
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,11 +142,34 @@ def _prepared(query: Tensor, gallery: Tensor, options: ScoreOptions) -> tuple[Te
 def _reranked(query: Tensor, gallery: Tensor, options: ScoreOptions) -> npt.NDArray[np.float32]:
     assert options.rerank is not None
     k1, k2, share = options.rerank
+    check_rerank_memory(len(query), len(gallery), query.shape[1], k1=k1, available=available_memory())
     distances = jaccard_distances(query, gallery, k1=k1, k2=k2)
     distances *= 1.0 - share
     for number, block in enumerate(_distance_blocks(query, gallery, options.metric)):
         distances[number * _BLOCK : number * _BLOCK + len(block)] += share * block
     return distances
+
+
+def check_rerank_memory(queries: int, gallery: int, dim: int, *, k1: int, available: int | None) -> None:
+    """Refuse a re-ranking that would need more than ``available`` bytes (None = unknown), before it begins.
+
+    It holds the neighbours of all ``Q + G`` images, then every distance of a query to a gallery image: four bytes, and
+    one for the check that it is finite.
+
+    Raises:
+        ValueError: with what would fit.
+    """
+    graph = estimate_label_phase(queries + gallery, dim, k1=k1, rate=1.0).bytes
+    need = graph + 5 * queries * gallery
+    if available is None or need <= available:
+        return
+    fits = int((available - graph) // (5 * gallery))
+    way_out = f"{fits} queries would fit" if fits > 0 else "not even one query would fit"
+    raise ValueError(
+        f"Re-ranking {queries} queries in a gallery of {gallery} needs about {need / GIB:.1f} GiB, and "
+        f"{available / GIB:.1f} GiB are free; {way_out}. The plain figures need none of it: set TEST.RERANK.ENABLED "
+        "False, or use a machine with more memory."
+    )
 
 
 def _distance_blocks(query: Tensor, gallery: Tensor, metric: str) -> Iterator[npt.NDArray[np.float32]]:

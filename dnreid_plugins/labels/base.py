@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..functional.types import Clusters, Epoch, TrainImages
 from ..runtime.sections import configured
+from ..runtime.sentences import ExpectedError
 
 LABEL_SOURCE_REGISTRY = Registry("LABEL_SOURCE")
 LABEL_SOURCE_REGISTRY.__doc__ = "Label sources by their name in ``LABELS.SOURCE``."
@@ -21,7 +22,7 @@ REFINER_REGISTRY = Registry("REFINER")
 REFINER_REGISTRY.__doc__ = "Refiners by their name in ``LABELS.REFINERS``."
 
 
-class NothingClusteredError(RuntimeError):
+class NothingClusteredError(ExpectedError):
     """Neither domain, or a domain under the policy ``stop``, has a single cluster."""
 
 

@@ -1,4 +1,4 @@
-"""Short tables of all available choices: ``python -m dnreid_plugins list KIND``."""
+"""Short tables of all available choices: ``dnreid methods`` and the like. The list of configs needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastreid.config import CfgNode
-from fastreid.data.datasets import DATASET_REGISTRY
-from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from tabulate import tabulate
 
-from ..modeling.loss_heads import LOSS_HEAD_REGISTRY
 from ..runtime.shipped import config_names, config_path
 
 OURS = "dnreid_plugins."
@@ -30,6 +27,8 @@ def text_of(kind: str) -> str:
 
 
 def _methods() -> str:
+    from ..modeling.loss_heads import LOSS_HEAD_REGISTRY
+
     systems = [(name, _parts(_config(name))) for name in config_names() if "dnmini/" in name.lower()]
     parts = [(name, _first_line(part)) for name, part in LOSS_HEAD_REGISTRY._obj_map.items()]
     return "\n\n".join(
@@ -49,10 +48,14 @@ def _configs() -> str:
 
 
 def _datasets() -> str:
+    from fastreid.data.datasets import DATASET_REGISTRY
+
     return _registered(DATASET_REGISTRY, "DATASETS.NAMES, DATASETS.TESTS")
 
 
 def _backbones() -> str:
+    from fastreid.modeling.backbones import BACKBONE_REGISTRY
+
     return _registered(BACKBONE_REGISTRY, "MODEL.BACKBONE.NAME")
 
 

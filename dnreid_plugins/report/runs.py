@@ -11,10 +11,12 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -145,14 +147,19 @@ def _value(cfg: CfgNode, key: str) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def execute(root: Path, runs: Sequence[Run], logs: Path, *, jobs: int) -> None:
+def execute(root: Path, runs: Sequence[Run], logs: Path, *, jobs: int, gpus: Sequence[str] = ()) -> None:
     """Run ``runs``, ``jobs`` at a time with one thread each; what is finished is skipped, what was cut is resumed.
+
+    ``gpus``: their names for ``CUDA_VISIBLE_DEVICES``; the jobs share them evenly, one for each job.
 
     Raises:
         RuntimeError: some runs failed; all others were run first.
     """
+    free: Queue[str] = Queue()
+    for number in range(jobs if gpus else 0):
+        free.put(gpus[number % len(gpus)])
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        codes = list(pool.map(lambda run: _execute(root, run, runs, logs), runs))
+        codes = list(pool.map(lambda run: _execute(root, run, runs, logs, free if gpus else None), runs))
     failed = [
         f"{run.row.name} data {run.data_seed} seed {run.seed}"
         for run, code in zip(runs, codes, strict=True)
@@ -164,20 +171,32 @@ def execute(root: Path, runs: Sequence[Run], logs: Path, *, jobs: int) -> None:
         )
 
 
-def _execute(root: Path, run: Run, runs: Sequence[Run], logs: Path) -> int:
+@contextmanager
+def _one_gpu(free: Queue[str] | None) -> Iterator[dict[str, str]]:
+    """The environment that shows a job one of the free GPUs; nothing without GPUs to share."""
+    if free is None:
+        yield {}
+        return
+    gpu = free.get()
+    try:
+        yield {"CUDA_VISIBLE_DEVICES": gpu}
+    finally:
+        free.put(gpu)
+
+
+def _execute(root: Path, run: Run, runs: Sequence[Run], logs: Path, free: Queue[str] | None = None) -> int:
     folder = run.folder(logs)
     if read_json(folder / "results.json").get("finished"):
         return 0
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "tools/train_net.py", "--config-file", run.row.config, "--resume"]
+    command = [sys.executable, "-m", "dnreid_plugins", "train", "--config-file", run.row.config, "--resume"]
     command += [*run.opts, "OUTPUT_DIR", str(folder), *_reused(run, runs, logs)]
     # Small convolutions run fastest on one thread, so two runs at a time are faster than one run with two threads.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     threads |= KEEP_MEMORY
-    with (folder / "run.log").open("a") as log:
-        code = subprocess.run(
-            command, cwd=root, env={**os.environ, **threads}, stdout=log, stderr=log, check=False
-        ).returncode
+    with (folder / "run.log").open("a") as log, _one_gpu(free) as gpu:
+        env = {**os.environ, **threads, **gpu}
+        code = subprocess.run(command, cwd=root, env=env, stdout=log, stderr=log, check=False).returncode
     logger.info("%s: %s", folder, "done" if code == 0 else f"exit code {code}")
     return code
 

@@ -1,4 +1,4 @@
-"""Which device a job runs on, before and after its config is read."""
+"""Which device a job runs on, before and after its config is read, and how much memory is free."""
 
 from __future__ import annotations
 
@@ -48,3 +48,17 @@ def use_device(name: str) -> None:
     device = torch.device(name)
     if device.type == "cuda" and ":" in name and comm.get_world_size() == 1:
         torch.cuda.set_device(device)
+
+
+def available_memory() -> int | None:
+    """Bytes that this machine, or the container it is in, has available; None if unknown."""
+    found = []
+    info = Path("/proc/meminfo")
+    if info.is_file():
+        lines = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+        if "MemAvailable" in lines:
+            found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
+        found.append(int(limit.read_text()) - int(used.read_text()))
+    return min(found) if found else None

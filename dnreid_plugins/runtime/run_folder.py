@@ -9,6 +9,8 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
+#: Holds the name of the checkpoint that was written last.
+POINTER = "last_checkpoint"
 # What stages leave (`Stage.file_name`), and files that a run writes and a later run would append to or continue from.
 STAGE_FILES = "stage*.pth"
 TRACES = (
@@ -16,7 +18,7 @@ TRACES = (
     "health.jsonl",
     "clusters.csv",
     "results.json",
-    "last_checkpoint",
+    POINTER,
     "bad_batch*.pt",
     "evaluations",
     "events.out.tfevents.*",
@@ -93,3 +95,25 @@ def _split_log(log: Path, old: Path, length: int) -> None:
         file.seek(0)
         file.write(rest)
         file.truncate()
+
+
+def last_checkpoint(folder: str | Path) -> Path:
+    """The checkpoint that the run in ``folder`` wrote last: the one that its pointer names, else ``model_final.pth``.
+
+    Raises:
+        ValueError: ``folder`` is no run's, or its run has not written any.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file():
+        what = (
+            "has no config.yaml, so it is not the folder of a run" if folder.is_dir() else "is not a folder"
+        )
+        raise ValueError(f"{folder} {what}; name the OUTPUT_DIR of a run.")
+    pointer = folder / POINTER
+    named = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
+    for name in (named, "model_final.pth"):
+        if name and Path(name).name == name and (folder / name).is_file():
+            return folder / name
+    raise ValueError(
+        f"The run in {folder} has no checkpoint yet; wait for its first one, or continue it with --resume."
+    )

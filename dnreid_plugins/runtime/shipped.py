@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from .config_files import ConfigError, nearest
@@ -32,8 +33,9 @@ def config_path(name: str, *, named_as: str = "") -> Path:
         ConfigError: there is none of that name.
     """
     known = _configs()
-    if name in known:
-        return known[name]
+    exact = name if name in known else next((one for one in known if one.lower() == name.lower()), None)
+    if exact is not None:
+        return known[exact]
     guess = nearest(name, list(known))
     hint = (
         f"did you mean {guess}?"
@@ -46,6 +48,46 @@ def config_path(name: str, *, named_as: str = "") -> Path:
 def config_names() -> list[str]:
     """The names of all configs that a run can be started with."""
     return [name for name in _configs() if not name.rpartition("/")[2].startswith("Base-")]
+
+
+def systems() -> dict[str, list[str]]:
+    """System -> its data sets, such as ``["dn348", "dnmini", ...]``, by the names of its configs."""
+    found: dict[str, list[str]] = {}
+    for name in config_names():
+        system, _, data = name.partition("/")
+        if "/" not in data and "projects" in config_path(name).parts[-4:]:
+            found.setdefault(system, []).append(data)
+    return found
+
+
+def system_config(system: str, data: str) -> str:
+    """The name of the config of a system for a data set, both in any case and spelling: ``("cia", "DN-348")``.
+
+    Raises:
+        ConfigError: there is no such system, or none of its configs is for this data set.
+    """
+    known = systems()
+    name = one_of(system, list(known))
+    if name is None:
+        raise ConfigError(f"There is no system {system!r}; {_instead(system, list(known))}")
+    found = one_of(data, known[name])
+    if found is None:
+        raise ConfigError(f"{name} has no config for the data set {data!r}; {_instead(data, known[name])}")
+    return f"{name}/{found}"
+
+
+def one_of(name: str, known: Sequence[str]) -> str | None:
+    """The one of ``known`` that differs from ``name`` in case, hyphens, underscores and spaces only."""
+    return next((one for one in known if _letters(one) == _letters(name)), None)
+
+
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter not in "-_ *")
+
+
+def _instead(name: str, known: Sequence[str]) -> str:
+    guess = nearest(name, known)
+    return f"did you mean {guess}?" if guess else f"there are {', '.join(known)}."
 
 
 def _configs() -> dict[str, Path]:

@@ -6,10 +6,9 @@ import logging
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dnreid_plugins.data.datasets import files
+from dnreid_plugins.data.datasets.counts import differences
 from dnreid_plugins.data.errors import DataError
 
 
@@ -83,26 +82,7 @@ def test_root_is_read_when_asked_for_not_at_import(tmp_path: Path, monkeypatch: 
     assert files.datasets_root(None) == Path("datasets")
 
 
-def test_expected_counts_name_each_difference(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        files.warn_if_unexpected("S", {"day images": 5, "ids": 3}, {"day images": 7, "ids": 3})
-    assert "day images 5 (published: 7, difference -2)" in caplog.text
-    assert "ids" not in caplog.text
-    caplog.clear()
-    files.warn_if_unexpected("S", {"ids": 3}, {"ids": 3})
-    assert not caplog.records
-
-
-@given(content=st.binary(max_size=200))
-def test_any_list_gives_relative_paths_or_a_sentence(content: bytes) -> None:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "list.txt")
-        path.write_bytes(content)
-        try:
-            for number, fields in files.read_lines(path):
-                assert number >= 1 and fields[0].strip() and not fields[0].startswith("/")
-                assert files.missing_images(Path(folder), [fields[0]]) in ([], [fields[0]])
-        except DataError as error:
-            assert str(path) in str(error)
+def test_expected_counts_name_each_difference() -> None:
+    counts = {"day images": 5, "ids": 3, "not published": 4}
+    assert differences(counts, {"day images": 7, "ids": 3}) == ["day images 5 (published: 7, difference -2)"]
+    assert differences(counts, {}) == []

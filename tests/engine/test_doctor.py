@@ -1,4 +1,4 @@
-"""``python -m dnreid_plugins doctor``: a report that names what is missing, and says why pip check complains."""
+"""``dnreid doctor``: a report that names what is missing, and says why pip check complains."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ VERSION, REQUIRES = importlib.metadata.version, importlib.metadata.requires
 
 def test_the_command_reports(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["dnreid_plugins", "doctor"])
-    with pytest.raises(SystemExit) as left:
-        runpy.run_module("dnreid_plugins", run_name="__main__", alter_sys=False)
+    runpy.run_module(
+        "dnreid_plugins", run_name="__main__", alter_sys=False
+    )  # would exit where it is not well
     text = capsys.readouterr().out
-    assert left.value.code == 0, text
     assert "0 not met" in text and "Everything that a run needs is installed." in text and "!!" not in text
     assert f"fast-reid {VERSION('fastreid')}, installed with --no-deps; pip check complains" in text
     assert "torch ==1.13.1 is required" in text and "faiss" in text and "CPU:" in text

@@ -23,7 +23,6 @@ from mutations import mutated
 from PIL import Image
 from torch import nn
 
-from dnreid_plugins.cli import USER_ERRORS
 from dnreid_plugins.data.datasets.day_night_lists import DN348
 from dnreid_plugins.data.errors import DataError
 from dnreid_plugins.data.images import read_image
@@ -31,6 +30,7 @@ from dnreid_plugins.engine.checkpoint_files import AtomicCheckpointer
 from dnreid_plugins.engine.preflight.training import check
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.runtime.config_files import ConfigError, known_keys, merge_with_suggestions
+from dnreid_plugins.runtime.sentences import USER_ERRORS
 from dnreid_plugins.runtime.weight_files import WeightFileError, read_weight_file
 
 quick_and_long = pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "protocol.yml").write_text("_BASE_: one.yml\nCLUSTER: {K1: 15}\n")
 
     def run(command: list[str], **_: Any) -> Any:
-        words = dict(zip(command[5::2], command[6::2], strict=True))
+        words = dict(zip(command[7::2], command[8::2], strict=True))
         figures = {"Rank-1": float(words["DATASETS.DNMINI_SEED"]), "mAP": float(len(words))}
         blocks = {"DNMini": dict.fromkeys(("D2N", "N2D"), figures)}
         content = {

@@ -3,7 +3,18 @@
 from .base import CrossDomainDataset
 from .day_night_lists import DN348, DNWild
 from .folder import DayNightFolder
+from .llcm import LLCM
 from .regdb import RegDB
 from .settings import configure
+from .sysu import SYSUMM01
 
-__all__ = ["DN348", "CrossDomainDataset", "DNWild", "DayNightFolder", "RegDB", "configure"]
+__all__ = [
+    "DN348",
+    "LLCM",
+    "SYSUMM01",
+    "CrossDomainDataset",
+    "DNWild",
+    "DayNightFolder",
+    "RegDB",
+    "configure",
+]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from fastreid.data.datasets.bases import ImageDataset
 
@@ -16,6 +17,7 @@ from ...functional.types import Domain
 from ..errors import DataError
 from ..items import DomainItem
 from ..readable import readable_items
+from .counts import STAND_IN, STAND_IN_NOTE, count_items, count_protocol, differences
 from .files import datasets_root
 from .settings import SETTINGS
 
@@ -41,6 +43,14 @@ class CrossDomainDataset(ImageDataset):
     """
 
     dataset_name = "unnamed"
+    #: What the set calls the two domains.
+    words: ClassVar[Mapping[Domain, str]] = {Domain.DAY: "day", Domain.NIGHT: "night"}
+    #: Published numbers by the names of `counts.count_items` and `counts.count_protocol`.
+    expected: ClassVar[Mapping[str, int]] = {}
+    #: Where the field reports a mean over several splits, one model each: the key that chooses one, and how many.
+    trials: ClassVar[tuple[str, int] | None] = None
+    #: Galleries that are drawn for one model.
+    galleries: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -75,6 +85,7 @@ class CrossDomainDataset(ImageDataset):
         if self._train is None:
             name = type(self).__name__
             self._train = readable_items(self.load_train(), name=name, skip_bad=SETTINGS.skip_bad)
+            self._compare(count_items("train", self._train, self.words))
             self._warn_of_shared_ids()
             if self.combineall:
                 self.combine_all()
@@ -128,9 +139,29 @@ class CrossDomainDataset(ImageDataset):
 
     def _load_test(self) -> tuple[list[DomainItem], Protocol | None]:
         if self._test is None:
-            self._test = self.load_test()
+            items, protocol = self.load_test()
+            counts = count_items("test", items, self.words)
+            counts |= count_protocol(protocol) if protocol is not None else {}
+            note = self._compare(counts)
+            self._test = items, replace(protocol, note=note) if protocol is not None else None
             self._warn_of_shared_ids()
         return self._test
+
+    @property
+    def is_stand_in(self) -> bool:
+        """Whether the folder is marked as rendered in the layout of the real set."""
+        return (self.root / STAND_IN).is_file()
+
+    def _compare(self, counts: Mapping[str, int]) -> str:
+        """Warn of what is not the published set; returns the note that every result bears."""
+        name = type(self).__name__
+        if self.is_stand_in:
+            logger.warning("%s in %s is %s; no figure on it says anything of the real one.", name, self.root, STAND_IN_NOTE)
+            return STAND_IN_NOTE
+        found = differences(counts, self.expected)
+        if found:
+            logger.warning("%s differs from the published data set: %s", name, "; ".join(found))
+        return f"differs from the published data set in {found[0]}" if found else ""
 
     def _warn_of_shared_ids(self) -> None:
         """Check that train and test identities are disjoint. RegDB numbers both from 0 and overrides this."""

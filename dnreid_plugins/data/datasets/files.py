@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...functional.types import Domain
@@ -190,6 +190,23 @@ def unique_paths(list_path: Path, pairs: Iterable[tuple[str, int]]) -> dict[str,
     return identities
 
 
+def labelled_paths(list_path: Path) -> dict[str, int]:
+    """Path -> label of a list with lines ``<path> <label>``.
+
+    Raises:
+        DataError: a line is another one, or one path has two labels.
+    """
+    pairs = []
+    for line, fields in read_lines(list_path):
+        if len(fields) != 2:
+            raise DataError(
+                f"list {str(list_path)!r}, line {line}: {shortened(' '.join(fields))!r} is not '<path> <label>'; "
+                "correct it"
+            )
+        pairs.append((fields[0], parse_identity(list_path, line, fields[1])))
+    return unique_paths(list_path, pairs)
+
+
 def missing_images(base: Path, paths: Iterable[str]) -> list[str]:
     """The relative ``paths`` that do not exist below ``base``. One directory scan per folder."""
     by_folder: dict[str, list[str]] = {}
@@ -222,14 +239,3 @@ def locate_images(name: str, list_path: Path, bases: Sequence[Path], paths: Sequ
         f"{name}: {len(lacking[best])} of the {len(paths)} images of {str(list_path)!r} are missing below "
         f"{str(best)!r}, the first: {first}; copy them there or take them out of the list"
     )
-
-
-def warn_if_unexpected(name: str, counts: Mapping[str, int], expected: Mapping[str, int]) -> None:
-    """One warning that names every count that differs from the published one."""
-    different = [
-        f"{what} {counts[what]} (published: {expected[what]}, difference {counts[what] - expected[what]:+d})"
-        for what in expected
-        if counts[what] != expected[what]
-    ]
-    if different:
-        logger.warning("%s differs from the published data set: %s", name, "; ".join(different))

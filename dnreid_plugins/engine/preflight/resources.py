@@ -15,6 +15,7 @@ from torch import nn
 
 from ...functional.neighbours.clustering import LabelPhaseEstimate, estimate_label_phase
 from ...runtime.config_files import ConfigError
+from ...runtime.devices import available_memory
 from ..step import amp_dtype
 
 try:
@@ -32,20 +33,6 @@ WORTH_SAYING = 5000
 FILES, FILES_PER_WORKER = 48, 16
 SMALLER_DIMS = (1024, 512, 256, 128, 64)
 GIB = 2.0**30
-
-
-def available_memory() -> int | None:
-    """Bytes that this machine, or the container it is in, has available; None if unknown."""
-    found = []
-    info = Path("/proc/meminfo")
-    if info.is_file():
-        lines = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
-        if "MemAvailable" in lines:
-            found.append(int(lines["MemAvailable"].split()[0]) * 1024)
-    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
-    if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
-        found.append(int(limit.read_text()) - int(used.read_text()))
-    return min(found) if found else None
 
 
 def label_phase_need(
