@@ -31,6 +31,6 @@ def fake_dataset(
     folder = write_stand_in(name, out, seed=seed)
     typer.echo(f"{folder} holds a stand-in of {name}, not the real set. To see how a run goes, on a CPU:\n")
     typer.echo(
-        f"  FASTREID_DATASETS={shlex.quote(str(out))} python -m dnreid_plugins train --config-file {EXAMPLE} "
-        f"DATASETS.NAMES \"('{name}',)\" DATALOADER.ITERS_PER_EPOCH 0 OUTPUT_DIR logs/stand-in"
+        f"  FASTREID_DATASETS={shlex.quote(str(out))} dnreid train {EXAMPLE} DATASETS.NAMES \"('{name}',)\" "
+        "DATALOADER.ITERS_PER_EPOCH 0 OUTPUT_DIR logs/stand-in"
     )

@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-CONTEXT = {"ignore_unknown_options": True}
+from .words import KEY_VALUE as CONTEXT
+from .words import pairs_only
+
+__all__ = ["CONTEXT", "trials"]
 
 
 def trials(
@@ -28,10 +31,7 @@ def trials(
     from ..report.trials import plan_trials, run_trials, text_of_trials
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    words = opts or []
-    if len(words) % 2:
-        raise ValueError(f"{words[-1]!r} has no value; give KEY VALUE pairs.")
-    planned = plan_trials(config, words, numbers=numbers_of(trials))
+    planned = plan_trials(config, pairs_only(opts), numbers=numbers_of(trials))
     typer.echo(text_of_trials(run_trials(planned, logs, jobs=jobs)))
     typer.echo(f"\nWritten to {planned.file(logs)}")
 
