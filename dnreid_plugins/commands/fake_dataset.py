@@ -20,8 +20,10 @@ def fake_dataset(
 ) -> None:
     """Render a small stand-in of a data set, to try any command before the real data is there.
 
-    Folders, lists and file names are those of the real set; the images are a few rendered vehicles. Every result on it
-    says that it is a stand-in. A real set is never written into.
+    Folders, lists and file names are those of the real set; the images are
+    a few rendered vehicles, and every result on them says so.
+
+    A real set is never written into.
     """
     from ..dnmini.stand_ins import LAYOUTS, write_stand_in
     from ..runtime.shipped import EXAMPLE

@@ -22,9 +22,11 @@ def trials(
 ) -> None:
     """Train and score every trial of a data set; print mean and standard deviation.
 
-    RegDB has ten splits with a model each; SYSU-MM01 and LLCM have ten galleries, all scored with one model. The same
-    command continues: a finished run is not repeated, one that was cut goes on. The summary is a JSON file beside the
-    runs.
+    RegDB has ten splits with a model each. SYSU-MM01 and LLCM have ten
+    galleries, all scored with one model.
+
+    The same command continues: a finished run is not repeated, one that was
+    cut goes on. The summary is a JSON file beside the runs.
     """
     import logging
 
