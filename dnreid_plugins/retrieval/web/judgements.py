@@ -163,6 +163,7 @@ class _Judgements:
         images, others = set(images), set(others)
         apart = set[str]().union(*(self.apart[self.group[image]] for image in images if image in self.group))
         self._take(images)
+        self.left_out -= images
         # Whoever is one with the others is told from them, too.
         known = {self.group[other] for other in others if other in self.group}
         self._add(images, others.union(apart, *(self.members[group] for group in known)))

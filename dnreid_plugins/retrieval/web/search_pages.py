@@ -8,6 +8,7 @@ from fastapi import APIRouter, Form, HTTPException, Query, UploadFile
 from fastapi.responses import RedirectResponse, Response
 
 from ...functional.types import Domain
+from ..threshold import ACROSS, Direction
 from .images import uploaded_image
 from .pages import Page, Pages
 from .site import Query as Wanted
@@ -62,6 +63,7 @@ def search_routes(pages: Pages) -> APIRouter:
             query=wanted,
             source=source,
             matches=found,
+            limits=_limits(gallery(), wanted, among),
             k=k,
             most=MOST_MATCHES,
             among=among,
@@ -85,6 +87,19 @@ def _wanted(search: Search, token: str | None, row: int | None) -> Wanted:
     found = search.recall(token or "")
     if found is None:
         raise HTTPException(404, "The image that was searched for is no longer remembered; choose it again.")
+    return found
+
+
+def _limits(search: Search, query: Wanted, among: Among) -> list[tuple[str, Direction]]:
+    """The thresholds that count for these matches, each with the pairs that it is for."""
+    if search.threshold is None:
+        return []
+    domain, known = _domain(among, query.domain), search.threshold.directions
+    found = []
+    if domain != query.domain:
+        found.append(("across day and night", known.get(ACROSS, search.threshold.main)))
+    if domain != query.domain.other:
+        found.append((f"within {query.domain.word}", known.get(query.domain.word, search.threshold.main)))
     return found
 
 
