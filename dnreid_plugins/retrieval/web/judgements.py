@@ -17,7 +17,9 @@ from ...runtime.files import one_at_a_time, write_atomically
 
 #: Beside the clusters that it corrects.
 NAME = "corrections.jsonl"
-Verb = Literal["confirm", "same", "different", "split", "remove", "undo"]
+Correction = Literal["confirm", "same", "different", "split", "remove"]
+Verb = Correction | Literal["undo"]
+VERBS = (*get_args(Correction), "undo")
 #: Verbs that call all images of an action one vehicle, and those that tell them from the others.
 ONE, TWO = ("confirm", "same"), ("different", "split")
 
@@ -91,7 +93,7 @@ class CorrectionLog:
             try:
                 row = json.loads(line)
                 found.append(Action(row["do"], row["about"], tuple(row["images"]), tuple(row["others"])))
-                if row["do"] not in get_args(Verb):
+                if row["do"] not in VERBS:
                     raise ValueError
             except (ValueError, KeyError, TypeError):
                 raise ValueError(
