@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "train": "train",
     "eval": "eval",
     "demo": "demo",
+    "suggest": "suggest",
     "index": "index",
     "search": "search",
     "trials": "trials",

@@ -60,7 +60,8 @@ def epoch_to_state(epoch: Epoch, *, with_features: bool = True) -> dict[str, Any
         name: {field: getattr(part, field).contiguous() for field in fields}
         for name, part in epoch.clusters.items()
     }
-    return {"number": epoch.number, "last": epoch.last, "clusters": clusters, "soft": dict(epoch.soft)}
+    state = {"number": epoch.number, "last": epoch.last, "clusters": clusters, "soft": dict(epoch.soft)}
+    return {**state, "figures": dict(epoch.figures)}
 
 
 def epoch_from_state(state: dict[str, Any], features: torch.Tensor | None = None) -> Epoch:
@@ -70,4 +71,4 @@ def epoch_from_state(state: dict[str, Any], features: torch.Tensor | None = None
         if features is not None:
             part["features"] = features[part["indices"]]
     clusters = {name: Clusters(**part) for name, part in parts.items()}
-    return Epoch(state["number"], state["last"], clusters, state["soft"])
+    return Epoch(state["number"], state["last"], clusters, state["soft"], figures=state["figures"])

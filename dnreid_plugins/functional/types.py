@@ -55,12 +55,14 @@ class Clusters:
         features: ``(N, D)`` float32 unit rows the labels were made from.
         centroids: ``(C, D)`` float32 unit rows, the normalised mean feature of each cluster.
         indices: ``(N,)`` int64, position of each image in the whole canonical training list.
+        radius: the largest distance between neighbours of one cluster, where the source has one.
     """
 
     labels: Tensor
     features: Tensor
     centroids: Tensor
     indices: Tensor
+    radius: float | None = None
 
     @property
     def num_clusters(self) -> int:
@@ -141,6 +143,7 @@ class Epoch:
         soft: soft targets by name, where a refiner of the labels makes them.
         matchings: between the day and the night clusters, by the name of the loss head whose matcher made them,
             in the order of the heads in the config.
+        figures: for the health line, of whoever made the labels; NaN = undefined.
     """
 
     number: int
@@ -148,6 +151,7 @@ class Epoch:
     clusters: Mapping[str, Clusters]
     soft: Mapping[str, Tensor] = field(default_factory=dict)
     matchings: Mapping[str, Assignment] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, day: Clusters, night: Clusters, number: int, last: int) -> Epoch:
