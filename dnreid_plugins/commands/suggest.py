@@ -16,8 +16,11 @@ def suggest(
     ] = "",
     data: Annotated[str, typer.Option(help="A data set that the system has a config for.")] = "",
     config: Annotated[
-        str, typer.Option(help="The system or config to begin from; its start weights are used.")
-    ] = "CIA",
+        str,
+        typer.Option(
+            help="The system or config to begin from; by default the system with a config for folders."
+        ),
+    ] = "",
     out: Annotated[Path, typer.Option(help="The config to write.")] = Path("suggested.yml"),
     picture: Annotated[
         Path | None, typer.Option(help="Draw the k-distance curves into this .png, .svg or .pdf.")
@@ -35,6 +38,7 @@ def suggest(
     from ..engine.suggested_file import check_target, write_suggestion
     from ..report.k_distance_picture import check_ending, draw_k_distances
     from ..runtime.config_files import merge_with_suggestions
+    from ..runtime.shipped import systems
     from .choice import OwnImages, chosen
 
     files = [out] if picture is None else [out, picture]
@@ -43,7 +47,8 @@ def suggest(
     if picture is not None:
         check_ending(picture)
     own = OwnImages(*(str(Path(path).expanduser().absolute()) if path else "" for path in (day, night, csv)))
-    base, settings = chosen(config, data, own, None)
+    named = config or next(name for name, sets in systems().items() if "folder" in sets)
+    base, settings = chosen(named, data, own, None)
     cfg = get_cfg()
     merge_with_suggestions(cfg, base, settings)
     found = propose(cfg)
