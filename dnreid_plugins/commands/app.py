@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "eval": "eval",
     "demo": "demo",
     "report": "report",
+    "suggest": "suggest",
     "index": "index",
     "search": "search",
     "serve": "serve",

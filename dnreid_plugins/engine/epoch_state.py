@@ -85,5 +85,5 @@ def epoch_from_state(state: dict[str, Any], features: torch.Tensor | None = None
         clusters,
         state["soft"],
         known=known,
-        figures=state.get("figures", {}),
+        figures=state["figures"],
     )

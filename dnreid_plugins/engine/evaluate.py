@@ -22,6 +22,7 @@ from ..runtime.logs import setup_logs
 from .evaluation_file import evaluation_of
 from .identity import running
 from .overrides import overridden
+from .unscored import report_label_quality
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,8 @@ def log_run(cfg: Any, results: Mapping[str, Any]) -> None:
     start = read_results(cfg.OUTPUT_DIR).get("start")
     where = f"{cfg.OUTPUT_DIR}/results.json" if cfg.OUTPUT_DIR else ""
     log_results(where, cfg.DATASETS.TESTS, results, start=start)
+    if not any(results.values()):
+        report_label_quality(cfg.OUTPUT_DIR)
 
 
 def evaluate_all(cfg: Any, model: nn.Module, sets: Mapping[str, Any]) -> Results:

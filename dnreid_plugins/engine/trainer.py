@@ -29,6 +29,7 @@ from ..modeling.parts import Parts
 from ..runtime.devices import use_device
 from ..runtime.logs import quiet_screen, setup_logs
 from ..runtime.run_folder import STAGE_FILES, forget_before, set_aside
+from ..runtime.sections import construct
 from . import overrides, preflight
 from .bad_batch import KeepBadBatch
 from .checkpoints import Checkpoints
@@ -36,6 +37,7 @@ from .cluster_file import ClusterFile
 from .data_parallel import SameBuffers, needs_same_buffers, wrap_model
 from .epoch_state import choose_repeatable_kernels
 from .evaluate import by_set, log_run, run_test
+from .guard import Guard
 from .hooks import Evaluate, FollowStep, Writers, evaluates_after
 from .identity import TRAINING_IMAGES, RunIdentity, begin_job, training_of
 from .label_phase import LabelPhase
@@ -184,9 +186,8 @@ class CrossDomainTrainer(DefaultTrainer):
             return extract_features(model, data.inference_loader, flip=cfg.CLUSTER.FLIP, progress="extract")
 
         labels = build_labels(cfg)
-        labels.check(data.images)
         self.identity.see_files("files of the labels", labels.files())
-        return LabelPhase(extract=extract, labels=labels, images=data.images)
+        return LabelPhase(extract=extract, labels=labels, images=data.images, guard=construct(Guard, cfg))
 
     def build_writers(self) -> list[Any]:
         line = TrainingLine(self.max_iter, self.time_left.seconds)

@@ -55,12 +55,14 @@ class Clusters:
         features: ``(N, D)`` float32 unit rows the labels were made from.
         centroids: ``(C, D)`` float32 unit rows, the normalised mean feature of each cluster.
         indices: ``(N,)`` int64, position of each image in the whole canonical training list.
+        radius: the largest distance between neighbours of one cluster, where the source has one.
     """
 
     labels: Tensor
     features: Tensor
     centroids: Tensor
     indices: Tensor
+    radius: float | None = None
 
     @property
     def num_clusters(self) -> int:
@@ -170,7 +172,7 @@ class Epoch:
         matchings: between the day and the night clusters, by the name of the loss head whose matcher made them,
             in the order of the heads in the config.
         known: pairs that hold in every matching, where a refiner of the labels knows some.
-        figures: what refiners add to the health line.
+        figures: what label source and refiners add to the health line; NaN = undefined.
     """
 
     number: int

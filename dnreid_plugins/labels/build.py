@@ -68,7 +68,9 @@ class Labels:
 
     def __call__(self, features: Tensor, images: TrainImages, *, number: int, last: int) -> Epoch:
         """The epoch ``number`` (from 1) of ``last``; ``features`` ``(N, D)`` unit rows in canonical order."""
-        epoch = Epoch(number, last, self.source(features, images, epoch=number))
+        clusters = self.source(features, images, epoch=number)
+        radii = {f"{name}/radius": c.radius for name, c in clusters.items() if c.radius is not None}
+        epoch = Epoch(number, last, clusters, figures=radii)
         for one in self.refiners:
             if one.acts_in(number):
                 epoch = one(epoch, features, images)
@@ -99,4 +101,4 @@ def describe(epoch: Epoch, images: TrainImages) -> dict[str, float]:
             figures.update({f"true/{name}/{key}": value for key, value in quality.items()})
         if name not in {domain.word for domain in Domain}:
             figures[f"{name}/mixed"] = float(epoch.mixed(name).sum())
-    return figures
+    return {**figures, **epoch.figures}

@@ -21,6 +21,7 @@ from ...evaluation.scoring import ScoreOptions
 from ...runtime.config_files import ConfigError
 from ...runtime.plugins import import_plugins
 from ...runtime.sections import construct
+from ..guard import Guard
 from ..solver.optimizer import RateFactors, optimizer_class
 from ..solver.schedule import plan_from_config
 from .model import MODEL_CHECKS, MODEL_TRAINING_CHECKS, Check, needs_clusters, unknown_name
@@ -155,6 +156,7 @@ TRAINING_CHECKS: tuple[Check, ...] = (
     _unused_by_clusters,
     _accepts(lambda cfg: optimizer_class(cfg.SOLVER.OPT)),
     _accepts(lambda cfg: construct(RateFactors, cfg)),
+    _accepts(lambda cfg: construct(Guard, cfg)),
     # Any length works here; the real one is known once the data is read.
     _accepts(lambda cfg: plan_from_config(cfg, iters_per_epoch=10**9)),
     _accepts(lambda cfg: build_domain_transform(cfg, is_train=True)),
