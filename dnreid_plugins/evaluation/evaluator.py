@@ -144,8 +144,10 @@ def within_domain_directions(items: Sequence[tuple[Any, ...]], protocol: Protoco
     """D2D and N2N: the queries of each domain among the gallery images of the same domain, where there are both.
 
     Where galleries are drawn, every image of the domain is in the gallery, so that the figures hang on no draw; and
-    where no image of the domain is a query (visible ones of SYSU-MM01), every one is.
+    where no image of the domain is a query (visible ones of SYSU-MM01), every one is. A domain in which no query has
+    another image of its identity is left out, too.
     """
+    ids = np.unique([int(item[1]) for item in items], return_inverse=True)[1]
     domains = np.array([domain_of(item) for item in items])
     queries = np.unique(np.concatenate([one.query for one in protocol.directions]))
     gallery = np.unique(np.concatenate([part for one in protocol.directions for part in one.galleries]))
@@ -156,12 +158,12 @@ def within_domain_directions(items: Sequence[tuple[Any, ...]], protocol: Protoco
         query, shown = (part[domains[part] == domain] for part in (queries, gallery))
         if drawn:
             query, shown = query if query.size else every, every
-        if query.size and shown.size:
+        others = np.bincount(ids[shown], minlength=len(items))[ids[query]] - np.isin(query, shown)
+        if (others > 0).any():
             found.append(Direction(name, query, shown))
         else:
-            logger.info(
-                "%s has no %s: %d queries, %d in the gallery.", protocol.name, name, len(query), len(shown)
-            )
+            text = "%s has no %s: none of %d queries has another image among %d in the gallery."
+            logger.info(text, protocol.name, name, len(query), len(shown))
     return found
 
 
