@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -25,6 +26,8 @@ from dnreid_plugins.data.protocols import (
 )
 from dnreid_plugins.evaluation.evaluator import Extracted, score_protocol
 from dnreid_plugins.evaluation.scoring import ScoreOptions
+from dnreid_plugins.functional.ranking._retrieval import distance_blocks
+from dnreid_plugins.functional.ranking.metrics import distances_of_query
 from dnreid_plugins.report.page.attention import NoMapError, grad_cam, grid_of
 from dnreid_plugins.report.page.curves import draw, label_curves
 from dnreid_plugins.report.page.folder import ClusterRow, RunFolder
@@ -97,6 +100,15 @@ def test_rank_lists_are_ordered_as_a_full_sort_does() -> None:
         row = distances[int(one.path[:2])].tolist()
         order = sorted(range(len(row)), key=lambda image: (round(row[image], 4), image))
         assert [int(result.path[:2]) for result in one.results] == order[:LENGTH]
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_distances_of_one_query_are_those_of_all(metric: Literal["cosine", "euclidean"]) -> None:
+    generator = torch.Generator().manual_seed(5)
+    query, gallery = torch.randn(7, 6, generator=generator), torch.randn(9, 6, generator=generator)
+    whole = np.concatenate(list(distance_blocks(query, gallery, metric=metric, block=3)))
+    for row in range(7):
+        assert np.array_equal(distances_of_query(query, gallery, row, metric=metric, block=3), whole[row])
 
 
 def test_chosen_queries() -> None:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from report_pages import Page, dnreid, run_tiny
 
+from dnreid_plugins.evaluation import evaluator
 from dnreid_plugins.report import at_end
 from dnreid_plugins.report.page import write_report
 
@@ -194,13 +195,14 @@ def test_a_run_that_is_cut_has_no_page_and_one_without_the_key_neither(
     run_step = CrossDomainTrainer.run_step
 
     def cut(trainer: CrossDomainTrainer) -> None:
+        assert evaluator._KEPT.get() == {}  # those of the start have been let go
         if trainer.iter == 2:
             raise KeyboardInterrupt
         run_step(trainer)
 
     with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, SystemExit)):
         patch.setattr(CrossDomainTrainer, "run_step", cut)
-        run_tiny(tmp_path / "cut", tiny_root, *short)
+        run_tiny(tmp_path / "cut", tiny_root, "SOLVER.MAX_EPOCH", "1")
     assert not made
     run_tiny(tmp_path / "whole", tiny_root, *short)
     assert len(made) == 1

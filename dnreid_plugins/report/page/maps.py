@@ -88,7 +88,7 @@ def _by_group(points: Points, images: MapImages, what: str) -> Curve:
 
 
 def _bare(axes: object) -> None:
-    axes.set(xticks=[], yticks=[])  # type: ignore[attr-defined]
+    axes.set(xticks=[], yticks=[], position=(0.01, 0.01, 0.98, 0.98))  # type: ignore[attr-defined]
     axes.spines[:].set_visible(False)  # type: ignore[attr-defined]
     axes.grid(False)  # type: ignore[attr-defined]
 

@@ -92,7 +92,8 @@ def chart(width: float = 3.8, height: float = 2.4) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     with rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height))
+        figure.subplots_adjust(0.62 / width, 0.48 / height, 1 - 0.12 / width, 1 - 0.12 / height)
         FigureCanvasSVG(figure)
         return figure, figure.subplots()
 

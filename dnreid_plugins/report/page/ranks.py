@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +68,7 @@ class DirectionLists:
 
 
 def rank_lists(extracted: Extracted, thumbnails: Thumbnails, *, seed: int = 0) -> list[DirectionLists]:
-    """The lists of every direction of the protocol, of its first gallery."""
+    """The lists of every direction of the protocol, of its first gallery, without re-ranking."""
     return [_direction(extracted, one, thumbnails, seed) for one in extracted.protocol.directions]
 
 
@@ -85,8 +84,8 @@ def _direction(
         return Side(extracted.features[index], ids[index], cams[index])
 
     query, gallery = side(direction.query), side(direction.gallery)
-    how: Any = {"options": extracted.options, "removal": protocol.removal, "cmc": protocol.cmc}
-    ranking = rank(query, gallery, **how)
+    plain = replace(extracted.options, rerank=None)
+    ranking = rank(query, gallery, options=plain, removal=protocol.removal, cmc=protocol.cmc)
     aps = 100.0 * ranking.queries.average_precision
     paths = [items[i][0] for i in direction.query], [items[i][0] for i in direction.gallery]
     return DirectionLists(
@@ -155,6 +154,5 @@ def _list(
 
 
 def _similarity(ranking: Ranking, distance: float) -> float:
-    """The cosine, or the distance where there is no cosine."""
-    plain = ranking.metric == "cosine" and ranking.reranked is None
-    return 1.0 - float(distance) if plain else float(distance)
+    """The cosine, or the distance of another metric."""
+    return 1.0 - float(distance) if ranking.metric == "cosine" else float(distance)

@@ -88,6 +88,7 @@ def _check(run: RunFolder, name: str, lists: DirectionLists) -> str:
     """Whether the mean AP of the queries is the mAP of the results, in a sentence."""
     told = directions(run.results.get(name)).get(lists.name, {}).get("mAP")
     said = f"Mean AP of all {len(lists.aps)} queries: {lists.mean_ap:.2f} %"
+    said += " without re-ranking" if run.cfg.TEST.RERANK.ENABLED else ""
     if lists.galleries > 1:
         return f"{said} in the first of {lists.galleries} galleries; the results are the mean over all."
     if told is None:
