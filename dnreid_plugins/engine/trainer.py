@@ -190,14 +190,10 @@ class CrossDomainTrainer(DefaultTrainer):
         return LabelPhase(extract=extract, labels=labels, images=data.images, guard=construct(Guard, cfg))
 
     def build_writers(self) -> list[Any]:
-        line = TrainingLine(self.max_iter, self.time_left.seconds)
-        if not self.cfg.OUTPUT_DIR:
+        line, folder = TrainingLine(self.max_iter, self.time_left.seconds), self.cfg.OUTPUT_DIR
+        if not folder:
             return [line]
-        return [
-            line,
-            JSONWriter(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")),
-            TensorboardXWriter(self.cfg.OUTPUT_DIR),
-        ]
+        return [line, JSONWriter(os.path.join(folder, "metrics.json")), TensorboardXWriter(folder)]
 
     # ------------------------------------------------------------------ training
 

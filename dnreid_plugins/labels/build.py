@@ -101,4 +101,4 @@ def describe(epoch: Epoch, images: TrainImages) -> dict[str, float]:
             figures.update({f"true/{name}/{key}": value for key, value in quality.items()})
         if name not in {domain.word for domain in Domain}:
             figures[f"{name}/mixed"] = float(epoch.mixed(name).sum())
-    return {**figures, **epoch.figures}
+    return figures
