@@ -28,6 +28,7 @@ FREE_KEYS = (
     "OUTPUT_DIR",
     "DATALOADER.NUM_WORKERS",
     "DATASETS.DIGEST",
+    "REPORT.ENABLED",
     "AUDIT.PERIOD",
     "SOLVER.CHECKPOINT_KEEP",
     "SOLVER.CHECKPOINT_MINUTES",
@@ -45,7 +46,10 @@ FREE_KEYS = (
 #: Keys of this name are free in every section: a stage has one, too.
 FREE_NAME = ".CHECKPOINT_PERIOD"
 #: In these the machines of one job may differ.
-OF_THE_MACHINE = ("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "DATASETS.DAY_DIR", "DATASETS.NIGHT_DIR")
+OF_THE_MACHINE = (
+    *("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "DATASETS.DAY_DIR", "DATASETS.NIGHT_DIR"),
+    "REPORT.ENABLED",
+)
 TRAINING_IMAGES = "training images"
 #: Distributions beside torch and numpy that touch an image, a feature or a label on its way.
 LIBRARIES = ("fastreid", "numba", "pillow", "scikit-learn", "scipy", "torchvision")
