@@ -115,13 +115,13 @@ class ClusterTable:
         matching, group = self._matching_of(labels, said), said.same.tolist()
         partners = [[one.tolist() for one in matching.partner(domain)] for domain in Domain]
         clusters = {}
-        for (which, number), own in images.items():
+        for (which, number), inside in images.items():
             partner, score = (one[number] if number >= 0 else -1 for one in partners[which])
-            groups = {group[image] for image in own}
+            groups = {group[image] for image in inside}
             clusters[Domain(which), number] = Cluster(
                 Domain(which),
                 number,
-                tuple(own),
+                tuple(inside),
                 partner if partner >= 0 else None,
                 score if partner >= 0 and not math.isnan(score) else None,
                 number >= 0 and len(groups) == 1 and -1 not in groups,
