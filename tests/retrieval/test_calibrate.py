@@ -172,3 +172,7 @@ def test_a_failed_calibration_keeps_the_threshold_that_was_there(run: str) -> No
     assert (Path(run) / "threshold.json").read_text() == before
     with pytest.raises(SystemExit, match="error: Nothing was given; say with one of --pairs"):
         main(["calibrate", run])
+    with pytest.raises(SystemExit, match=r"error: --pairs and --data was given; say with one"):
+        main(["calibrate", run, "--pairs", "a.csv", "--data", "DN348"])
+    with pytest.raises(SystemExit, match=r"The picture is 'curves.jpg'; name a file \.png"):
+        main(["calibrate", run, "--data", "DN348", "--picture", "curves.jpg"])
