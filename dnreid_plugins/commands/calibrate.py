@@ -68,8 +68,8 @@ def _check(run: str, given: list[str], rate: float, picture: str | None) -> None
 
     if len(given) != 1:
         raise ValueError(
-            f"{' and '.join(given) or 'Nothing'} was given; say with one of --pairs, --data, --day and "
-            "--night, or --gallery which images are of the same vehicle."
+            f"Got {' and '.join(given) or 'none'} of --pairs, --data, --day and --night, and --gallery; give one, "
+            "which says which images are of the same vehicle."
         )
     if not Path(run).is_dir():
         raise ValueError(f"{run} is no folder; name the OUTPUT_DIR of a training.")
