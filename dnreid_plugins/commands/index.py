@@ -31,7 +31,7 @@ def index(
     kind: Annotated[
         KindName,
         typer.Option(
-            help="flat compares all images and is exact; ivf and hnsw are faster from about 100,000 on."
+            help="flat compares all images and is exact; ivf and hnsw look at a part of a large gallery."
         ),
     ] = KindName.flat,
     add: Annotated[

@@ -184,7 +184,8 @@ class CrossDomainTrainer(DefaultTrainer):
             return extract_features(model, data.inference_loader, flip=cfg.CLUSTER.FLIP, progress="extract")
 
         labels = build_labels(cfg)
-        labels.source.check(data.images)
+        labels.check(data.images)
+        self.identity.see_files("files of the labels", labels.files())
         return LabelPhase(extract=extract, labels=labels, images=data.images)
 
     def build_writers(self) -> list[Any]:

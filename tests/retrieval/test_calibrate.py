@@ -62,7 +62,9 @@ def test_thresholds_are_those_of_counting_every_pair(kind: str, monkeypatch: pyt
     )
     low, high = clopper_pearson(accepted, len(different))
     assert found.interval[0] <= low <= found.false_match_rate <= high <= found.interval[1]
-    assert found.interval[1] - found.interval[0] > 1.2 * (high - low), "pairs of one identity are not independent"
+    assert found.interval[1] - found.interval[0] > 1.2 * (high - low), (
+        "pairs of one identity are not independent"
+    )
     assert found.identities == len({*ids} - {""})
 
 

@@ -141,7 +141,17 @@ def test_tables_say_domains_and_identities(run: str, tmp_path: Path) -> None:
     index = Index.load(out)
     assert index.paths == [str(tmp_path / "beside.png"), pick("night", 1)[0]]
     assert index.domains.tolist() == [0, 1] and index.ids == ["7", "8"]
-    query = ["search", out, *pick("night", 1), "--domain", "night", "--k", "9", "--out", str(tmp_path / "m.csv")]
+    query = [
+        "search",
+        out,
+        *pick("night", 1),
+        "--domain",
+        "night",
+        "--k",
+        "9",
+        "--out",
+        str(tmp_path / "m.csv"),
+    ]
     for among, count in (([], 2), (["--among", "day"], 1)):
         main([*query, *among])
         with (tmp_path / "m.csv").open(newline="") as file:
@@ -205,7 +215,7 @@ def test_bad_images_are_named_or_left_out(run: str, tmp_path: Path, capsys: Any)
         (["index", "{run}", "{tmp}/bad.csv", "--domain", "day", "--out", "{tmp}/x"], "has no column 'path'"),
         (
             ["index", "{run}", "{tmp}/dusk.csv", "--out", "{tmp}/x"],
-            "line 2: the domain is 'dusk'; write day or",
+            "line 2: the domain is 'dusk'; write day",
         ),
         (["search", "{tmp}/empty", "{image}", "--domain", "day"], "is no gallery; make one with"),
         (
