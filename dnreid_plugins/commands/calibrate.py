@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from .options import Device, Weights
 
 if TYPE_CHECKING:
     from ..retrieval.labelled import Labelled
     from ..retrieval.matcher import Matcher
+    from ..retrieval.pair_scores import PairScores
     from ..retrieval.threshold import Threshold
 
 
@@ -30,43 +33,23 @@ def calibrate(
         float, typer.Option(help="Share of the pairs of different vehicles that may count as the same.")
     ] = 0.001,
     picture: Annotated[str | None, typer.Option(help="Draw similarities and curves into this .png.")] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="Checkpoint: a path or a name in RUN.", show_default="model_final.pth")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Such as cpu or cuda:1.", show_default="that of RUN")
-    ] = None,
+    weights: Weights = None,
+    device: Device = None,
 ) -> None:
     """Find the similarity above which matches are accepted, from pairs that are known."""
-    from pathlib import Path
-
     from ..retrieval import calibrate as found
     from ..retrieval.matcher import Matcher
-    from ..retrieval.pair_scores import all_pairs
     from ..runtime.logs import setup_logs
 
     setup_logs("")
-    sources: dict[str, Any] = {"--pairs": pairs, "--data": data, "--day and --night": day or night}
-    given = [name for name, value in {**sources, "--gallery": gallery}.items() if value]
-    if len(given) != 1:
-        raise ValueError(
-            f"{' and '.join(given) or 'Nothing'} was given; say with one of --pairs, --data, --day and "
-            "--night, or --gallery which images are of the same vehicle."
-        )
-    if not Path(run).is_dir():
-        raise ValueError(f"{run} is no folder; name the OUTPUT_DIR of a training.")
-    if not 0 < false_match_rate < 1:
-        raise ValueError(
-            f"--false-match-rate is {false_match_rate}; give a number between 0 and 1, such as 0.001."
-        )
+    sources = {"--pairs": pairs, "--data": data, "--day and --night": day or night, "--gallery": gallery}
+    _check(run, [name for name, value in sources.items() if value], false_match_rate, picture)
     listed = found.read_pairs(pairs) if pairs else None
     matcher = Matcher.load(run, weights=weights, device=device)
     if listed is not None:
         scores = found.scores_of_pairs(matcher, listed)
     else:
-        rate = max(false_match_rate, *found.RATES)
-        labelled = _labelled(matcher, data, day, night, gallery)
-        scores = all_pairs(labelled.features, labelled.ids, labelled.domains, rate=rate)
+        scores = _of_all(_labelled(matcher, data, day, night, gallery), false_match_rate)
     threshold = found.calibrate(scores, fingerprint=matcher.fingerprint, rate=false_match_rate)
     if picture:
         from ..retrieval.curves import draw
@@ -75,6 +58,32 @@ def calibrate(
     path = threshold.save(run)
     typer.echo(_text(threshold))
     typer.echo(f"{path}: a match counts from {threshold.value:.4f} on.")
+
+
+def _check(run: str, given: list[str], rate: float, picture: str | None) -> None:
+    """Refuse what would fail after the images were embedded."""
+    from pathlib import Path
+
+    from ..retrieval.curves import check_name
+
+    if len(given) != 1:
+        raise ValueError(
+            f"Got {' and '.join(given) or 'none'} of --pairs, --data, --day and --night, and --gallery; give one, "
+            "which says which images are of the same vehicle."
+        )
+    if not Path(run).is_dir():
+        raise ValueError(f"{run} is no folder; name the OUTPUT_DIR of a training.")
+    if not 0 < rate < 1:
+        raise ValueError(f"--false-match-rate is {rate}; give a number between 0 and 1, such as 0.001.")
+    if picture is not None:
+        check_name(picture)
+
+
+def _of_all(labelled: Labelled, rate: float) -> dict[str, PairScores]:
+    from ..retrieval.calibrate import RATES
+    from ..retrieval.pair_scores import all_pairs
+
+    return all_pairs(labelled.features, labelled.ids, labelled.domains, rate=max(rate, *RATES))
 
 
 def _labelled(

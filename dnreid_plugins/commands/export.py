@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .options import Run, Weights
+
 
 class Target(str, Enum):
     """What is exported."""
@@ -17,7 +19,7 @@ class Target(str, Enum):
 
 
 def export(
-    run: Annotated[str, typer.Argument(help="Folder of a run, or a config with --weights.")],
+    run: Run,
     to: Annotated[Target, typer.Option(help="onnx or torch (torch.export): the encoder; features: a table.")],
     out: Annotated[
         str,
@@ -29,9 +31,7 @@ def export(
     gallery: Annotated[
         str | None, typer.Option(help="Features of this gallery instead of a data set.")
     ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="Checkpoint: a path or a name in RUN.", show_default="model_final.pth")
-    ] = None,
+    weights: Weights = None,
 ) -> None:
     """Write the encoder as ONNX or torch.export, compared with the run, or features with their labels."""
     from ..retrieval import features_file, labelled

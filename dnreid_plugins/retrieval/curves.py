@@ -11,17 +11,25 @@ from ..runtime.files import write_atomically
 from .threshold import Threshold
 
 
+def check_name(path: str | Path) -> None:
+    """
+    Raises:
+        ValueError: it does not end in .png, or its folder is missing.
+    """
+    if Path(path).suffix != ".png" or not Path(path).parent.is_dir():
+        raise ValueError(f"The picture is {str(path)!r}; name a file .png in a folder that exists.")
+
+
 def draw(threshold: Threshold, path: str | Path) -> None:
     """Write a PNG with the histograms of each kind of pairs and its curve.
 
     Raises:
-        ValueError: ``path`` does not end in .png.
+        ValueError: see `check_name`.
         OSError: it cannot be written.
     """
     from matplotlib.figure import Figure
 
-    if Path(path).suffix != ".png":
-        raise ValueError(f"The picture is {str(path)!r}; name a file that ends in .png.")
+    check_name(path)
     count = len(threshold.directions)
     figure = Figure(figsize=(4.2 * (count + 1), 3.4), layout="constrained")
     axes = figure.subplots(1, count + 1)

@@ -62,6 +62,9 @@ def test_thresholds_are_those_of_counting_every_pair(kind: str, monkeypatch: pyt
     )
     low, high = clopper_pearson(accepted, len(different))
     assert found.interval[0] <= low <= found.false_match_rate <= high <= found.interval[1]
+    assert found.interval[1] - found.interval[0] > 1.2 * (high - low), (
+        "pairs of one identity are not independent"
+    )
     assert found.identities == len({*ids} - {""})
 
 
@@ -170,5 +173,9 @@ def test_a_failed_calibration_keeps_the_threshold_that_was_there(run: str) -> No
     ):
         main(["calibrate", run, "--data", "DN348", "--false-match-rate", "1e-5"])
     assert (Path(run) / "threshold.json").read_text() == before
-    with pytest.raises(SystemExit, match="error: Nothing was given; say with one of --pairs"):
+    with pytest.raises(SystemExit, match="error: Got none of --pairs, .* give one"):
         main(["calibrate", run])
+    with pytest.raises(SystemExit, match="error: Got --pairs and --data of"):
+        main(["calibrate", run, "--pairs", "a.csv", "--data", "DN348"])
+    with pytest.raises(SystemExit, match=r"The picture is 'curves.jpg'; name a file \.png"):
+        main(["calibrate", run, "--data", "DN348", "--picture", "curves.jpg"])

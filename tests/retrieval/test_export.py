@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +97,18 @@ def test_features_in_every_format_are_those_of_the_run(tiny_cfg: CfgNode, tmp_pa
     assert all(row["path"].split("/")[-2] == f"{int(row['id']):05d}" for row in rows)
     with pytest.raises(SystemExit, match=r"name a file \.parquet, \.npy, \.csv"):
         main(["export", str(run), "--to", "features", "--out", str(tmp_path / "f.xls")])
+
+
+def test_a_run_on_own_images_without_identities(tiny_cfg: CfgNode, tmp_path: Path, capsys: Any) -> None:
+    for domain, count in (("day", 3), ("night", 2)):
+        (tmp_path / domain).mkdir()
+        for path in pick(domain, count):
+            shutil.copy(path, tmp_path / domain)
+    tiny_cfg.DATASETS.NAMES = tiny_cfg.DATASETS.TESTS = ("DayNightFolder",)
+    tiny_cfg.DATASETS.DAY_DIR, tiny_cfg.DATASETS.NIGHT_DIR = str(tmp_path / "day"), str(tmp_path / "night")
+    run = str(trained_run(tiny_cfg))
+    main(["export", run, "--to", "torch", "--out", str(tmp_path / "torch")])
+    assert "On 5 images the features differ by at most" in capsys.readouterr().out
+    main(["export", run, "--to", "features", "--out", str(tmp_path / "f.csv")])
+    rows = list(csv.DictReader((tmp_path / "f.csv").open(newline="")))
+    assert [(row["domain"], row["id"]) for row in rows] == [("day", "")] * 3 + [("night", "")] * 2
