@@ -87,7 +87,9 @@ def said_of(rows: Sequence[CorrectionRow], paths: Sequence[str]) -> tuple[Said, 
     An image is known by its path, else by the last parts of it where no other image has the same ones, so that the
     images may have moved.
     """
-    place = _places(paths)
+    place = {path: number for number, path in enumerate(paths)}
+    if any(row.path not in place for row in rows):
+        place = {**_short_places(paths), **place}
     found = [(place.get(row.path, place.get(short_path(row.path), -1)), row) for row in rows]
     known = [(number, row) for number, row in found if number >= 0]
     groups = sorted(
@@ -106,12 +108,13 @@ def said_of(rows: Sequence[CorrectionRow], paths: Sequence[str]) -> tuple[Said, 
     )
 
 
-def _places(paths: Sequence[str]) -> dict[str, int]:
-    short = [short_path(path) for path in paths]
+def _short_places(paths: Sequence[str]) -> dict[str, int]:
+    """Place of each image by the last parts of its path; -1 where two images have the same ones."""
     seen: dict[str, int] = {}
-    for number, name in enumerate(short):
+    for number, path in enumerate(paths):
+        name = short_path(path)
         seen[name] = -1 if name in seen else number
-    return {**seen, **{path: number for number, path in enumerate(paths)}}
+    return seen
 
 
 @refiner

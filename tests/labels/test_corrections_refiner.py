@@ -11,6 +11,7 @@ from fastreid.config import CfgNode
 from grouped_rows import grouped
 from run_helpers import cut_and_resumed, same, train, weights
 
+from dnreid_plugins.engine.epoch_state import epoch_from_state, epoch_to_state
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.functional.types import Epoch, TrainImages
 from dnreid_plugins.labels.base import make_clusters
@@ -104,6 +105,19 @@ def test_joint_clusters_and_centroids_follow(tmp_path: Path) -> None:
     torch.testing.assert_close(after.day.centroids[0], mean)
     assert after.known is not None and after.known.same.tolist() == [[0, 1]]
     assert after.figures["corrections/changed"] == 2 and after.figures["corrections/same"] == 6
+
+
+def test_other_processes_get_what_is_known_and_counted(tmp_path: Path) -> None:
+    epoch, images = clustered([0, 0, 1, 1, 0, 0, 1, 1], [0] * 4 + [1] * 4)
+    rows = ["/0.png,1,", "/1.png,1,", "/6.png,1,", "/7.png,1,", "/4.png,,1"]
+    features = grouped(8, 0)
+    after = Corrections(file=table(tmp_path / "x.csv", *rows))(epoch, features, images)
+    assert after.known is not None
+    sent = epoch_from_state(epoch_to_state(after, with_features=False), features)
+    assert sent.figures == after.figures and sent.known is not None
+    assert sent.known.same.tolist() == after.known.same.tolist() == [[0, 1]]
+    assert sent.known.apart.tolist() == after.known.apart.tolist() == [[0, 0]]
+    assert epoch_from_state(epoch_to_state(epoch)).known is None
 
 
 @pytest.fixture

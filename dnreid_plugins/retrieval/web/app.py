@@ -13,12 +13,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from .cluster_pages import cluster_routes
+from .cluster_pages import ClusterPages
 from .guard import LOOPBACK, Guard
 from .images import SIDES, file_copy
 from .judgements import StaleError
 from .pages import STATIC, Pages
-from .search_pages import search_routes
+from .search_pages import SearchPages
 from .site import Site
 
 #: Files beside the pages, by their type.
@@ -30,8 +30,8 @@ def create_app(site: Site, *, hosts: frozenset[str] | None = LOOPBACK) -> Guard:
     """The application for ``site``; ``hosts`` are the names under which it answers, None = any."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     pages = Pages(site)
-    app.include_router(search_routes(pages))
-    app.include_router(cluster_routes(pages))
+    app.include_router(SearchPages(pages).routes())
+    app.include_router(ClusterPages(pages).routes())
     _files(app, site)
     _sentences(app, pages)
     return Guard(app, hosts=hosts)

@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from ...functional.types import Domain
 from .clusters import Cluster, Order, View
-from .judgements import Action, StaleError, Verb
+from .judgements import Action, Correction, StaleError
 from .pages import Page, Pages
 from .search_pages import DomainName, PageNumber
 from .site import Clusters
@@ -22,30 +22,39 @@ Beside = Annotated[str | None, Query(pattern=r"^(day|night)-\d{1,9}$")]
 LABELS = "labels.csv"
 
 
-def cluster_routes(pages: Pages) -> APIRouter:
+class ClusterPages:
     """``/clusters``, ``/correct`` and ``/labels.csv`` of a site."""
-    routes = APIRouter()
 
-    def clusters() -> Clusters:
-        if pages.site.clusters is None:
-            raise HTTPException(
-                404, "The run of this gallery has no clusters.csv, so there are no clusters to look at."
-            )
-        return pages.site.clusters
+    def __init__(self, pages: Pages) -> None:
+        self.pages = pages
 
-    @routes.get("/clusters")
+    def routes(self) -> APIRouter:
+        router = APIRouter()
+        router.get("/clusters")(self.browse)
+        router.get("/clusters/{domain}/{number}")(self.one)
+        router.post("/correct/undo")(self.undo)
+        router.post("/correct/{verb}")(self.correct)
+        router.get(f"/{LABELS}")(self.labels)
+        return router
+
+    @property
+    def clusters(self) -> Clusters:
+        if self.pages.site.clusters is None:
+            raise HTTPException(404, "The run of this gallery has no clusters.csv, so there are no clusters.")
+        return self.pages.site.clusters
+
     def browse(
-        domain: DomainName = "day", order: Order = "size", page: PageNumber = 1, beside: Beside = None
+        self, domain: DomainName = "day", order: Order = "size", page: PageNumber = 1, beside: Beside = None
     ) -> Response:
-        revision, _, view = clusters().now()
+        revision, _, view = self.clusters.now()
         which, _, number = (beside or "").partition("-")
         one = _cluster(view, Domain.named(which), int(number)) if beside else None
         found = [other for other in view.sorted(Domain.named(domain), order) if other != one]
-        return pages(
+        return self.pages(
             "clusters.html",
             view=view,
             revision=revision,
-            last=clusters().last(),
+            last=self.clusters.last(),
             domain=Domain.named(domain),
             order=order,
             beside=one,
@@ -55,67 +64,67 @@ def cluster_routes(pages: Pages) -> APIRouter:
             sample=SAMPLE,
         )
 
-    @routes.get("/clusters/{domain}/{number}")
     def one(
+        self,
         domain: DomainName,
         number: int,
         page: PageNumber = 1,
         other_domain: DomainName | None = None,
         other: Number | None = None,
     ) -> Response:
-        revision, _, view = clusters().now()
+        revision, _, view = self.clusters.now()
         cluster = _cluster(view, Domain.named(domain), number)
         beside = None
         if other is not None:
             beside = _cluster(view, Domain.named(other_domain or cluster.domain.other.word), other)
         elif cluster.partner is not None:
             beside = view.get(cluster.domain.other, cluster.partner)
-        return pages(
+        return self.pages(
             "cluster.html",
             view=view,
             revision=revision,
-            last=clusters().last(),
-            paths=clusters().table.paths,
+            last=self.clusters.last(),
+            paths=self.clusters.table.paths,
             cluster=cluster,
             beside=beside if beside != cluster else None,
             page=Page.of(cluster.images, page, IMAGES),
             most=IMAGES,
         )
 
-    @routes.post("/correct/{verb}")
+    def undo(
+        self, revision: Annotated[int, Form()], domain: Annotated[DomainName, Form()] = "day"
+    ) -> Response:
+        if self.clusters.last() is None:
+            raise HTTPException(400, "There is nothing to undo.")
+        self.clusters.log.append(Action("undo"), revision)
+        return RedirectResponse(f"/clusters?domain={domain}", 303)
+
     def correct(
-        verb: Verb,
+        self,
+        verb: Correction,
         revision: Annotated[int, Form()],
-        domain: Annotated[DomainName, Form()] = "day",
-        number: Annotated[int, Form()] = -1,
+        domain: Annotated[DomainName, Form()],
+        number: Annotated[int, Form()],
         other_domain: Annotated[DomainName, Form()] = "night",
         other: Annotated[int, Form()] = -1,
         images: Annotated[list[int] | None, Form()] = None,
     ) -> Response:
-        now, _, view = clusters().now()
-        if verb == "undo":
-            if clusters().last() is None:
-                raise HTTPException(400, "There is nothing to undo.")
-            clusters().log.append(Action("undo"), revision)
-            return RedirectResponse(f"/clusters?domain={domain}", 303)
+        now, _, view = self.clusters.now()
         if now != revision:
             raise StaleError("The clusters have been corrected since this page was made; look at it again.")
         cluster = _cluster(view, Domain.named(domain), number)
         beside = None
         if verb in ("same", "different"):
             beside = _cluster(view, Domain.named(other_domain), other)
-        action = _action(verb, cluster, beside, images or [], clusters().table.paths)
-        clusters().log.append(action, revision)
-        return RedirectResponse(_place(clusters().now()[2], cluster), 303)
+        action = _action(verb, cluster, beside, images or [], self.clusters.table.paths)
+        self.clusters.log.append(action, revision)
+        return RedirectResponse(_place(self.clusters.now()[2], cluster), 303)
 
-    @routes.get(f"/{LABELS}")
-    def labels() -> Response:
-        _, rows, view = clusters().now()
-        content = clusters().table.export(view, rows)
+    def labels(self) -> Response:
+        _, rows, view = self.clusters.now()
+        content = self.clusters.table.export(view, rows)
         disposition = {"Content-Disposition": f'attachment; filename="{LABELS}"'}
         return Response(content, media_type="text/csv; charset=utf-8", headers=disposition)
-
-    return routes
 
 
 def _cluster(view: View, domain: Domain, number: int) -> Cluster:
@@ -128,7 +137,7 @@ def _cluster(view: View, domain: Domain, number: int) -> Cluster:
 
 
 def _action(
-    verb: Verb, cluster: Cluster, beside: Cluster | None, images: list[int], paths: list[str]
+    verb: Correction, cluster: Cluster, beside: Cluster | None, images: list[int], paths: list[str]
 ) -> Action:
     """The line of the log for a form.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,24 +109,23 @@ class ClusterTable:
         for domain in Domain:
             own = torch.nonzero(self.domains == domain).flatten()
             labels[own] = corrected_labels(self.labels[own], said.of(own))
-        matching = self._matching_of(labels, said)
+        images: dict[tuple[int, int], list[int]] = {}
+        for image, place in enumerate(zip(self.domains.tolist(), labels.tolist())):
+            images.setdefault(place, []).append(image)
+        matching, group = self._matching_of(labels, said), said.same.tolist()
+        partners = [[one.tolist() for one in matching.partner(domain)] for domain in Domain]
         clusters = {}
-        for domain in Domain:
-            partner, score = (one.tolist() for one in matching.partner(domain))
-            images: dict[int, list[int]] = {}
-            for image in torch.nonzero(self.domains == domain).flatten().tolist():
-                images.setdefault(int(labels[image]), []).append(image)
-            for number, own_images in images.items():
-                groups = said.same[own_images].unique()
-                matched = number >= 0 and partner[number] >= 0
-                clusters[domain, number] = Cluster(
-                    domain,
-                    number,
-                    tuple(own_images),
-                    partner[number] if matched else None,
-                    score[number] if matched and score[number] == score[number] else None,
-                    number >= 0 and len(groups) == 1 and int(groups[0]) >= 0,
-                )
+        for (which, number), own in images.items():
+            partner, score = (one[number] if number >= 0 else -1 for one in partners[which])
+            groups = {group[image] for image in own}
+            clusters[Domain(which), number] = Cluster(
+                Domain(which),
+                number,
+                tuple(own),
+                partner if partner >= 0 else None,
+                score if partner >= 0 and not math.isnan(score) else None,
+                number >= 0 and len(groups) == 1 and -1 not in groups,
+            )
         return View(clusters)
 
     def _matching_of(self, labels: Tensor, said: Corrections) -> Assignment:
@@ -179,9 +179,9 @@ def _last(labels: Tensor) -> int:
 def _matching(domains: Tensor, labels: Tensor, partners: Sequence[tuple[int, float]]) -> Assignment:
     sizes = [_last(labels[domains == domain]) + 1 for domain in Domain]
     result = Assignment.empty(*sizes)
-    for image, (partner, score) in enumerate(partners):
-        domain, number = Domain(int(domains[image])), int(labels[image])
-        if number >= 0 and 0 <= partner < sizes[domain.other]:
+    pairs = dict(zip(zip(domains.tolist(), labels.tolist()), partners))
+    for (domain, number), (partner, score) in pairs.items():
+        if number >= 0 and 0 <= partner < sizes[1 - domain]:
             other, scores = result.partner(domain)
             other[number], scores[number] = partner, score
     return result
@@ -189,12 +189,10 @@ def _matching(domains: Tensor, labels: Tensor, partners: Sequence[tuple[int, flo
 
 def _successors(old: Tensor, new: Tensor, count: int) -> dict[int, int]:
     """Old cluster -> itself if it still has images, else where most of its images went."""
+    went: dict[int, Counter[int]] = {}
+    for number, label in zip(old.tolist(), new.tolist()):
+        if number >= 0 and label >= 0:
+            went.setdefault(number, Counter())[label] += 1
     left = set(new.tolist())
-    result = {}
-    for number in range(count):
-        went = Counter(label for label in new[old == number].tolist() if label >= 0)
-        if number in left:
-            result[number] = number
-        elif went:
-            result[number] = went.most_common(1)[0][0]
-    return result
+    follow = {number: number if number in left else to.most_common(1)[0][0] for number, to in went.items()}
+    return {**follow, **{number: number for number in range(count) if number in left}}

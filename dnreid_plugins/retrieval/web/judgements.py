@@ -17,7 +17,9 @@ from ...runtime.files import one_at_a_time, write_atomically
 
 #: Beside the clusters that it corrects.
 NAME = "corrections.jsonl"
-Verb = Literal["confirm", "same", "different", "split", "remove", "undo"]
+Correction = Literal["confirm", "same", "different", "split", "remove"]
+Verb = Correction | Literal["undo"]
+VERBS = (*get_args(Correction), "undo")
 #: Verbs that call all images of an action one vehicle, and those that tell them from the others.
 ONE, TWO = ("confirm", "same"), ("different", "split")
 
@@ -91,7 +93,7 @@ class CorrectionLog:
             try:
                 row = json.loads(line)
                 found.append(Action(row["do"], row["about"], tuple(row["images"]), tuple(row["others"])))
-                if row["do"] not in get_args(Verb):
+                if row["do"] not in VERBS:
                     raise ValueError
             except (ValueError, KeyError, TypeError):
                 raise ValueError(
@@ -163,6 +165,7 @@ class _Judgements:
         images, others = set(images), set(others)
         apart = set[str]().union(*(self.apart[self.group[image]] for image in images if image in self.group))
         self._take(images)
+        self.left_out -= images
         # Whoever is one with the others is told from them, too.
         known = {self.group[other] for other in others if other in self.group}
         self._add(images, others.union(apart, *(self.members[group] for group in known)))

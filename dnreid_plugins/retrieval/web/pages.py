@@ -70,4 +70,4 @@ def short(path: str) -> str:
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    return f"{100 * share:.2g} %"

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Form, HTTPException, Query, UploadFile
 from fastapi.responses import RedirectResponse, Response
 
 from ...functional.types import Domain
+from ..threshold import ACROSS, Direction
 from .images import uploaded_image
 from .pages import Page, Pages
 from .site import Query as Wanted
@@ -22,59 +23,65 @@ Count = Annotated[int, Query(ge=1, le=MOST_MATCHES)]
 PageNumber = Annotated[int, Query(ge=1)]
 
 
-def search_routes(pages: Pages) -> APIRouter:
-    """``/`` and ``/search`` of a site."""
-    routes = APIRouter()
-    NO_GALLERY = "This run has no gallery; make one with `dnreid index` and serve it to search."
+class SearchPages:
+    """``/``, ``/search`` and ``/query`` of a site."""
 
-    def gallery() -> Search:
-        if pages.site.search is None:
-            raise HTTPException(404, NO_GALLERY)
-        return pages.site.search
+    def __init__(self, pages: Pages) -> None:
+        self.pages = pages
 
-    @routes.get("/")
-    def choose(show: DomainName | None = None, page: PageNumber = 1) -> Response:
-        if pages.site.search is None:
+    def routes(self) -> APIRouter:
+        router = APIRouter()
+        router.get("/")(self.choose)
+        router.post("/search")(self.upload)
+        router.get("/search")(self.matches)
+        router.get("/query/{token}")(self.picture)
+        return router
+
+    @property
+    def search(self) -> Search:
+        if self.pages.site.search is None:
+            raise HTTPException(
+                404, "This is a run; make a gallery with `dnreid index` and serve it to search."
+            )
+        return self.pages.site.search
+
+    def choose(self, show: DomainName | None = None, page: PageNumber = 1) -> Response:
+        if self.pages.site.search is None:
             return RedirectResponse("/clusters", 303)
-        index = gallery().index
-        rows = [n for n, one in enumerate(index.domains) if show is None or Domain(int(one)).word == show]
-        return pages("choose.html", search=gallery(), show=show, page=Page.of(rows, page, PER_PAGE))
+        domains = self.search.index.domains
+        rows = [row for row, one in enumerate(domains) if show is None or Domain(int(one)).word == show]
+        return self.pages("choose.html", search=self.search, show=show, page=Page.of(rows, page, PER_PAGE))
 
-    @routes.post("/search")
-    def upload(image: UploadFile, domain: Annotated[DomainName, Form()]) -> Response:
+    def upload(self, image: UploadFile, domain: Annotated[DomainName, Form()]) -> Response:
         picture = uploaded_image(image.file.read())
-        token = gallery().remember(image.filename or "image", picture, Domain.named(domain))
+        token = self.search.remember(image.filename or "image", picture, Domain.named(domain))
         return RedirectResponse(f"/search?query={token}", 303)
 
-    @routes.get("/search")
     def matches(
+        self,
         query: str | None = None,
         image: Annotated[int | None, Query(ge=0)] = None,
         k: Count = MATCHES,
         among: Among = "other",
     ) -> Response:
-        wanted = _wanted(gallery(), query, image)
-        found = gallery().matches(wanted, k, _domain(among, wanted.domain))
-        source = {"query": query} if image is None else {"image": image}
-        return pages(
+        wanted = _wanted(self.search, query, image)
+        return self.pages(
             "matches.html",
-            search=gallery(),
+            search=self.search,
             query=wanted,
-            source=source,
-            matches=found,
+            source={"query": query} if image is None else {"image": image},
+            matches=self.search.matches(wanted, k, _domain(among, wanted.domain)),
+            limits=_limits(self.search, wanted, among),
             k=k,
             most=MOST_MATCHES,
             among=among,
         )
 
-    @routes.get("/query/{token}")
-    def picture(token: str) -> Response:
-        found = gallery().recall(token)
+    def picture(self, token: str) -> Response:
+        found = self.search.recall(token)
         if found is None:
             raise HTTPException(404, "This image is no longer remembered.")
         return Response(found.picture, media_type="image/jpeg")
-
-    return routes
 
 
 def _wanted(search: Search, token: str | None, row: int | None) -> Wanted:
@@ -85,6 +92,19 @@ def _wanted(search: Search, token: str | None, row: int | None) -> Wanted:
     found = search.recall(token or "")
     if found is None:
         raise HTTPException(404, "The image that was searched for is no longer remembered; choose it again.")
+    return found
+
+
+def _limits(search: Search, query: Wanted, among: Among) -> list[tuple[str, Direction]]:
+    """The thresholds that count for these matches, each with the pairs that it is for."""
+    if search.threshold is None:
+        return []
+    domain, known = _domain(among, query.domain), search.threshold.directions
+    found = []
+    if domain != query.domain:
+        found.append(("across day and night", known.get(ACROSS, search.threshold.main)))
+    if domain != query.domain.other:
+        found.append((f"within {query.domain.word}", known.get(query.domain.word, search.threshold.main)))
     return found
 
 

@@ -17,7 +17,7 @@ from serve_world import CLUSTERS, NAMES, SENT, SIZE, client
 from starlette.testclient import TestClient
 
 from dnreid_plugins.functional.types import Domain
-from dnreid_plugins.labels.corrections import read_corrections, said_of
+from dnreid_plugins.labels.corrections import CorrectionRow, read_corrections, said_of
 from dnreid_plugins.retrieval.web.clusters import ClusterTable
 from dnreid_plugins.retrieval.web.site import Clusters, Site
 
@@ -265,6 +265,43 @@ def test_the_exported_labels_are_what_training_reads(run: Path, page: TestClient
         key: one.images for key, one in now.clusters.items()
     }
     assert again.get(Domain.DAY, 0).partner == 1
+
+
+def test_matches_follow_the_images_and_nothing_else(tmp_path: Path) -> None:
+    """Day 0 has no match, night 1 loses its images to night 0, and outliers become a cluster."""
+    rows = ["a,day,0,,", "b,day,1,1,0.5", "c,day,2,0,0.75", "d,night,0,2,0.75", "e,night,1,1,0.5"]
+    rows += ["f,night,-1,,", "g,night,-1,,", "h,day,3,1,0.25"]
+    (tmp_path / "clusters.csv").write_text(
+        "path,domain,cluster,matched_cluster,score\n" + "\n".join(rows) + "\n"
+    )
+    table = ClusterTable.read(tmp_path / "clusters.csv")
+
+    def partners(*said: CorrectionRow) -> dict[str, tuple[int | None, float | None]]:
+        return {
+            one.name: (one.partner, one.score)
+            for one in table.view(said).clusters.values()
+            if one.number >= 0
+        }
+
+    plain = partners()
+    assert plain == {
+        "day 0": (None, None),
+        "day 1": (1, 0.5),
+        "day 2": (0, 0.75),
+        "day 3": (1, 0.25),
+        "night 0": (2, 0.75),
+        "night 1": (1, 0.5),
+    }
+    outliers = [CorrectionRow(path, 0, ()) for path in "fg"]
+    assert partners(*outliers) == {**plain, "night 2": (None, None)}
+    merged = partners(*(CorrectionRow(path, 0, ()) for path in "de"))
+    assert merged == {
+        "day 0": (None, None),
+        "day 1": (0, 0.5),
+        "day 2": (0, 0.75),
+        "day 3": (0, 0.25),
+        "night 0": (2, 0.75),
+    }
 
 
 @pytest.mark.parametrize(
