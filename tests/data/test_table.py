@@ -109,7 +109,7 @@ UNLABELLED = tuple(f"{row},," for row in GOOD)
         (("path,domain",), "has no row"),
         (("path,domain", *GOOD, ",day"), "line 4: no path"),
         (("path,domain", "a.png,"), "line 2: no domain"),
-        (("path,domain", *GOOD, "a.png,dusk"), r"line 4: the domain is 'dusk'; write day or night"),
+        (("path,domain", *GOOD, "a.png,dusk"), r"line 4: the domain is 'dusk'; write day, night"),
         (("path,domain,split", "a.png,day,val"), "line 2: the split is 'val'; write one of train, test"),
         (("path,domain", *GOOD, "a.png,night"), "names 'a.png' twice and differently"),
         (("path,domain", 'a.png,"day'), "cannot be read"),
