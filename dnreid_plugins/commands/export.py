@@ -56,7 +56,7 @@ def export(
     done = write(matcher, out, to=to.value, sets=[data] if data else None)
     names = ", ".join(sorted({*done.files.values()}))
     typer.echo(f"{out}: {names}, export.json.")
-    typer.echo(
-        f"On {done.images} images the features differ by at most {done.difference:.1e}, the percentages by at most "
-        f"{done.metric_difference:.2g}."
+    scored = (
+        f"the percentages by at most {done.metric_difference:.2g}" if done.expected else "nothing was scored"
     )
+    typer.echo(f"On {done.images} images the features differ by at most {done.difference:.1e}; {scored}.")
