@@ -16,13 +16,11 @@ PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted((R
 TO_RUN = [
     name for name, text in PAGES.items() if any(b.runs for b in blocks_of(text)) and name not in ELSEWHERE
 ]
-#: A command that a page names before it is there.
-AWAITED = {"suggest"} - set(COMMANDS)
 #: Pages use this finished run of two epochs on ``mycrops``.
 FIRST = "dnreid train cia --day mycrops/day --night mycrops/night --out runs/first --epochs 2"
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if name != "README.md"])
+@pytest.mark.parametrize("name", PAGES)
 def test_every_block_says_what_it_is(name: str) -> None:
     blocks = blocks_of(PAGES[name])
     assert len(blocks) * 2 == len(re.findall(r"^```", PAGES[name], re.M)), "a fence is not closed"
@@ -34,7 +32,7 @@ def test_every_block_says_what_it_is(name: str) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_pages_name_commands_that_exist(name: str) -> None:
     code = "\n".join(block.code for block in blocks_of(PAGES[name]) if block.language in ("", "bash"))
-    assert set(re.findall(r"(?:^|[;&|] *|\$\()dnreid ([a-z-]+)", code, re.M)) <= {*COMMANDS, *AWAITED}
+    assert set(re.findall(r"(?:^|[;&|] *|\$\()dnreid ([a-z-]+)", code, re.M)) <= set(COMMANDS)
 
 
 @pytest.fixture(scope="module")
