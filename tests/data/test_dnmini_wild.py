@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dnreid_plugins.data.datasets.settings import SETTINGS
-from dnreid_plugins.dnmini import DNMiniWild, ensure_dnmini, write_dnmini
+from dnreid_plugins.dnmini import DNMiniWild, contact_sheet, ensure_dnmini, write_dnmini
 from dnreid_plugins.dnmini import write as write_module
 from dnreid_plugins.dnmini.pretrain import PretrainOptions
 from dnreid_plugins.dnmini.source import ATTRIBUTES, IGNORED, coarse_labels, source_set
@@ -156,8 +156,8 @@ def test_night_is_darker_noisier_and_lit_by_lamps(pictures: np.ndarray) -> None:
     assert np.median(contrast[1]) > 1.5 * np.median(contrast[0])
 
 
-def test_identities_can_be_told_apart_and_better_within_a_domain(pictures: np.ndarray) -> None:
-    """By nothing but the mean colours of 5 x 8 cells: chance is 3 of 47 by day, 4 of 48 across."""
+def test_identities_can_be_told_apart_within_and_across_domains(pictures: np.ndarray) -> None:
+    """By the mean colours of 5 x 8 cells less the mean of the domain; chance is 0.06 by day and 0.08 across."""
     cells = pictures.reshape(2, 48, 5, 16, 8, 16, 3).mean(axis=(3, 5)).reshape(2, 48, -1)
     cells = cells - cells.mean(axis=1, keepdims=True)
     cells /= np.linalg.norm(cells, axis=2, keepdims=True)
@@ -169,7 +169,14 @@ def test_identities_can_be_told_apart_and_better_within_a_domain(pictures: np.nd
         return float(same[np.arange(48), similarity.argmax(axis=1)].mean())
 
     within, across = hits(cells[0], cells[0], itself=True), hits(cells[0], cells[1], itself=False)
-    assert within > 0.3 and across > 0.1 and within > across
+    assert within > 0.2 and across > 0.2
+
+
+def test_the_contact_sheet_shows_this_world() -> None:
+    sheet = contact_sheet(seed=3, num_ids=1, views=1, world="wild")
+    assert sheet.size == (2 * 128 + 4, 80)
+    assert np.asarray(sheet)[:, :128].mean() > np.asarray(sheet)[:, 132:].mean()
+    assert sheet.tobytes() != contact_sheet(seed=3, num_ids=1, views=1).tobytes()
 
 
 # ---------------------------------------------------------------- on the disk

@@ -153,6 +153,8 @@ def test_the_command_trains_regdbs_trials(tmp_path: Path, monkeypatch: pytest.Mo
     ]
     result = CliRunner().invoke(app, [*words, "--trials", "3,8", "--jobs", "2", "--logs", "out"])
     assert result.exit_code == 0, (result.output, result.exception)
+    odd = CliRunner().invoke(app, ["trials", "tiny.yml", "SEED"])
+    assert isinstance(odd.exception, ValueError) and "SEED has no value" in str(odd.exception)
     assert "a stand-in, not the real set" in result.output
     assert re.search(r"\| D2N +\| +\d+\.\d\d ± \d+\.\d\d", result.output)
     (file,) = (tmp_path / "out").glob("*.json")

@@ -49,8 +49,8 @@ def camera_of(seed: int, number: int) -> Camera:
     mixed = np.eye(3) + rng.normal(0.0, 0.035, (3, 3))
     mixed *= rng.uniform(0.90, 1.10, (3, 1)) / mixed.sum(axis=1, keepdims=True)
     return Camera(
-        azimuth=behind + side * math.radians(rng.uniform(18.0, 62.0)),
-        elevation=math.radians(rng.uniform(7.0, 30.0)),
+        azimuth=behind + side * math.radians(rng.uniform(38.0, 72.0)),
+        elevation=math.radians(rng.uniform(7.0, 24.0)),
         distance=float(rng.uniform(8.0, 20.0)),
         roll=math.radians(rng.normal(0.0, 1.5)),
         crop=float(rng.uniform(0.02, 0.14)),

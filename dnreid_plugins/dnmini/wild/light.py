@@ -14,6 +14,7 @@ from .details import surface_of
 from .rays import NOTHING, View, cast, shadowed
 from .scene import Scene
 from .solids import Array, Solid
+from .surfaces import Surface
 
 FAR = 60.0  # metres; beyond it there is only haze
 
@@ -80,29 +81,34 @@ def vehicle_light(
     scene: Scene, solids: Sequence[Solid], solid: np.ndarray, face: np.ndarray, points: Array, towards: Array
 ) -> tuple[Array, Array]:
     """Reflected and emitted light of points on solids, seen along ``towards``; ``solid`` and ``face`` ``(N,)``."""
-    seen, glow = np.zeros_like(points), np.zeros_like(points)
+    n, surface = np.zeros_like(points), Surface.plain(points.shape[1], np.zeros(3, np.float32), 0.0)
     for index in np.unique(solid):
         here = np.flatnonzero(solid == index)
-        one, p, d = solids[index], points[:, here], towards[:, here]
-        n = one.planes.T[:3, face[here]]
-        surface = surface_of(one, p, n, scene.lit)
-        diffuse = scene.sky[:, None] * (0.5 + 0.5 * n[2]) + 0.35 * surroundings(scene, -np.abs(n[2]))
+        normals = solids[index].planes.T[:3, face[here]]
+        found = surface_of(solids[index], points[:, here], normals, scene.lit)
+        n[:, here], surface.colour[:, here], surface.glow[:, here] = normals, found.colour, found.glow
+        surface.gloss[here], surface.back[here] = found.gloss, found.back
+    diffuse = scene.sky[:, None] * (0.5 + 0.5 * n[2]) + 0.35 * surroundings(scene, -np.abs(n[2]))
+    if not scene.night:
         diffuse += scene.sunlight[:, None] * np.maximum(dot(n, scene.sun), 0.0)
-        diffuse += from_lamps(scene, p, n)
-        against = np.maximum(-dot(d, n), 0.0)
-        diffuse += scene.from_camera * against
-        mirror = d + 2.0 * against * n
-        share = surface.gloss * (0.05 + 0.75 * (1.0 - against) ** 3)
-        bright = surroundings(scene, mirror[2]) + _glints(scene, p, mirror)
-        light = surface.colour * diffuse * (1.0 - share) + share * bright
-        seen[:, here] = light + (4.0 * scene.from_camera) * surface.back * surface.colour
-        glow[:, here] = surface.glow
-    return seen, glow
+    diffuse += from_lamps(scene, points, n)
+    against = np.maximum(-dot(towards, n), 0.0)
+    diffuse += scene.from_camera * against
+    mirror = towards + 2.0 * against * n
+    share = surface.gloss * (0.05 + 0.75 * (1.0 - against) ** 3)
+    bright = surroundings(scene, mirror[2]) + _glints(scene, points, mirror)
+    seen = (
+        surface.colour * (diffuse * (1.0 - share) + 4.0 * scene.from_camera * surface.back) + share * bright
+    )
+    return seen, surface.glow
 
 
 def _glints(scene: Scene, points: Array, mirror: Array) -> Array:
     """Sun and street lamps in a mirroring surface."""
-    total = scene.sunlight[:, None] * (6.0 * _sharp(dot(mirror, scene.sun), 6))
+    if scene.night:
+        total = np.zeros_like(mirror)
+    else:
+        total = scene.sunlight[:, None] * (6.0 * _sharp(dot(mirror, scene.sun), 6))
     for lamp in scene.lamps:
         way = lamp.place[:, None] - points
         square = dot(way, way)
@@ -145,7 +151,9 @@ def trace(scene: Scene, view: View, solids: Sequence[Solid], *, own: int) -> tup
     ground = np.where(falling, -rays.eye[2] / np.where(falling, rays.reach[2], -1.0), np.inf)
     road = (solid == NOTHING) & (ground < FAR)
     depth = np.minimum(np.where(road, ground, depth), FAR).astype(np.float32)
-    seen, glow = surroundings(scene, rays.towards[2]), np.zeros_like(rays.reach)
+    seen, glow = np.zeros_like(rays.reach), np.zeros_like(rays.reach)
+    rows = np.flatnonzero((solid == NOTHING) & ~road)
+    seen[:, rows] = surroundings(scene, rays.towards[2, rows])
     rows = np.flatnonzero(road)
     seen[:, rows] = road_light(scene, solids[:own], rays.met(depth, rows))
     if scene.wet > 0:

@@ -13,7 +13,7 @@ from .solids import Array, Solid, block
 
 #: Weather and how often it is, by day and by night.
 WEATHER = ("clear", "overcast", "rain", "fog")
-DAY_WEATHER, NIGHT_WEATHER = (0.45, 0.30, 0.15, 0.10), (0.40, 0.15, 0.32, 0.13)
+DAY_WEATHER, NIGHT_WEATHER = (0.50, 0.30, 0.12, 0.08), (0.40, 0.20, 0.30, 0.10)
 STREET_LAMPS = ((1.0, 0.60, 0.20), (1.0, 0.86, 0.62), (0.92, 1.0, 0.96), (0.74, 0.90, 1.0))
 
 
@@ -80,7 +80,7 @@ def sample_scene(rng: np.random.Generator, *, night: bool) -> Scene:
         sun=sun,
         sunlight=sunlight.astype(np.float32),
         sky=sky.astype(np.float32),
-        fog=float(rng.uniform(0.025, 0.075)) if foggy else float(rng.uniform(0.0, 0.006)),
+        fog=float(rng.uniform(0.015, 0.045)) if foggy else float(rng.uniform(0.0, 0.006)),
         haze=(sky * (rng.uniform(1.5, 3.5) if night else 0.95)).astype(np.float32),
         wet=float(rng.uniform(0.45, 1.0)) if weather == "rain" else 0.0,
         rain=float(rng.uniform(0.2, 1.0)) if weather == "rain" else 0.0,

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ...runtime.version import VERSION
+from ...runtime import VERSION
 
 TEMPLATES = Path(__file__).parent / "templates"
 
