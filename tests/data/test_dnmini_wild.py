@@ -111,6 +111,20 @@ def test_every_attribute_is_seen(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("number", [0, 1], ids=["front", "rear"])
+@pytest.mark.parametrize("name", ["plate", "plate_place"])
+def test_number_plates_are_at_both_ends(name: str, number: int) -> None:
+    vehicle = VEHICLES["saloon"]
+    value = (
+        ("yellow" if vehicle.plate == "white" else "white")
+        if name == "plate"
+        else (-vehicle.plate_place or 1)
+    )
+    other = replace(vehicle, **{name: value})
+    one, two = (light_of(each, number, night=False) for each in (vehicle, other))
+    assert np.abs(one - two).max() > 0.01
+
+
 @pytest.mark.parametrize("domain", list(Domain))
 def test_a_picture_is_a_function_of_its_numbers(domain: Domain) -> None:
     one, other = sample_wild_identities(count=2, seed=2, half=0)

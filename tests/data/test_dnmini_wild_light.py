@@ -13,7 +13,7 @@ from dnreid_plugins.dnmini.wild.camera import aim, camera_of
 from dnreid_plugins.dnmini.wild.details import PAINTERS
 from dnreid_plugins.dnmini.wild.identity import sample_wild_identities
 from dnreid_plugins.dnmini.wild.lens import blurred, develop, glare, rain_streaks
-from dnreid_plugins.dnmini.wild.light import Rays, from_lamps, surroundings, trace
+from dnreid_plugins.dnmini.wild.light import Rays, from_lamps, road_light, surroundings, trace
 from dnreid_plugins.dnmini.wild.rays import NOTHING, View, cast, look, shadowed
 from dnreid_plugins.dnmini.wild.scene import Lamp, sample_scene, traffic
 from dnreid_plugins.dnmini.wild.solids import Solid, block, pipe, prism, wheel
@@ -157,12 +157,15 @@ def test_lamps_glow_by_night_only_if_they_are_lit() -> None:
     assert np.allclose(2.0 * one, two, atol=1e-6) and two.max() > 0.5
 
 
-def test_the_sun_casts_a_shadow() -> None:
-    sun = np.asarray((0.0, 0.0, 1.0), np.float32)
-    light = {"sun": sun, "sunlight": np.ones(3, np.float32), "sky": np.full(3, 0.01, np.float32)}
-    bright, _ = whole(night=False, road=0.1, marks=(), kerb=50.0, **light)
-    ground = bright[bright.max(axis=2) < 0.2]
-    assert ground.min() < 0.01 and np.percentile(ground, 90) > 0.05
+def test_the_sun_casts_a_shadow_on_the_far_side() -> None:
+    vehicle = build(sample_wild_identities(count=1, seed=3, half=0)[0])
+    beside = float(vehicle[0].corners[:, 1].max()) + 0.5
+    points = np.asarray([[0.0, 0.0], [beside, -beside], [0.0, 0.0]], np.float32)
+    sun = {"sun": np.asarray((0.0, -0.7, 0.714), np.float32), "sunlight": np.ones(3, np.float32)}
+    scene = replace(sample_scene(np.random.default_rng(3), night=False), marks=(), kerb=50.0, wet=0.0, **sun)
+    even = replace(scene, sky=np.full(3, 0.05, np.float32), pattern=np.ones((32, 32), np.float32))
+    hidden, lit = road_light(even, vehicle, points).T
+    assert (hidden < 0.2 * lit).all() and lit[0] == pytest.approx(0.764 * scene.road, rel=0.3)
 
 
 def test_sky_is_above_and_road_below() -> None:
