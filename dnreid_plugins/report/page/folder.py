@@ -99,7 +99,7 @@ def read_run(folder: str | Path, cfg: CfgNode | None = None) -> RunFolder:
     Raises:
         ValueError: this is no folder of a run, or its config has values that this version does not take.
     """
-    folder, missing = Path(folder), []
+    folder, missing = Path(folder), list[str]()
     if cfg is None:
         if not (folder / "config.yaml").is_file():
             raise ValueError(
