@@ -139,10 +139,18 @@ def test_a_folder_without_weights_says_so(finished: Path, tmp_path: Path) -> Non
     light = Page(write_report(folder))
     assert "The folder has no weights (model_final.pth)" in light.text
     assert len(light.table) == 20 and "total loss" in light.text and "day cluster" in light.text
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(
+        config.replace("AUDIT:\n", "AUDIT:\n  OLD_KEY: 3\n") + "GONE:\n  KEY: [1, a]\n"
+    )
     (folder / "clusters.csv").write_text("path,domain,cluster,matched_cluster,score\nx,day,no number,,\n")
     (folder / "health.jsonl").write_text('{"epoch": 1, "day/clusters": NaN}\n{"epoch"')
     (folder / "results.json").unlink()
     poor = Page(write_report(folder))
+    assert (
+        "does not know these keys of config.yaml, so they are left out: AUDIT.OLD_KEY, GONE.KEY." in poor.text
+    )
+    assert "trained on DN348" in poor.text
     assert "clusters.csv is damaged" in poor.text and "results.json is missing" in poor.text
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from fastreid.config import CfgNode, get_cfg
 
 from ...engine.cluster_file import NAME as CLUSTERS
 from ...evaluation.results import read_results
-from ...runtime.config_files import merge_with_suggestions
+from ...runtime.config_files import ConfigError, known_keys, merge_with_suggestions, read_config_file
 
 logger = logging.getLogger(__name__)
 
@@ -96,16 +97,15 @@ def read_run(folder: str | Path, cfg: CfgNode | None = None) -> RunFolder:
         cfg: its config, where that is known.
 
     Raises:
-        ValueError: this is no folder of a run, or its config has keys that this version does not know.
+        ValueError: this is no folder of a run, or its config has values that this version does not take.
     """
-    folder, missing = Path(folder), []
+    folder, missing = Path(folder), list[str]()
     if cfg is None:
         if not (folder / "config.yaml").is_file():
             raise ValueError(
                 f"{folder} has no config.yaml, so it is no folder of a run; name its OUTPUT_DIR."
             )
-        cfg = get_cfg()
-        merge_with_suggestions(cfg, folder / "config.yaml")
+        cfg = _config(folder / "config.yaml", missing)
     results = read_results(str(folder))
     if not results:
         missing.append("results.json is missing or damaged, so there are no results.")
@@ -125,6 +125,28 @@ def read_run(folder: str | Path, cfg: CfgNode | None = None) -> RunFolder:
         _environment(folder / ENVIRONMENT),
         missing,
     )
+
+
+def _config(path: Path, missing: list[str]) -> CfgNode:
+    """The config of a run; keys that this version does not know are left out, with a sentence."""
+    cfg = get_cfg()
+    try:
+        merge_with_suggestions(cfg, path)
+    except ConfigError:
+        content = CfgNode(read_config_file(path))
+        known = set(known_keys(cfg))
+        lost = [key for key in known_keys(content) if key not in known]
+        if not lost:
+            raise
+        missing.append(
+            f"This version does not know these keys of config.yaml, so they are left out: {', '.join(lost)}."
+        )
+        words: list[str] = []
+        for key in known_keys(content):
+            value = reduce(lambda node, part: node[part], key.split("."), content)
+            words += [key, value if isinstance(value, str) else repr(value)] if key in known else []
+        merge_with_suggestions(cfg, opts=words)
+    return cfg
 
 
 def _lines(path: Path) -> list[Figures]:
