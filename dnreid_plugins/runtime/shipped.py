@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from .config_files import ConfigError, nearest
+from .sentences import ConfigError, nearest
 
 PACKAGE = Path(__file__).resolve().parents[1]
 #: A config that runs as it stands.
