@@ -56,6 +56,8 @@ def main() -> None:
     try:
         table = load_table(ROOT, args.project, args.table)
         asked = {"protocol": args.protocol, "difference_to": args.difference_to}
+        if args.protocol not in (None, table.protocol):
+            table = replace(table, title=f"{table.title}, measured by {args.protocol}")
         table = replace(table, **{name: value for name, value in asked.items() if value is not None})
         table.reference()
         runs = plan(ROOT, table, data_seeds=args.data_seeds, seeds=args.seeds, overrides=overrides)

@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dnreid_plugins.dnmini.pretrain import PretrainOptions, pretrain, weights_path, write_weights
+from dnreid_plugins.dnmini.worlds import WORLDS
 
 
 def main() -> None:
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=default.batch_size)
     parser.add_argument("--learning-rate", type=float, default=default.learning_rate)
     parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--world", choices=list(WORLDS), default=default.world, help="whose vehicles")
     parser.add_argument(
         "--half", action="store_true", help="write float16; a model of float32 reads it exactly"
     )

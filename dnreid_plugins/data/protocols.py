@@ -177,13 +177,18 @@ def dn348_protocol(domains: Iterable[int], name: str = "DN-348") -> Protocol:
 
 
 def dnwild_protocol(
-    domains: Iterable[int], is_query: Iterable[bool], is_gallery: Iterable[bool], *, every_image: bool = False
+    domains: Iterable[int],
+    is_query: Iterable[bool],
+    is_gallery: Iterable[bool],
+    *,
+    every_image: bool = False,
+    name: str = "DN-Wild",
 ) -> Protocol:
     """DN-Wild: queries from the query list, the whole test list of the other domain is the gallery.
 
     ``every_image``: ``is_query`` is no query list but all test images, which the name says.
     """
-    name = "DN-Wild, every test image a query" if every_image else "DN-Wild"
+    name += ", every test image a query" if every_image else ""
     return both_directions(name, domains, is_query=is_query, is_gallery=is_gallery)
 
 

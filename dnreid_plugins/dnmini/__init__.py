@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .identity import Identity, caption, sample_identities
-from .reader import DNMini, DNMini2
+from .reader import DNMini, DNMini2, DNMiniWild
 from .render import render
 from .sheet import contact_sheet
 from .write import ensure_dnmini, write_dnmini
@@ -11,6 +11,7 @@ from .write import ensure_dnmini, write_dnmini
 __all__ = [
     "DNMini",
     "DNMini2",
+    "DNMiniWild",
     "Identity",
     "caption",
     "contact_sheet",

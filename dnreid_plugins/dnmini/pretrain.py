@@ -48,6 +48,7 @@ class PretrainOptions:
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     seed: int = 7
     half: bool = False
+    world: str = "dnmini"
 
 
 def photometric_jitter(
@@ -132,7 +133,7 @@ def pretrain(options: PretrainOptions, *, source: SourceSet | None = None) -> di
     """
     if source is None:
         logger.info("rendering %d source vehicles, %d day views each", options.num_ids, options.images_per_id)
-        source = source_set(options.num_ids, options.images_per_id, options.seed)
+        source = source_set(options.num_ids, options.images_per_id, options.seed, world=options.world)
     backbone = build_plain_backbone(options)
     model = _classifier(backbone, source, options).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
@@ -190,8 +191,9 @@ def _batches(
 
 def weights_path(options: PretrainOptions) -> Path:
     """The file of this backbone's initial weights in the package."""
-    name = options.backbone.removeprefix("build_").removesuffix("_backbone")
-    return Path(__file__).parent / "weights" / f"{name}_{options.depth}.safetensors"
+    name = options.backbone.removeprefix("build_").removesuffix("_backbone") + f"_{options.depth}"
+    name += "" if options.world == "dnmini" else f"_{options.world}"
+    return Path(__file__).parent / "weights" / f"{name}.safetensors"
 
 
 def write_weights(state: dict[str, Tensor], path: Path, options: PretrainOptions) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastreid.data.datasets import DATASET_REGISTRY
 
-from ..data.datasets.day_night_lists import DayNightListDataset
+from ..data.datasets.day_night_lists import DayNightListDataset, DNWild
 from ..data.datasets.settings import SETTINGS
 from .write import ensure_dnmini
 
@@ -39,3 +39,15 @@ class DNMini2(DNMini):
     """
 
     dataset_name = "dnmini2"
+
+
+@DATASET_REGISTRY.register()
+class DNMiniWild(DNMini, DNWild):
+    """The second rendered world in DN-Wild's layout and protocol: 300 training and 200 test identities.
+
+    An identity has 16 images by day and 8 by night for training, 6 and 8 for testing, of which 4 are queries each.
+    """
+
+    dataset_name = "dnminiwild"
+    expected = {}
+    protocol_name = "DNMiniWild"

@@ -1,4 +1,4 @@
-"""A contact sheet: an overview of DNMini's images."""
+"""A contact sheet: an overview of a world's images."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import numpy as np
 from PIL import Image
 
 from ..functional.types import Domain
-from .identity import sample_identities
-from .render import render
+from .worlds import WORLDS
 
 GAP = 4
 
 
-def contact_sheet(*, seed: int, num_ids: int = 8, views: int = 3) -> Image.Image:
-    """One row per vehicle: ``views`` pictures by day, then as many by night, with white gaps."""
-    rows = []
-    for index, identity in enumerate(sample_identities(count=num_ids, seed=seed, half=0)):
+def contact_sheet(*, seed: int, num_ids: int = 8, views: int = 3, world: str = "dnmini") -> Image.Image:
+    """One row per vehicle of a world: ``views`` pictures by day, then as many by night, with white gaps."""
+    rows, renderer = [], WORLDS[world]
+    for index, identity in enumerate(renderer.identities(count=num_ids, seed=seed, half=0)):
         halves = []
         for domain in Domain:
             pictures = [
-                render(identity, np.random.default_rng([seed, int(domain), index + 1, view]), domain)
+                renderer.view(identity, np.random.default_rng([seed, int(domain), index + 1, view]), domain)
                 for view in range(views)
             ]
             halves.append(np.pad(np.concatenate(pictures, axis=1), _gaps(right=GAP), constant_values=255))

@@ -1,4 +1,4 @@
-"""Write DNMini as JPEGs in DN-348's on-disk layout: atomically, and with the same bytes every time."""
+"""Write a rendered set as JPEGs in DN-348's or DN-Wild's layout: atomically, and with the same bytes every time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,20 +19,28 @@ from ..data.errors import DataError
 from ..functional.types import Domain
 from ..runtime.files import temporary_folder
 from ..runtime.progress import with_progress
-from .identity import Identity, sample_identities
-from .imaging import jpeg_bytes
 from .parallel import map_in_processes
-from .render import render
+from .worlds import WORLDS
 
-RENDERER_VERSION = 1
 MANIFEST, LISTS = "dnmini.json", "train_test_split"
 FOLDERS = {Domain.DAY: "day", Domain.NIGHT: "night"}
 
 #: Sizes by the name of the folder, where they are not those of `write_dnmini`. Many test identities and few images of
 #: each make a mean over queries that depends little on which vehicles a rendering happens to hold.
-SIZES: dict[str, dict[str, int]] = {
+SIZES: dict[str, dict[str, Any]] = {
     "dnmini": {},
     "dnmini2": {"num_test_ids": 200, "test_images_per_domain": 8},
+    # The shares of DN-Wild: twice as many images by day as by night for training, 3 : 4 for testing.
+    "dnminiwild": {
+        "num_train_ids": 300,
+        "num_test_ids": 200,
+        "images_per_domain": 16,
+        "night_images": 8,
+        "test_images_per_domain": 6,
+        "test_night_images": 8,
+        "queries_per_domain": 4,
+        "world": "wild",
+    },
 }
 
 logger = logging.getLogger(__name__)
@@ -46,24 +55,40 @@ class Parameters:
     num_test_ids: int
     images_per_domain: int
     test_images_per_domain: int | None = None  # None: as many as of a training identity
-    renderer_version: int = RENDERER_VERSION
+    night_images: int | None = None  # None: as many as by day; likewise of a test identity
+    test_night_images: int | None = None
+    queries_per_domain: int | None = None  # None: no query lists
+    world: str | None = None  # None: the first one, whose older manifests do not name it
+    renderer_version: int = 1
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed must be >= 0, got {self.seed}")
-        for name in ("num_train_ids", "num_test_ids", "images_per_domain", "test_images_per_domain"):
-            value = getattr(self, name)
+        if (self.world or "dnmini") not in WORLDS:
+            raise ValueError(f"world is {self.world!r}; choose one of {', '.join(WORLDS)}")
+        numbers = {
+            name: value for name, value in vars(self).items() if isinstance(value, int) or value is None
+        }
+        for name, value in numbers.items():
+            if name in ("seed", "renderer_version"):
+                continue
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}; a set needs both splits and images")
 
-    def described(self) -> dict[str, int]:
+    def described(self) -> dict[str, int | str]:
         """What the manifest holds; without what is left out, so that older manifests stay as they are."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
-    def views(self, split: str) -> range:
-        """The numbers of the images of one identity of ``"train"`` or ``"test"`` in one domain."""
-        fewer = self.test_images_per_domain if split == "test" else None
-        return range(fewer or self.images_per_domain)
+    def views(self, split: str, domain: Domain) -> range:
+        """The numbers of the images of one identity of ``"train"`` or ``"test"`` in a domain; ``"query"``: those of
+        the test images that are in the query list."""
+        if split == "query":
+            return self.views("test", domain)[: self.queries_per_domain or 0]
+        test = split == "test"
+        fewer = self.test_night_images if test else self.night_images
+        if domain == Domain.NIGHT and fewer is not None:
+            return range(fewer)
+        return range((self.test_images_per_domain if test else None) or self.images_per_domain)
 
 
 def write_dnmini(
@@ -74,6 +99,10 @@ def write_dnmini(
     num_test_ids: int = 60,
     images_per_domain: int = 20,
     test_images_per_domain: int | None = None,
+    night_images: int | None = None,
+    test_night_images: int | None = None,
+    queries_per_domain: int | None = None,
+    world: str | None = None,
     workers: int | None = None,
 ) -> None:
     """Render DNMini into ``root``: ``day/<id>/<image>``, ``night/<id>/<image>``, ``train_test_split/*.txt``.
@@ -85,12 +114,26 @@ def write_dnmini(
         root: the folder to create; its parents are created too.
         seed: chooses the identities and every view. Calibration must not use the seed of the reported results.
         test_images_per_domain: of a test identity, where it is another number.
+        night_images: of an identity by night, where it is another number; likewise ``test_night_images``.
+        queries_per_domain: write query lists with so many images of each test identity, as DN-Wild has them.
+        world: of ``WORLDS``; None = the first.
         workers: processes; None = one per core that this process may use.
 
     Raises:
         ValueError: a size below 1, or ``root`` holds anything else than this set.
     """
-    parameters = Parameters(seed, num_train_ids, num_test_ids, images_per_domain, test_images_per_domain)
+    parameters = Parameters(
+        seed,
+        num_train_ids,
+        num_test_ids,
+        images_per_domain,
+        test_images_per_domain,
+        night_images,
+        test_night_images,
+        queries_per_domain,
+        world,
+        WORLDS[world or "dnmini"].version if (world or "dnmini") in WORLDS else 0,
+    )
     root = Path(root)
     if _is_complete(root, parameters):
         return
@@ -135,10 +178,11 @@ def raw_ids(parameters: Parameters) -> tuple[list[int], list[int]]:
     return sorted(train.tolist()), sorted(test.tolist())
 
 
-def dnmini_identities(parameters: Parameters) -> dict[int, Identity]:
+def dnmini_identities(parameters: Parameters) -> dict[int, Any]:
     """Raw id -> vehicle, for captions and for the analysis of errors."""
     count = parameters.num_train_ids + parameters.num_test_ids
-    identities = sample_identities(count=count, seed=parameters.seed, half=0)
+    world = WORLDS[parameters.world or "dnmini"]
+    identities = world.identities(count=count, seed=parameters.seed, half=0)
     return dict(enumerate(identities, start=1))
 
 
@@ -180,16 +224,23 @@ def _verify(root: Path, parameters: Parameters, content_sha256: str) -> None:
         )
 
 
-def _views(parameters: Parameters) -> dict[int, range]:
+Views = dict[Domain, range]
+
+
+def _views(parameters: Parameters) -> dict[int, Views]:
     """Raw id -> the numbers of its images in each domain."""
     splits = zip(("train", "test"), raw_ids(parameters), strict=True)
-    return {raw_id: parameters.views(split) for split, ids in splits for raw_id in ids}
+    return {
+        raw_id: {domain: parameters.views(split, domain) for domain in Domain}
+        for split, ids in splits
+        for raw_id in ids
+    }
 
 
-def _digest_of_identity(root: Path, raw_id: int, views: range) -> str:
+def _digest_of_identity(root: Path, raw_id: int, views: Views) -> str:
     digest = hashlib.sha256()
-    for name in FOLDERS.values():
-        for view in views:
+    for domain, name in FOLDERS.items():
+        for view in views[domain]:
             digest.update((root / name / f"{raw_id:05d}" / f"{view:03d}.jpg").read_bytes())
     return digest.hexdigest()
 
@@ -201,7 +252,8 @@ def _content(digests: Iterable[str]) -> str:
 def _write_all(folder: Path, parameters: Parameters, *, workers: int | None) -> None:
     identities = dnmini_identities(parameters)
     views = _views(parameters)
-    tasks = [(folder, parameters.seed, i, views[i], identity) for i, identity in identities.items()]
+    world = parameters.world or "dnmini"
+    tasks = [(folder, world, parameters.seed, i, views[i], identity) for i, identity in identities.items()]
     # Closed on an error too: nobody may write into the folder any more when it is deleted.
     with closing(map_in_processes(_write_identity, tasks, workers=workers)) as written:
         content = _content(with_progress(written, "Rendering DNMini", len(tasks)))
@@ -212,25 +264,27 @@ def _write_all(folder: Path, parameters: Parameters, *, workers: int | None) -> 
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_identity(folder: Path, seed: int, raw_id: int, views: range, identity: Identity) -> str:
-    """All images of one vehicle; returns the SHA-256 of their bytes. Each image has its own generator."""
-    digest = hashlib.sha256()
+def _write_identity(folder: Path, world: str, seed: int, raw_id: int, views: Views, identity: Any) -> str:
+    """All images of one vehicle; returns the SHA-256 of their bytes."""
+    digest, file = hashlib.sha256(), WORLDS[world].file
     for domain, name in FOLDERS.items():
         place = folder / name / f"{raw_id:05d}"
         place.mkdir(parents=True)
-        for view in views:
-            rng = np.random.default_rng([seed, int(domain), raw_id, view])
-            data = jpeg_bytes(render(identity, rng, domain), domain=domain, rng=rng)
+        for view in views[domain]:
+            data = file(identity, seed, domain, raw_id, view)
             digest.update(data)
             (place / f"{view:03d}.jpg").write_bytes(data)
     return digest.hexdigest()
 
 
 def _lists(parameters: Parameters) -> dict[str, str]:
-    """File -> content of ``train_test_split/{train,test}_list_{day,night}.txt``, an image's path per line."""
+    """File -> content of ``train_test_split/{train,test}_list_{day,night}.txt``, an image's path per line; also
+    ``query_list_{day,night}.txt`` where there are queries."""
     lists = {}
-    for split, ids in zip(("train", "test"), raw_ids(parameters), strict=True):
-        lines = [f"{i:05d}/{view:03d}.jpg\n" for i in ids for view in parameters.views(split)]
-        for name in FOLDERS.values():
+    train, test = raw_ids(parameters)
+    splits = {"train": train, "test": test, **({"query": test} if parameters.queries_per_domain else {})}
+    for split, ids in splits.items():
+        for domain, name in FOLDERS.items():
+            lines = [f"{i:05d}/{view:03d}.jpg\n" for i in ids for view in parameters.views(split, domain)]
             lists[f"{LISTS}/{split}_list_{name}.txt"] = "".join(lines)
     return lists

@@ -77,7 +77,7 @@ def log_run(cfg: Any, results: Mapping[str, Any]) -> None:
 
 def evaluate_all(cfg: Any, model: nn.Module, sets: Mapping[str, Any]) -> Results:
     """``{data set: {direction: {metric: percent}}}`` for every one of ``sets``."""
-    return OrderedDict((name, evaluate(model, data, cfg)) for name, data in sets.items())
+    return OrderedDict((name, evaluate(model, data, cfg, name=name)) for name, data in sets.items())
 
 
 def evaluate_by_loop(trainer: Any, cfg: Any, model: nn.Module, sets: Mapping[str, Any]) -> Results:

@@ -41,7 +41,7 @@ class LabelPhase(HookBase):
         guard: what says when the labels become worse.
 
     Raises:
-        ValueError: the label source cannot label these images.
+        ValueError: the labels cannot be made for these images.
     """
 
     name = "labels"
@@ -54,7 +54,7 @@ class LabelPhase(HookBase):
         images: TrainImages,
         guard: Guard | None = None,
     ) -> None:
-        labels.source.check(images)
+        labels.check(images)
         self.extract = extract
         self.labels = labels
         self.images = images

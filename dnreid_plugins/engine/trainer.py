@@ -186,17 +186,14 @@ class CrossDomainTrainer(DefaultTrainer):
             return extract_features(model, data.inference_loader, flip=cfg.CLUSTER.FLIP, progress="extract")
 
         labels = build_labels(cfg)
+        self.identity.see_files("files of the labels", labels.files())
         return LabelPhase(extract=extract, labels=labels, images=data.images, guard=construct(Guard, cfg))
 
     def build_writers(self) -> list[Any]:
-        line = TrainingLine(self.max_iter, self.time_left.seconds)
-        if not self.cfg.OUTPUT_DIR:
+        line, folder = TrainingLine(self.max_iter, self.time_left.seconds), self.cfg.OUTPUT_DIR
+        if not folder:
             return [line]
-        return [
-            line,
-            JSONWriter(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")),
-            TensorboardXWriter(self.cfg.OUTPUT_DIR),
-        ]
+        return [line, JSONWriter(os.path.join(folder, "metrics.json")), TensorboardXWriter(folder)]
 
     # ------------------------------------------------------------------ training
 

@@ -69,7 +69,18 @@ class Refiner(ABC):
 
     @abstractmethod
     def __call__(self, epoch: Epoch, features: Tensor, images: TrainImages) -> Epoch:
-        """The epoch with other clusters or soft targets."""
+        """The epoch with other clusters, soft targets, known pairs or figures for the health line."""
+
+    def check(self, images: TrainImages) -> None:  # noqa: B027 (most refiners take any images)
+        """Refuse images that it has nothing for, before the first epoch.
+
+        Raises:
+            ValueError: it is of no use to them.
+        """
+
+    def files(self) -> tuple[str, ...]:
+        """Files that its labels depend on; a resumed run refuses other ones."""
+        return ()
 
 
 def refiner(cls: type) -> type:

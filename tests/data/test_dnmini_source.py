@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from dnreid_plugins.dnmini import source as source_module
 from dnreid_plugins.dnmini.parallel import map_in_processes
 from dnreid_plugins.dnmini.pretrain import PretrainOptions
 from dnreid_plugins.dnmini.source import COARSE_ATTRIBUTES, IGNORED, coarse_labels, source_set
+from dnreid_plugins.dnmini.worlds import WORLDS
 from dnreid_plugins.dnmini.write import Parameters, dnmini_identities
 from dnreid_plugins.functional.types import Domain
 
 
 def test_the_shipped_start_has_seen_no_vehicle_of_dnmini() -> None:
     options = PretrainOptions()
-    source = source_module.sample_identities(count=options.num_ids, seed=options.seed, half=1)
+    source = WORLDS["dnmini"].identities(count=options.num_ids, seed=options.seed, half=1)
     for seed in (0, 1, 2, 1000):
         parameters = Parameters(seed=seed, num_train_ids=100, num_test_ids=60, images_per_domain=1)
         assert set(dnmini_identities(parameters).values()).isdisjoint(source)
@@ -32,17 +34,20 @@ def test_source_set_is_a_function_of_its_arguments_and_not_of_the_workers() -> N
 
 def test_no_night_image_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    original = source_module.render
-    monkeypatch.setattr(
-        source_module, "render", lambda v, rng, domain: (seen.append(domain), original(v, rng, domain))[1]
-    )
-    source_set(2, 2, 0, workers=1)
-    assert seen == [Domain.DAY] * 4
+    for name, world in WORLDS.items():
+
+        def view(vehicle, rng, domain, draw=world.view):
+            seen.append(domain)
+            return draw(vehicle, rng, domain)
+
+        monkeypatch.setitem(WORLDS, name, replace(world, view=view))
+        source_set(2, 2, 0, world=name, workers=1)
+    assert seen == [Domain.DAY] * 8
 
 
 def test_labels_say_what_the_vehicle_is() -> None:
     columns = list(COARSE_ATTRIBUTES)
-    for identity in source_module.sample_identities(count=100, seed=0, half=1):
+    for identity in WORLDS["dnmini"].identities(count=100, seed=0, half=1):
         labels = coarse_labels(identity)
         for name, label in zip(columns, labels, strict=True):
             if name == "stripe_tone" and identity.stripe == "none":

@@ -67,6 +67,7 @@ def test_renderings_protocol_and_difference_reach_the_runs(
     assert len(store) == 8 and all("CLUSTER.K1" in one["opts"] for one in store.values())
     readme = (root / "projects" / "P" / "README.md").read_text()
     assert "table t protocol begin" in readme and "5.0 ± 1.0" in readme and "D2N mAP − One" in readme
+    assert f", measured by {protocol}\n" in readme
 
 
 def test_with_overrides_only_the_logs_keep_it(

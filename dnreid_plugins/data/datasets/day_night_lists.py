@@ -117,6 +117,7 @@ class DNWild(DayNightListDataset):
     dataset_name = "dnwild"
     folders = ("dnwild", "DNWild", "DN-Wild")
     has_query_list = True
+    protocol_name = "DN-Wild"
     expected = {
         "train day images": 70981,
         "train night images": 35384,
@@ -144,4 +145,5 @@ class DNWild(DayNightListDataset):
             is_query=[item.path in asking[item.domain] for item in items],
             is_gallery=[item.path in gallery[item.domain] for item in items],
             every_image=SETTINGS.dnwild_all_queries,
+            name=self.protocol_name,
         )
