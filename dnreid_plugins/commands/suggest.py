@@ -34,8 +34,8 @@ def suggest(
     """
     from fastreid.config import get_cfg
 
-    from ..engine.suggest import suggest as propose
-    from ..engine.suggested_file import check_target, write_suggestion
+    from ..engine.suggestion import check_target, write_suggestion
+    from ..engine.suggestion import suggest as propose
     from ..report.k_distance_picture import check_ending, draw_k_distances
     from ..runtime.config_files import merge_with_suggestions
     from ..runtime.shipped import systems
@@ -67,7 +67,7 @@ def show(found: object) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ..engine.suggest import Suggestion
+    from ..engine.suggestion import Suggestion
 
     assert isinstance(found, Suggestion)
     table = Table("setting", "value", "why")

@@ -17,12 +17,12 @@ from ..data.train_data import scored_datasets
 from ..evaluation.evaluator import evaluate, evaluation_set, in_words
 from ..evaluation.extraction import evaluating
 from ..evaluation.results import log_results, read_results, update_results
+from ..evaluation.unscored import report_label_quality
 from ..runtime.agreement import computed_once
 from ..runtime.logs import setup_logs
 from .evaluation_file import evaluation_of
 from .identity import running
 from .overrides import overridden
-from .unscored import report_label_quality
 
 logger = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from ..functional.matching.quality import majority_identity, matching_precision
 from ..functional.types import Assignment, Domain, Epoch
 from ..labels import Labels, TrainImages
 from ..labels.build import describe
+from ..labels.guard import Guard
 from ..labels.quality import label_free_figures
 from ..runtime.agreement import check_agreement, computed_once
 from .epoch_state import epoch_from_state, epoch_to_state
-from .guard import Guard
 
 logger = logging.getLogger(__name__)
 

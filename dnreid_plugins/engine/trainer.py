@@ -24,6 +24,7 @@ from ..evaluation.extraction import extract_features
 from ..evaluation.results import read_results, update_results, write_results
 from ..functional.types import Epoch
 from ..labels import build_labels
+from ..labels.guard import Guard
 from ..modeling.meta_arch import StudentFeatures
 from ..modeling.parts import Parts
 from ..runtime.devices import use_device
@@ -37,7 +38,6 @@ from .cluster_file import ClusterFile
 from .data_parallel import SameBuffers, needs_same_buffers, wrap_model
 from .epoch_state import choose_repeatable_kernels
 from .evaluate import by_set, log_run, run_test
-from .guard import Guard
 from .hooks import Evaluate, FollowStep, Writers, evaluates_after
 from .identity import TRAINING_IMAGES, RunIdentity, begin_job, training_of
 from .label_phase import LabelPhase

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +13,20 @@ from fastreid.config import CfgNode
 
 from .plugins import KEY, import_plugins
 from .sections import add_missing_sections, number_or_word
+from .sentences import ConfigError, nearest
+from .shipped import config_path
 
-SIMILAR_ENOUGH = 0.5
+__all__ = [
+    "FLAG",
+    "ConfigError",
+    "known_keys",
+    "merge_with_suggestions",
+    "nearest",
+    "read_config_file",
+    "tests_follow",
+    "use_plugins",
+]
+
 #: Of a config file; the whole default config has less than a thousand.
 MAX_NODES = 100_000
 NESTED = (list, tuple, Mapping)
@@ -23,10 +34,6 @@ BASE = "_BASE_"
 FLAG = re.compile(r"--[a-z][a-z-]*")
 #: What a value of a type is called, and an example of one.
 KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
-
-
-class ConfigError(ValueError):
-    """A config file, key or value cannot be used; one sentence that says what to do."""
 
 
 def merge_with_suggestions(
@@ -125,8 +132,6 @@ def read_config_file(path: Path) -> Mapping[str, Any]:
 
 def _with_base(path: Path) -> Any:
     """What fast-reid reads, but ``_BASE_`` may also be the name of a shipped config."""
-    from .shipped import config_path  # which reads this module
-
     own = yaml.safe_load(path.read_text(encoding="utf-8"))
     base = own.get(BASE) if isinstance(own, dict) else None
     if not isinstance(base, str) or (path.parent / os.path.expanduser(base)).is_file():
@@ -192,13 +197,6 @@ def known_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
     for name, value in cfg.items():
         keys += known_keys(value, f"{prefix}{name}.") if isinstance(value, CfgNode) else [f"{prefix}{name}"]
     return keys
-
-
-def nearest(name: str, known: Sequence[str]) -> str | None:
-    """The known name most similar to ``name``, ignoring case; None if there is no similar one."""
-    by_case = {item.lower(): item for item in known}
-    found = difflib.get_close_matches(name.lower(), list(by_case), n=1, cutoff=SIMILAR_ENOUGH)
-    return by_case[found[0]] if found else None
 
 
 def _unknown(cfg: CfgNode, key: str, source: str) -> str:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from .config_files import SIMILAR_ENOUGH, ConfigError, nearest
+from .sentences import SIMILAR_ENOUGH, ConfigError, nearest
 
 PACKAGE = Path(__file__).resolve().parents[1]
 #: A config that runs as it stands.

@@ -12,8 +12,8 @@ from PIL import Image
 from dnreid_plugins.commands import app
 from dnreid_plugins.data.datasets import configure
 from dnreid_plugins.engine import preflight
-from dnreid_plugins.engine.suggest import Choice, DomainView, Suggestion, _batch, _neighbours, _radius
-from dnreid_plugins.engine.suggested_file import suggestion_text
+from dnreid_plugins.engine.suggestion import Choice, DomainView, Suggestion, suggestion_text
+from dnreid_plugins.engine.suggestion.proposals import _batch, _neighbours, _radius
 from dnreid_plugins.functional.types import Domain
 from dnreid_plugins.runtime.config_files import ConfigError, merge_with_suggestions
 from dnreid_plugins.runtime.shipped import config_path

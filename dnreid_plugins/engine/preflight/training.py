@@ -18,10 +18,10 @@ from ...data.datasets.settings import Settings
 from ...data.identity_batches import check_identity_batch
 from ...data.transforms import build_domain_transform
 from ...evaluation.scoring import ScoreOptions
+from ...labels.guard import Guard
 from ...runtime.config_files import ConfigError
 from ...runtime.plugins import import_plugins
 from ...runtime.sections import construct
-from ..guard import Guard
 from ..solver.optimizer import RateFactors, optimizer_class
 from ..solver.schedule import plan_from_config
 from .model import MODEL_CHECKS, MODEL_TRAINING_CHECKS, Check, needs_clusters, unknown_name

@@ -10,9 +10,9 @@ from typing import Any
 
 from fastreid.config import CfgNode
 
-from ..runtime.files import write_atomically
-from ..runtime.shipped import config_names, config_path
-from .suggest import Suggestion
+from ...runtime.files import write_atomically
+from ...runtime.shipped import config_names, config_path
+from .proposals import Suggestion
 
 
 def check_target(path: Path) -> None:

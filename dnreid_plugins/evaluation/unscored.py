@@ -10,7 +10,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ..evaluation.results import update_results
+from .results import update_results
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from fastreid.config import CfgNode, get_cfg
 from run_helpers import train
 
 from dnreid_plugins.data.datasets import configure
-from dnreid_plugins.engine.unscored import NO_MAP, report_label_quality
+from dnreid_plugins.evaluation.unscored import NO_MAP, report_label_quality
 
 
 def rows(folder: str) -> list[dict[str, float]]:

@@ -10,8 +10,8 @@ import torch
 from fastreid.config import CfgNode
 from run_helpers import cut_and_resumed, label_phase
 
-from dnreid_plugins.engine.guard import Guard, WorseLabelsError, distinctness
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
+from dnreid_plugins.labels.guard import Guard, WorseLabelsError, distinctness
 
 
 def figures(silhouette: float, clustered: float = 80.0, largest: float = 30.0) -> dict[str, float]:

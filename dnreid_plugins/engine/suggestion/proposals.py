@@ -14,20 +14,20 @@ from fastreid.modeling.meta_arch import build_model
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data.datasets import configure as configure_datasets
-from ..data.loaders import build_train_loader
-from ..data.train_data import TrainData, build_train_data
-from ..evaluation.extraction import extract_features
-from ..functional.neighbours.jaccard import jaccard_graph
-from ..functional.neighbours.knn import knn_table
-from ..functional.neighbours.radius import RADII, jaccard_dbscan_auto, k_distances
-from ..functional.types import Domain
-from ..modeling.meta_arch import StudentFeatures
-from ..runtime.devices import use_device
-from ..runtime.progress import ProgressLine
-from . import preflight
-from .preflight.model import needs_clusters
-from .preflight.resources import GIB, checkpoint_bytes, trial_batch
+from ...data.datasets import configure as configure_datasets
+from ...data.loaders import build_train_loader
+from ...data.train_data import TrainData, build_train_data
+from ...evaluation.extraction import extract_features
+from ...functional.neighbours.jaccard import jaccard_graph
+from ...functional.neighbours.knn import knn_table
+from ...functional.neighbours.radius import RADII, jaccard_dbscan_auto, k_distances
+from ...functional.types import Domain
+from ...modeling.meta_arch import StudentFeatures
+from ...runtime.devices import use_device
+from ...runtime.progress import ProgressLine
+from .. import preflight
+from ..preflight.model import needs_clusters
+from ..preflight.resources import GIB, checkpoint_bytes, trial_batch
 
 #: Neighbours per image of a cluster; the shipped configs have 12 for 20 images and 30 for 50.
 NEIGHBOURS_PER_IMAGE = 0.6
