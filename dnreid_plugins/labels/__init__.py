@@ -12,6 +12,7 @@ from .build import Labels, build_labels
 from .clusters import DomainClusters, UnionClusters
 from .corrections import Corrections
 from .density import DensityRelabel
+from .guard import Guard
 from .identities import Identities
 from .joint_clusters import JointClusters
 from .neighbour_votes import MajoritySmooth, TransferByVote
@@ -22,6 +23,7 @@ __all__ = [
     "Corrections",
     "DensityRelabel",
     "DomainClusters",
+    "Guard",
     "Identities",
     "JointClusters",
     "LabelSource",
