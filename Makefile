@@ -15,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
 export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
 
-.PHONY: help demo test check format docs bench stress clean
+.PHONY: help demo test check format docs bench stress mutate clean
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -66,6 +66,9 @@ stress: $(VENV)/.installed-dev  ## kill, fuzz and soak tests (half an hour), the
 	@mkdir -p $(dir $(LEDGER))$(if $(KEEP),, && rm -f $(LEDGER))
 	status=0; DNREID_STRESS_LEDGER=$(LEDGER) $(BIN)/python -m pytest -m "stress or attack" $(PYTEST_ARGS) || status=$$?; \
 	    $(BIN)/python tools/reliability_table.py $(LEDGER) $(if $(KEEP),--keep) && exit $$status
+
+mutate: $(VENV)/.installed-dev  ## cut the wires of tests/wires.yml, one after the other; a test must notice each
+	$(BIN)/python tools/mutate.py
 
 clean:  ## remove the environment and all caches
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*

@@ -91,7 +91,15 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["dnreid_plugins", "dnreid_plugins.*"]),
     package_data={
-        "dnreid_plugins": ["py.typed", "**/*.safetensors", "**/*.json", "**/*.yml", "**/*.html", "**/*.css"]
+        "dnreid_plugins": [
+            "py.typed",
+            "**/*.safetensors",
+            "**/*.json",
+            "**/*.yml",
+            "**/*.html",
+            "**/*.css",
+            "**/*.js",
+        ]
     },
     entry_points={"console_scripts": ["dnreid = dnreid_plugins.commands.app:main"]},
     cmdclass={"build_py": BuildWithConfigs},

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @functools.cache
 def load() -> None:
     """The work of the import. It takes seconds, so the command line calls it only for what needs it."""
-    from .patches import compat
+    from .patches import compat, config_words
 
     compat.import_fastreid()
 
@@ -38,6 +38,7 @@ def load() -> None:
     from .runtime import workers
 
     compat.patch_fastreid()
+    config_words.install()
     config.extend_defaults()
     workers.install()
 

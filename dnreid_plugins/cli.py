@@ -17,6 +17,8 @@ from .engine.evaluation_file import Evaluation, evaluating_alone, log_folder
 from .engine.identity import begin_job
 from .engine.preflight.training import check
 from .engine.trainer import CrossDomainTrainer
+from .report.at_end import reporting
+from .report.page.settings import keep_environment
 from .runtime.config_files import merge_with_suggestions
 from .runtime.devices import use_device
 from .runtime.files import write_atomically
@@ -64,7 +66,9 @@ def run(args: Namespace) -> Any:
         trainer = CrossDomainTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)
         keep_config(cfg)
-        return trainer.train()
+        keep_environment(cfg.OUTPUT_DIR, args)
+        with reporting(trainer):
+            return trainer.train()
     finally:
         unlock_folder(cfg.OUTPUT_DIR)
 

@@ -200,6 +200,15 @@ _keys(
     ),
 )
 _keys(
+    "REPORT",
+    (
+        "ENABLED",
+        True,
+        bool,
+        "Write OUTPUT_DIR/report.html at the end of a run; `dnreid report OUTPUT_DIR` does so at any time.",
+    ),
+)
+_keys(
     "PROFILE",
     (
         "STEPS",

@@ -146,6 +146,8 @@ BRIDGING: dict[str, Any] = {
     "INPUT.REA.ENABLED": True,
     "INPUT.REA.PROB": 0.5,
     "INPUT.REA.MODE": "noise",
+    "MODEL.PIXEL_MEAN": (127.5, 127.5, 127.5),
+    "MODEL.PIXEL_STD": (127.5, 127.5, 127.5),
     "CLUSTER.MIN_SAMPLES": 4,
     "TEST.EVAL_PERIOD": 5,
     "TEST.FLIP.ENABLED": False,
@@ -166,7 +168,13 @@ BRIDGING: dict[str, Any] = {
     "MODEL.LOSSES.CPML.TEMPERATURE": 0.07,
 }
 # Columns: data set, iterations per epoch, DBSCAN's radius; Bridging also input size, images per cluster, warm-up.
-CIA_SETS = {"dn348": ("DN348", 200, 0.6), "dnwild": ("DNWild", 400, 0.6), "regdb": ("RegDB", 100, 0.3)}
+CIA_SETS = {
+    "dn348": ("DN348", 200, 0.6),
+    "dnwild": ("DNWild", 400, 0.6),
+    "regdb": ("RegDB", 100, 0.3),
+    "sysu": ("SYSUMM01", 200, 0.6),
+    "llcm": ("LLCM", 200, 0.6),
+}
 BRIDGING_SETS = {
     "dn348": ("DN348", 300, 0.7, (256, 256), 8, 3000),
     "dnwild": ("DNWild", 300, 0.8, (256, 256), 8, 3000),
@@ -199,6 +207,55 @@ def test_full_size_bridging_is_the_released_codes(name: str) -> None:
     }
     own |= {"SOLVER.WARMUP_ITERS": warmup}
     assert differences(f"BridgingDayNight/configs/{name}.yml", {**BRIDGING, **own}) == {}
+
+
+#: What a row of the papers' ablations differs by, on the embedded data set.
+CIA_WEIGHTS = {
+    "MODEL.LOSSES.CLUSTERNCE.WEIGHT": ((1, 1.0),),
+    "MODEL.LOSSES.MAA.WEIGHT": ((1, 0.5), (6, 0.3)),
+    "MODEL.LOSSES.DGM.WEIGHT": ((6, 0.3),),
+    "MODEL.LOSSES.PGM.WEIGHT": ((6, 0.25),),
+    "MODEL.LOSSES.CMA.WEIGHT": ((6, 1.0),),
+    "SOLVER.STAGES": (6,),
+    "SOLVER.STEPS": (4,),
+}
+AS_RELEASED = {
+    "MODEL.LOSSES.CPML.VARIANT": "as_released",
+    "MODEL.LOSSES.IMAGETEXT.BIAS_INPUT": "as_released",
+    "MODEL.LOSSES.IMAGETEXT.THROUGH_TEXT": True,
+    "MODEL.MEMORY.OUTLIER_ROWS": True,
+    "MODEL.PROMPT.SPARSE": False,
+    "CLUSTER.FEATURE": "before",
+    "PROMPT_STAGE.LAST_BATCH": "keep",
+}
+ROWS: dict[str, dict[str, Any]] = {
+    "CIA/configs/dnmini/base": {"MODEL.LOSSES.NAME": ("ClusterNCE",)},
+    "CIA/configs/dnmini/maa": {"MODEL.LOSSES.NAME": ("ClusterNCE", "MAA"), **CIA_WEIGHTS},
+    "CIA/configs/dnmini/dgm": {"MODEL.LOSSES.NAME": ("ClusterNCE", "DGM"), **CIA_WEIGHTS},
+    "CIA/configs/dnmini/pgm": {"MODEL.LOSSES.NAME": ("ClusterNCE", "PGM"), **CIA_WEIGHTS},
+    "CIA/configs/dnmini/cma": {"MODEL.LOSSES.NAME": ("ClusterNCE", "CMA"), **CIA_WEIGHTS},
+    **{
+        f"CIA/configs/dnmini/{file}": {
+            "MODEL.LOSSES.NAME": ("ClusterNCE", "MAA", "DGM"),
+            "MODEL.LOSSES.DGM.SCORING": scoring,
+            **CIA_WEIGHTS,
+        }
+        for file, scoring in {"cia": "continuous", "cia_fixed": "fixed", "cia_discrete": "discrete"}.items()
+    },
+    "BridgingDayNight/configs/as-released": AS_RELEASED,
+    "BridgingDayNight/configs/dnmini/as_released": AS_RELEASED,
+    "BridgingDayNight/configs/dnmini/full": {
+        "MODEL.LOSSES.NAME": BRIDGING["MODEL.LOSSES.NAME"],
+        "MODEL.LOSSES.CPML.VARIANT": "instance",
+        "MODEL.PIXEL_MEAN": (127.5, 127.5, 127.5),
+    },
+    "BridgingDayNight/configs/dnmini/instance_align": {"MODEL.LOSSES.IMAGETEXT.ALIGNMENT": "instance"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(ROWS))
+def test_a_row_of_an_ablation_is_what_its_name_says(name: str) -> None:
+    assert differences(f"{name}.yml", ROWS[name]) == {}
 
 
 def test_every_silent_point_of_cia_is_named_where_it_is_decided() -> None:

@@ -14,7 +14,10 @@ import pytest
 from dnreid_plugins.dnmini import write_dnmini
 
 ROOT = Path(__file__).resolve().parents[1]
-BLOCK = re.compile(r"<!-- own folders begin -->\n```\n(.*?)```\n<!-- own folders end -->", re.DOTALL)
+BLOCK = re.compile(
+    r"<!-- own folders begin -->\n<!-- not run: [^\n]*-->\n```bash\n(.*?)```\n<!-- own folders end -->",
+    re.DOTALL,
+)
 
 
 def own_folder_lines() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,8 +26,7 @@ SOURCE = (
     "README.md",
     "LICENSE",
 )
-SHORT = ["DATASETS.NAMES", "('DN348',)", "SOLVER.MAX_EPOCH", "1", "SOLVER.STEPS", "()", "SOLVER.STAGES", "()"]
-SHORT += [
+SHORT = [
     "DATALOADER.ITERS_PER_EPOCH",
     "2",
     "CLUSTER.K1",
@@ -80,6 +80,12 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
     with zipfile.ZipFile(wheel) as archive:  # a pure wheel is installed by unpacking it
         archive.extractall(site)
+    # What pip makes of the entry point.
+    points = next(site.glob("dnreid_plugins-*.dist-info/entry_points.txt")).read_text()
+    found = re.search(r"^dnreid *= *([\w.]+):(\w+)$", points, re.M)
+    assert found is not None, points
+    script = f"#!{python}\nimport sys\nfrom {found[1]} import {found[2]}\nsys.exit({found[2]}())\n"
+    (python.parent / "dnreid").write_text(script)
     return python
 
 
@@ -93,20 +99,31 @@ def test_the_wheel_has_every_file_of_the_package_and_every_config(wheel: Path) -
 
 
 @pytest.mark.slow
-def test_it_trains_base_and_bridging_in_an_empty_folder(
+def test_it_trains_on_own_folders_and_bridging_in_an_empty_folder(
     python: Path, tiny_root: Path, tmp_path: Path
 ) -> None:
     data = {"FASTREID_DATASETS": str(tiny_root), "OMP_NUM_THREADS": "1"}
-    base = ["--config-file", "DNMini/base", *SHORT, "OUTPUT_DIR", "base"]
-    call(python, "-m", "dnreid_plugins", "train", *base, cwd=tmp_path, **data)
+    own = [word for one in ("day", "night") for word in (f"--{one}", tiny_root / "dn348" / one)]
+    train = ["train", "cia", *own, "--out", "own", "--epochs", "1", *SHORT]
+    call(python, python.parent / "dnreid", *train, cwd=tmp_path, OMP_NUM_THREADS="1")
     bridging = ["--config-file", "BridgingDayNight/dnmini", *SHORT, "OUTPUT_DIR", "bridging"]
+    bridging += [
+        "DATASETS.NAMES",
+        "('DN348',)",
+        "SOLVER.MAX_EPOCH",
+        "1",
+        "SOLVER.STEPS",
+        "()",
+        "SOLVER.STAGES",
+        "()",
+    ]
     bridging += ["PROMPT_STAGE.EPOCHS", "1", "PROMPT_STAGE.WARMUP_EPOCHS", "0"]
     # The second one and the doctor in one process, since the import takes most of the time.
     code = "import sys; from dnreid_plugins import cli; from dnreid_plugins.engine import doctor; "
     code += "cli.main(sys.argv[1:]); "
     said = call(python, "-c", code + "print(doctor.examine()[0])", *bridging, cwd=tmp_path, **data)
     assert f"in {python.parents[1]}" in said and "Everything that a run needs is installed." in said
-    for folder in (tmp_path / "base", tmp_path / "bridging"):
+    for folder, name in ((tmp_path / "own", "DayNightFolder"), (tmp_path / "bridging", "DN348")):
         results = json.loads((folder / "results.json").read_text())
-        assert results["finished"] and 0 < results["DN348"]["N2D"]["mAP"] <= 100
+        assert results["finished"] and 0 < results[name]["N2D"]["mAP"] <= 100
         assert (folder / "clusters.csv").is_file()

@@ -17,7 +17,8 @@ HEAD = """# fast-reid's projects under `python -m dnreid_plugins`
 
 How the training scripts in fast-reid's `projects` folder run with the plug-ins loaded:
 
-```
+<!-- not run: needs fast-reid's repository -->
+```bash
 python -m dnreid_plugins projects/FastClas/train_net.py --config-file projects/FastClas/configs/base-clas.yaml
 ```
 

@@ -20,17 +20,23 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ..runtime.config_files import nearest
 from ..runtime.sentences import sentences
+from ..runtime.shipped import instead
 from .loading import load
 
 #: Name on the command line -> module of this room; the function of the same name is the command.
 COMMANDS: dict[str, str] = {
+    "check": "check",
     "train": "train",
     "eval": "eval",
     "demo": "demo",
+    "report": "report",
+    "suggest": "suggest",
     "index": "index",
     "search": "search",
+    "serve": "serve",
+    "calibrate": "calibrate",
+    "export": "export",
     "trials": "trials",
     "methods": "lists",
     "datasets": "lists",
@@ -102,9 +108,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def _run(command: Any, words: list[str]) -> int:
     """The exit code; an objection of the parser is raised as ValueError."""
     if not words[0].startswith("-") and words[0] not in COMMANDS:
-        guess = nearest(words[0], list(COMMANDS))
-        hint = f"did you mean {guess}?" if guess else f"the commands are {', '.join(COMMANDS)}."
-        raise ValueError(f"There is no command {words[0]!r}; {hint}")
+        raise ValueError(f"There is no command {words[0]!r}; {instead(words[0], list(COMMANDS))}")
     try:
         with command.make_context(NAME, words) as context:
             command.invoke(context)

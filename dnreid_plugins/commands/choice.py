@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.config_files import ConfigError, nearest, read_config_file
-from ..runtime.shipped import config_names, config_path, find_config, one_of, system_config, systems
+from ..runtime.config_files import ConfigError, read_config_file
+from ..runtime.shipped import config_path, find_config, instead, one_of, system_config, systems
 
 #: Configs that a system's run on own images begins from, the first that it has: small and with weights come first.
 BASES = ("folder", "dnmini", "dn348")
@@ -109,9 +109,9 @@ def _file(named: str) -> Path:
     except ConfigError:
         if "/" in named or named.endswith((".yml", ".yaml")):
             raise
-        guess = nearest(named, [*systems(), *config_names()])
-        hint = f"did you mean {guess}?" if guess else f"the systems are {', '.join(systems())}."
-        raise ConfigError(f"There is no system or config {named!r}; {hint}") from None
+        raise ConfigError(
+            f"There is no system or config {named!r}; {instead(named, list(systems()))}"
+        ) from None
 
 
 def scaled(content: Mapping[str, Any], epochs: int) -> list[str]:

@@ -20,8 +20,10 @@ def fake_dataset(
 ) -> None:
     """Render a small stand-in of a data set, to try any command before the real data is there.
 
-    Folders, lists and file names are those of the real set; the images are a few rendered vehicles. Every result on it
-    says that it is a stand-in. A real set is never written into.
+    Folders, lists and file names are those of the real set; the images are
+    a few rendered vehicles, and every result on them says so.
+
+    A real set is never written into.
     """
     from ..dnmini.stand_ins import LAYOUTS, write_stand_in
     from ..runtime.shipped import EXAMPLE
@@ -31,6 +33,6 @@ def fake_dataset(
     folder = write_stand_in(name, out, seed=seed)
     typer.echo(f"{folder} holds a stand-in of {name}, not the real set. To see how a run goes, on a CPU:\n")
     typer.echo(
-        f"  FASTREID_DATASETS={shlex.quote(str(out))} python -m dnreid_plugins train --config-file {EXAMPLE} "
-        f"DATASETS.NAMES \"('{name}',)\" DATALOADER.ITERS_PER_EPOCH 0 OUTPUT_DIR logs/stand-in"
+        f"  FASTREID_DATASETS={shlex.quote(str(out))} dnreid train {EXAMPLE} DATASETS.NAMES \"('{name}',)\" "
+        "DATALOADER.ITERS_PER_EPOCH 0 OUTPUT_DIR logs/stand-in"
     )

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .options import Device, Domain, Images, Run, SkipBad, Weights
 
-class DomainName(str, Enum):
-    """The domain of images."""
-
-    day = "day"
-    night = "night"
+if TYPE_CHECKING:
+    from ..retrieval.additions import Addition
 
 
 class KindName(str, Enum):
@@ -24,43 +22,30 @@ class KindName(str, Enum):
 
 
 def index(
-    run: Annotated[str, typer.Argument(help="Folder of a run, or a config with --weights.")],
-    images: Annotated[
-        list[str],
-        typer.Argument(
-            help="Folders, images, tables (.csv with the columns path and, if known, domain and id)."
-        ),
-    ],
+    run: Run,
+    images: Images,
     out: Annotated[
         str, typer.Option(help="Folder of the gallery: new, empty, or a gallery that is replaced.")
     ],
-    domain: Annotated[DomainName | None, typer.Option(help="Domain of the images.")] = None,
+    domain: Domain = None,
     kind: Annotated[
         KindName,
         typer.Option(
-            help="flat compares all images and is exact; ivf and hnsw are faster from about 100,000 on."
+            help="flat compares all images and is exact; ivf and hnsw look at a part of a large gallery."
         ),
     ] = KindName.flat,
     add: Annotated[
         bool,
         typer.Option(
-            "--add",
-            help="Add to the gallery that is there: only new and changed images are embedded, a changed one "
-            "replaces its old entry.",
+            "--add", help="Keep what is there; embed new images, and changed ones in place of the old."
         ),
     ] = False,
     folder_ids: Annotated[
         bool, typer.Option("--folder-ids", help="The first sub-folder of an image is its identity.")
     ] = False,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave images out that cannot be read.")
-    ] = False,
-    weights: Annotated[
-        str | None, typer.Option(help="Checkpoint: a path or a name in RUN.", show_default="model_final.pth")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Such as cpu or cuda:1.", show_default="that of RUN")
-    ] = None,
+    skip_bad: SkipBad = False,
+    weights: Weights = None,
+    device: Device = None,
 ) -> None:
     """Embed images and keep their features as a gallery for search and serve."""
     from ..retrieval import store
@@ -74,13 +59,17 @@ def index(
     entries = collect(images, domain.value if domain else None, folder_ids=folder_ids, skip_bad=skip_bad)
     matcher = Matcher.load(run, weights=weights, device=device)
     done = write_gallery(out, matcher, entries, kind=kind.value, add=add, skip_bad=skip_bad)
-    count, left_out = store.read_manifest(out)["count"], len(done.kept_entries) + len(done.new)
-    typer.echo(f"{out}: {count} images ({kind.value if not add else store.read_manifest(out)['kind']}).")
+    _tell(out, store.read_manifest(out), done)
+
+
+def _tell(out: str, manifest: dict[str, object], done: Addition) -> None:
+    count = int(str(manifest["count"]))
+    typer.echo(f"{out}: {count} images ({manifest['kind']}).")
     notes = {
         "were there unchanged": done.unchanged,
-        "were replaced, since they had changed": done.replaced if add else 0,
+        "were replaced, since they had changed": done.replaced,
         "are copies of another image, and both are kept": done.copies,
-        "were left out, since they could not be read": left_out - count,
+        "were left out, since they could not be read": len(done.kept_entries) + len(done.new) - count,
     }
     for text, number in notes.items():
         if number:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 
 
 def load() -> None:
     """Import PyTorch, fast-reid and the plug-ins; on a terminal with a message before each."""
+    # fast-reid's; the ranking is ours.
+    warnings.filterwarnings("ignore", "Cython rank evaluation")
     say("loading PyTorch")
     importlib.import_module("torchvision")
     say("loading fast-reid and the plug-ins")

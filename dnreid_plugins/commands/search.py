@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .index import DomainName
+from .options import Device, Domain, DomainName, Images, SkipBad
 
 #: Queries that are printed.
 PRINTED = 20
@@ -15,10 +15,8 @@ ENDINGS = (".html", ".csv", ".json")
 
 def search(
     gallery: Annotated[str, typer.Argument(help="Folder that `dnreid index` made.")],
-    images: Annotated[
-        list[str], typer.Argument(help="Images, folders, tables (.csv), as for `dnreid index`.")
-    ],
-    domain: Annotated[DomainName | None, typer.Option(help="Domain of these images.")] = None,
+    images: Images,
+    domain: Domain = None,
     k: Annotated[int, typer.Option(min=1, help="Matches per image.")] = 10,
     among: Annotated[DomainName | None, typer.Option(help="Only matches of this domain.")] = None,
     out: Annotated[
@@ -27,12 +25,8 @@ def search(
     run: Annotated[
         str | None, typer.Option(help="Folder of the run, if it is not where it was.", show_default=False)
     ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave images out that cannot be read.")
-    ] = False,
-    device: Annotated[
-        str | None, typer.Option(help="Such as cpu or cuda:1.", show_default="that of RUN")
-    ] = None,
+    skip_bad: SkipBad = False,
+    device: Device = None,
 ) -> None:
     """Find the most similar images of a gallery for each given image."""
     from pathlib import Path

@@ -10,9 +10,10 @@ import typer
 def statistics(
     data: Annotated[str, typer.Option(help="A registered data set, such as DN348 or SYSUMM01.")],
 ) -> None:
-    """Count images, identities, cameras, queries and galleries of a data set; what differs from the papers is marked.
+    """Count a data set and mark what differs from the published numbers.
 
-    The data set is read from $FASTREID_DATASETS.
+    Images, identities, cameras, queries and galleries are counted. The data
+    set is read from $FASTREID_DATASETS.
     """
     from ..report.statistics import text_of_statistics
 

@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-CONTEXT = {"ignore_unknown_options": True}
+from .words import KEY_VALUE as CONTEXT
+from .words import pairs_only
+
+__all__ = ["CONTEXT", "trials"]
 
 
 def trials(
@@ -19,19 +22,18 @@ def trials(
 ) -> None:
     """Train and score every trial of a data set; print mean and standard deviation.
 
-    RegDB has ten splits with a model each; SYSU-MM01 and LLCM have ten galleries, all scored with one model. The same
-    command continues: a finished run is not repeated, one that was cut goes on. The summary is a JSON file beside the
-    runs.
+    RegDB has ten splits with a model each. SYSU-MM01 and LLCM have ten
+    galleries, all scored with one model.
+
+    The same command continues: a finished run is not repeated, one that was
+    cut goes on. The summary is a JSON file beside the runs.
     """
     import logging
 
     from ..report.trials import plan_trials, run_trials, text_of_trials
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    words = opts or []
-    if len(words) % 2:
-        raise ValueError(f"{words[-1]!r} has no value; give KEY VALUE pairs.")
-    planned = plan_trials(config, words, numbers=numbers_of(trials))
+    planned = plan_trials(config, pairs_only(opts), numbers=numbers_of(trials))
     typer.echo(text_of_trials(run_trials(planned, logs, jobs=jobs)))
     typer.echo(f"\nWritten to {planned.file(logs)}")
 

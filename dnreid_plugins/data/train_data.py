@@ -119,7 +119,9 @@ def build_train_data(cfg: Any) -> TrainData:
     assert isinstance(images, DomainDataset)
     return TrainData(
         items,
-        TrainImages(domains, torch.from_numpy(images.camids), _true_ids(items)),
+        TrainImages(
+            domains, torch.from_numpy(images.camids), _true_ids(items), tuple(item.path for item in items)
+        ),
         streams,
         build_inference_loader(cfg, items, rank=comm.get_rank(), world_size=comm.get_world_size()),
     )

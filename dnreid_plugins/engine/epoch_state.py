@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..functional.types import Clusters, Epoch
+from ..functional.types import Clusters, Epoch, KnownPairs
 
 FIELDS = ("labels", "features", "centroids", "indices")
 
@@ -60,7 +60,15 @@ def epoch_to_state(epoch: Epoch, *, with_features: bool = True) -> dict[str, Any
         name: {field: getattr(part, field).contiguous() for field in fields}
         for name, part in epoch.clusters.items()
     }
-    return {"number": epoch.number, "last": epoch.last, "clusters": clusters, "soft": dict(epoch.soft)}
+    known = {"same": epoch.known.same, "apart": epoch.known.apart} if epoch.known is not None else None
+    return {
+        "number": epoch.number,
+        "last": epoch.last,
+        "clusters": clusters,
+        "soft": dict(epoch.soft),
+        "known": known,
+        "figures": dict(epoch.figures),
+    }
 
 
 def epoch_from_state(state: dict[str, Any], features: torch.Tensor | None = None) -> Epoch:
@@ -70,4 +78,12 @@ def epoch_from_state(state: dict[str, Any], features: torch.Tensor | None = None
         if features is not None:
             part["features"] = features[part["indices"]]
     clusters = {name: Clusters(**part) for name, part in parts.items()}
-    return Epoch(state["number"], state["last"], clusters, state["soft"])
+    known = KnownPairs(**state["known"]) if state.get("known") else None
+    return Epoch(
+        state["number"],
+        state["last"],
+        clusters,
+        state["soft"],
+        known=known,
+        figures=state["figures"],
+    )

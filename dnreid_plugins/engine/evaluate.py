@@ -17,6 +17,7 @@ from ..data.train_data import scored_datasets
 from ..evaluation.evaluator import evaluate, evaluation_set, in_words
 from ..evaluation.extraction import evaluating
 from ..evaluation.results import log_results, read_results, update_results
+from ..evaluation.unscored import report_label_quality
 from ..runtime.agreement import computed_once
 from ..runtime.logs import setup_logs
 from .evaluation_file import evaluation_of
@@ -70,11 +71,13 @@ def log_run(cfg: Any, results: Mapping[str, Any]) -> None:
     start = read_results(cfg.OUTPUT_DIR).get("start")
     where = f"{cfg.OUTPUT_DIR}/results.json" if cfg.OUTPUT_DIR else ""
     log_results(where, cfg.DATASETS.TESTS, results, start=start)
+    if not any(results.values()):
+        report_label_quality(cfg.OUTPUT_DIR)
 
 
 def evaluate_all(cfg: Any, model: nn.Module, sets: Mapping[str, Any]) -> Results:
     """``{data set: {direction: {metric: percent}}}`` for every one of ``sets``."""
-    return OrderedDict((name, evaluate(model, data, cfg)) for name, data in sets.items())
+    return OrderedDict((name, evaluate(model, data, cfg, name=name)) for name, data in sets.items())
 
 
 def evaluate_by_loop(trainer: Any, cfg: Any, model: nn.Module, sets: Mapping[str, Any]) -> Results:

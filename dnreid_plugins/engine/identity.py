@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from importlib import metadata
 from pathlib import Path
@@ -28,6 +28,7 @@ FREE_KEYS = (
     "OUTPUT_DIR",
     "DATALOADER.NUM_WORKERS",
     "DATASETS.DIGEST",
+    "REPORT.ENABLED",
     "AUDIT.PERIOD",
     "SOLVER.CHECKPOINT_KEEP",
     "SOLVER.CHECKPOINT_MINUTES",
@@ -45,7 +46,10 @@ FREE_KEYS = (
 #: Keys of this name are free in every section: a stage has one, too.
 FREE_NAME = ".CHECKPOINT_PERIOD"
 #: In these the machines of one job may differ.
-OF_THE_MACHINE = ("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "DATASETS.DAY_DIR", "DATASETS.NIGHT_DIR")
+OF_THE_MACHINE = (
+    *("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "DATASETS.DAY_DIR", "DATASETS.NIGHT_DIR"),
+    "REPORT.ENABLED",
+)
 TRAINING_IMAGES = "training images"
 #: Distributions beside torch and numpy that touch an image, a feature or a label on its way.
 LIBRARIES = ("fastreid", "numba", "pillow", "scikit-learn", "scipy", "torchvision")
@@ -63,18 +67,25 @@ class RunIdentity:
         self.data: dict[str, DataDigest] = {}
         self._before: dict[str, DataDigest] = {}
 
-    def see(self, name: str, items: Iterable[tuple[Any, ...]]) -> None:
+    def see(self, name: str, items: Iterable[tuple[Any, ...]], *, content: bool = False) -> None:
         """Take down what ``name`` is made of; all processes call it, before anything collective is done with it.
+
+        ``content``: read the files whole even if ``DATASETS.DIGEST`` does not ask for it.
 
         Raises:
             ValueError: in all processes: they see different data, or it is other data than before a resume.
         """
         if name in self.data:
             return
-        digest = DataDigest.of(items, content=self.cfg.DATASETS.DIGEST == "content")
+        digest = DataDigest.of(items, content=content or self.cfg.DATASETS.DIGEST == "content")
         same_in_all(f"see different {name}", digest.name, lambda: digest.text, _data_difference)
         self.data[name] = digest
         self._compare_data(name)
+
+    def see_files(self, name: str, paths: Sequence[str]) -> None:
+        """Take down the content of files that the run depends on beside its images; nothing for no files."""
+        if paths:
+            self.see(name, [(path, "", "") for path in paths], content=True)
 
     def _compare_data(self, name: str) -> None:
         if name in self.data and name in self._before:

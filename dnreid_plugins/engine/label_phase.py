@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from ..functional.matching.quality import majority_identity, matching_precision
 from ..functional.types import Assignment, Domain, Epoch
 from ..labels import Labels, TrainImages
 from ..labels.build import describe
+from ..labels.guard import Guard
+from ..labels.quality import label_free_figures
 from ..runtime.agreement import check_agreement, computed_once
 from .epoch_state import epoch_from_state, epoch_to_state
 
@@ -35,15 +38,30 @@ class LabelPhase(HookBase):
         extract: returns the features ``(N, D)`` of all training images in canonical order.
         labels: features -> `Epoch`.
         images: what is known about the training images; identities are only used for figures marked ``true/``.
+        guard: what says when the labels become worse.
+
+    Raises:
+        ValueError: the labels cannot be made for these images.
     """
 
     name = "labels"
 
-    def __init__(self, *, extract: Callable[[], Tensor], labels: Labels, images: TrainImages) -> None:
+    def __init__(
+        self,
+        *,
+        extract: Callable[[], Tensor],
+        labels: Labels,
+        images: TrainImages,
+        guard: Guard | None = None,
+    ) -> None:
+        labels.check(images)
         self.extract = extract
         self.labels = labels
         self.images = images
+        self.guard = guard or Guard()
         self.epoch: Epoch | None = None
+        self.previous: dict[str, Tensor] = {}
+        self.history: dict[int, dict[str, float]] = {}
 
     def before_epoch(self) -> None:
         """New labels, unless a checkpoint of this epoch has restored them."""
@@ -53,15 +71,19 @@ class LabelPhase(HookBase):
         self._start(self.epoch)
 
     def after_epoch(self) -> None:
-        """Between two epochs no labels are needed."""
+        """Between two epochs no labels are needed but to be compared with the next ones."""
+        if self.epoch is not None:
+            self.previous = {name: part.labels for name, part in self.epoch.clusters.items()}
         self.epoch = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The running epoch with its features; empty between two epochs."""
-        return {} if self.epoch is None else epoch_to_state(self.epoch)
+        """The running epoch with its features, if one runs; labels of the one before, figures of all so far."""
+        state = {"previous": dict(self.previous), "history": dict(self.history)}
+        return state if self.epoch is None else {**state, "epoch": epoch_to_state(self.epoch)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch = epoch_from_state(state) if state else None
+        self.epoch = epoch_from_state(state["epoch"]) if "epoch" in state else None
+        self.previous, self.history = dict(state["previous"]), dict(state["history"])
 
     def _start(self, epoch: Epoch) -> None:
         """Start ``epoch`` in parts and sampler; deterministic, so that a resume can replay it."""
@@ -80,6 +102,7 @@ class LabelPhase(HookBase):
                 figures.update(self._precision(name, matching, epoch))
         trainer.use_labels(parts.epoch)
         self._report(figures, epoch)
+        self._guarded(figures, epoch)
         check_agreement(
             {
                 "pseudo labels": [clusters.labels for clusters in epoch.clusters.values()],
@@ -98,12 +121,21 @@ class LabelPhase(HookBase):
             )
 
         def work() -> Epoch:
-            return self.labels(features, self.images, number=number, last=self.trainer.max_epoch)
+            epoch = self.labels(features, self.images, number=number, last=self.trainer.max_epoch)
+            if not self.labels.features_are_read():  # true identities: there is nothing to be judged
+                return epoch
+            return replace(epoch, figures={**epoch.figures, **label_free_figures(epoch, self.previous)})
 
         if comm.get_world_size() == 1:
             return work()
         # Every process has all features; labels are made once, so that all have the same ones.
         return epoch_from_state(computed_once(lambda: epoch_to_state(work(), with_features=False)), features)
+
+    def _guarded(self, figures: dict[str, float], epoch: Epoch) -> None:
+        if not self.labels.features_are_read():
+            return
+        self.history[epoch.number] = {k: v for k, v in figures.items() if not k.startswith("true/")}
+        self.guard.look(self.history, eps=self.trainer.cfg.CLUSTER.EPS)
 
     def _features_are_read(self) -> bool:
         return self.labels.features_are_read() or self.trainer.bare_model.parts.features_are_read()

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from fastreid.engine.hooks import PreciseBN
 from fastreid.engine.train_loop import HookBase
+from fastreid.utils import comm
 from torch import Tensor, nn
 
 from ..evaluation.evaluator import chooses_a_model
+from ..evaluation.results import update_results
 from ..modeling.parts import names_of_parts
 from ..modeling.pretrained import single_stream_name
 from ..runtime.generators import generators_kept
@@ -171,6 +173,8 @@ class Profile(HookBase):
 class BestKeeper(HookBase):
     """Save ``model_best`` whenever an evaluation is better than all earlier ones, including those before a resume.
 
+    Its figures go into ``results.json`` as ``best_on_test``, beside those of the last epoch, which are the result.
+
     Runs after the evaluation hook, so the score belongs to the saved weights.
 
     Args:
@@ -203,6 +207,9 @@ class BestKeeper(HookBase):
         if score is not None and score > self.best:
             self.best = score
             self.save(BEST, metric=score, epoch=self.trainer.epoch, iteration=self.trainer.iter)
+            if comm.is_main_process():
+                best = {"note": "chosen by test labels, not a result", "epoch": self.trainer.epoch + 1}
+                update_results(str(self.path.parent), best_on_test={**best, "results": dict(results)})
             logger.info(
                 "Epoch %d is the best on test so far: %.2f (chosen by test labels, not a result).",
                 self.trainer.epoch + 1,

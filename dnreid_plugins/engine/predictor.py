@@ -45,8 +45,9 @@ class Predictor(DefaultPredictor):
         evaluation.load(self.model)
         # The test pipelines of both domains are the same.
         self._transform = build_domain_transform(self.cfg, is_train=False).day
-        trials = [self._transform(Image.new("RGB", size)).shape[1:] for size in ((16, 64), (64, 16))]
-        self._size = tuple(trials[0]) if trials[0] == trials[1] else None
+        trials = [self._transform(Image.new("RGB", size)).shape for size in ((16, 64), (64, 16))]
+        #: Height and width of every transformed image; None where they depend on the image.
+        self.size = (trials[0][1], trials[0][2]) if trials[0] == trials[1] else None
 
     @torch.no_grad()
     def __call__(
@@ -83,10 +84,10 @@ class Predictor(DefaultPredictor):
         if images.dtype == torch.uint8:
             pixels = images.permute(0, 2, 3, 1).cpu().numpy()
             return torch.stack([self._transform(Image.fromarray(one)) for one in pixels])
-        if self._size not in (None, tuple(images.shape[2:])):
+        if self.size not in (None, tuple(images.shape[2:])):
             raise ValueError(
                 f"The predictor got float images of {tuple(images.shape[2:])} (height, width), while INPUT makes "
-                f"them {self._size}; give them that size, or give uint8 images, which it resizes itself."
+                f"them {self.size}; give them that size, or give uint8 images, which it resizes itself."
             )
         return images.float()
 

@@ -24,11 +24,13 @@ from ..evaluation.extraction import extract_features
 from ..evaluation.results import read_results, update_results, write_results
 from ..functional.types import Epoch
 from ..labels import build_labels
+from ..labels.guard import Guard
 from ..modeling.meta_arch import StudentFeatures
 from ..modeling.parts import Parts
 from ..runtime.devices import use_device
 from ..runtime.logs import quiet_screen, setup_logs
 from ..runtime.run_folder import STAGE_FILES, forget_before, set_aside
+from ..runtime.sections import construct
 from . import overrides, preflight
 from .bad_batch import KeepBadBatch
 from .checkpoints import Checkpoints
@@ -184,18 +186,14 @@ class CrossDomainTrainer(DefaultTrainer):
             return extract_features(model, data.inference_loader, flip=cfg.CLUSTER.FLIP, progress="extract")
 
         labels = build_labels(cfg)
-        labels.source.check(data.images)
-        return LabelPhase(extract=extract, labels=labels, images=data.images)
+        self.identity.see_files("files of the labels", labels.files())
+        return LabelPhase(extract=extract, labels=labels, images=data.images, guard=construct(Guard, cfg))
 
     def build_writers(self) -> list[Any]:
-        line = TrainingLine(self.max_iter, self.time_left.seconds)
-        if not self.cfg.OUTPUT_DIR:
+        line, folder = TrainingLine(self.max_iter, self.time_left.seconds), self.cfg.OUTPUT_DIR
+        if not folder:
             return [line]
-        return [
-            line,
-            JSONWriter(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")),
-            TensorboardXWriter(self.cfg.OUTPUT_DIR),
-        ]
+        return [line, JSONWriter(os.path.join(folder, "metrics.json")), TensorboardXWriter(folder)]
 
     # ------------------------------------------------------------------ training
 

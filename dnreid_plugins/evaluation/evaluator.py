@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -29,7 +31,31 @@ Results = OrderedDict[str, dict[str, float]]
 WITHIN_DOMAIN = {Domain.DAY: "D2D", Domain.NIGHT: "N2N"}
 
 
-def evaluate(model: nn.Module, dataset: Any, cfg: Any) -> Results:
+@dataclass(frozen=True, eq=False)
+class Extracted:
+    """What a set was scored from: features ``(N, D)`` of its ``items``, on the CPU, and how they were scored."""
+
+    features: Tensor
+    items: list[tuple[Any, ...]]
+    protocol: Protocol
+    options: ScoreOptions
+
+
+_KEPT: ContextVar[dict[str, Extracted] | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def keeping_features() -> Iterator[dict[str, Extracted]]:
+    """Inside, the newest features of every set that is scored are kept, by the name of the set."""
+    kept: dict[str, Extracted] = {}
+    token = _KEPT.set(kept)
+    try:
+        yield kept
+    finally:
+        _KEPT.reset(token)
+
+
+def evaluate(model: nn.Module, dataset: Any, cfg: Any, *, name: str = "") -> Results:
     """``{direction: {"Rank-1": ..., "mAP": ..., "mINP": ...}}`` in percent, plain floats, in every process.
 
     All test images are extracted once, for both directions and for the within-domain figures
@@ -40,6 +66,7 @@ def evaluate(model: nn.Module, dataset: Any, cfg: Any) -> Results:
         model: ``model(batch) -> (B, D)`` in eval mode.
         dataset: a reader with ``test`` and ``protocol``, or one of fast-reid's with ``query`` and ``gallery``.
         cfg: ``TEST`` and ``INPUT`` are used.
+        name: of the set for :func:`keeping_features`; "" = that of its class.
 
     Raises:
         ValueError: the data set has no identities, or the features cannot be ranked.
@@ -52,11 +79,12 @@ def evaluate(model: nn.Module, dataset: Any, cfg: Any) -> Results:
         normalize=False,
         progress=f"extract {protocol.name}",
     )
-    within = getattr(cfg.TEST, "WITHIN_DOMAIN", False)
+    within, options = getattr(cfg.TEST, "WITHIN_DOMAIN", False), ScoreOptions.from_config(cfg)
+    kept = _KEPT.get()
+    if kept is not None:
+        kept[name or type(dataset).__name__] = Extracted(features, items, protocol, options)
     return computed_once(
-        lambda: score_protocol(
-            features, items, protocol, options=ScoreOptions.from_config(cfg), within_domain=within
-        )
+        lambda: score_protocol(features, items, protocol, options=options, within_domain=within)
     )
 
 
@@ -116,8 +144,10 @@ def within_domain_directions(items: Sequence[tuple[Any, ...]], protocol: Protoco
     """D2D and N2N: the queries of each domain among the gallery images of the same domain, where there are both.
 
     Where galleries are drawn, every image of the domain is in the gallery, so that the figures hang on no draw; and
-    where no image of the domain is a query (visible ones of SYSU-MM01), every one is.
+    where no image of the domain is a query (visible ones of SYSU-MM01), every one is. A domain in which no query has
+    another image of its identity is left out, too.
     """
+    ids = np.unique([int(item[1]) for item in items], return_inverse=True)[1]
     domains = np.array([domain_of(item) for item in items])
     queries = np.unique(np.concatenate([one.query for one in protocol.directions]))
     gallery = np.unique(np.concatenate([part for one in protocol.directions for part in one.galleries]))
@@ -128,12 +158,12 @@ def within_domain_directions(items: Sequence[tuple[Any, ...]], protocol: Protoco
         query, shown = (part[domains[part] == domain] for part in (queries, gallery))
         if drawn:
             query, shown = query if query.size else every, every
-        if query.size and shown.size:
+        others = np.bincount(ids[shown], minlength=len(items))[ids[query]] - np.isin(query, shown)
+        if (others > 0).any():
             found.append(Direction(name, query, shown))
         else:
-            logger.info(
-                "%s has no %s: %d queries, %d in the gallery.", protocol.name, name, len(query), len(shown)
-            )
+            text = "%s has no %s: none of %d queries has another image among %d in the gallery."
+            logger.info(text, protocol.name, name, len(query), len(shown))
     return found
 
 

@@ -76,7 +76,10 @@ def log_results(
             rows.append((name, direction, "before", before[name, direction]))
         rows.append((name, direction, "after" if before else "", metrics))
     if not any(metrics for *_, metrics in rows):
-        logger.info("Nothing was scored, since no set of DATASETS.TESTS has identities.")
+        logger.info(
+            "Nothing was scored, since no set of DATASETS.TESTS has identities; how well the clusters hang together "
+            "is in health.jsonl of the run."
+        )
         return
     columns = dict.fromkeys(
         [*(c for c in COLUMNS if any(c in metrics for *_, metrics in rows))]

@@ -15,7 +15,13 @@ from torch import Tensor
 
 from ..data.protocols import ImageLabels, Mask, Removal, nothing, same_identity_and_camera
 from ..functional.neighbours.clustering import estimate_label_phase
-from ..functional.ranking.metrics import rank_distances, rank_metrics, summarize
+from ..functional.ranking.metrics import (
+    QueryRanks,
+    distances_of_query,
+    rank_distances,
+    rank_features,
+    summarize,
+)
 from ..functional.ranking.rerank import jaccard_distances
 from ..functional.ranking.roc import true_positive_rates
 from ..runtime.devices import available_memory
@@ -88,21 +94,67 @@ def score(
     Raises:
         ValueError: features are all the same or not finite, or no query has a correct image.
     """
+    ranking = rank(query, gallery, options=options, removal=removal, cmc=cmc)
+    result = summarize(ranking.queries, topk=topk)
+    if options.roc:
+        if ranking.reranked is None:
+            blocks = _distance_blocks(ranking.left, ranking.right, options.metric)
+        else:
+            blocks = iter([ranking.reranked])
+        result.update(true_positive_rates(blocks, query.ids, gallery.ids, remove=ranking.remove))
+    return _reported(result)
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """How a gallery is ordered for every query.
+
+    Attributes:
+        queries: the per-query values, whose averages are the metrics.
+        left, right: features ``(Q, D)`` and ``(G, D)`` after normalisation and query expansion.
+        reranked: ``(Q, G)`` distances where they were re-ranked, else None.
+        remove: from query rows to the gallery images that they do not see; None where every query sees all.
+        metric: of the distances that are not re-ranked.
+    """
+
+    queries: QueryRanks
+    left: Tensor
+    right: Tensor
+    reranked: npt.NDArray[np.float32] | None
+    remove: Callable[[Ids], Mask] | None
+    metric: Literal["cosine", "euclidean"]
+
+    def row(self, query: int) -> tuple[npt.NDArray[np.float32], Mask]:
+        """Distances ``(G,)`` of one query, to the bit those of the metrics, and which images it does not see.
+
+        The order of the gallery is that of (distance, place in the gallery) without the removed images.
+        """
+        hidden = np.zeros((1, len(self.right)), dtype=bool)
+        if self.remove is not None:
+            hidden = np.asarray(self.remove(np.array([query])), dtype=bool)
+        if self.reranked is not None:
+            return self.reranked[query], hidden[0]
+        return distances_of_query(self.left, self.right, query, metric=self.metric), hidden[0]
+
+
+def rank(
+    query: Side,
+    gallery: Side,
+    *,
+    options: ScoreOptions,
+    removal: Removal = same_identity_and_camera,
+    cmc: Literal["image", "identity"] = "image",
+) -> Ranking:
+    """The order of the gallery for every query; arguments and errors as of :func:`score`."""
     check_features(torch.cat([query.features[:_BLOCK], gallery.features[:_BLOCK]]))
     left, right = _prepared(query.features, gallery.features, options)
-    remove = _removed(query, gallery, removal)
+    remove, ids, distances = _removed(query, gallery, removal), (query.ids, gallery.ids), None
     if options.rerank is None:
-        ids = query.ids, gallery.ids
-        result = rank_metrics(left, right, *ids, topk=topk, metric=options.metric, remove=remove, cmc=cmc)
-        blocks = _distance_blocks(left, right, options.metric)
+        queries = rank_features(left, right, *ids, metric=options.metric, remove=remove, cmc=cmc)
     else:
         distances = _reranked(left, right, options)
-        ranks = rank_distances(distances, query.ids, gallery.ids, remove=remove, cmc=cmc)
-        result = summarize(ranks, topk=topk)
-        blocks = iter([distances])
-    if options.roc:
-        result.update(true_positive_rates(blocks, query.ids, gallery.ids, remove=remove))
-    return _reported(result)
+        queries = rank_distances(distances, *ids, remove=remove, cmc=cmc)
+    return Ranking(queries, left, right, distances, remove, options.metric)
 
 
 def _removed(query: Side, gallery: Side, removal: Removal) -> Callable[[Ids], Mask] | None:

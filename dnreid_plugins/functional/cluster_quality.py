@@ -1,10 +1,16 @@
-"""Quality of pseudo labels, measured against true identities or without them."""
+"""Quality of pseudo labels: against true identities, or by figures that need none."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+SAMPLE = 4096
+"""Images whose silhouette is measured, spread evenly over all clustered ones; more change its third digit at most."""
+
+_BLOCK = 1024
 
 
 def cluster_quality(labels: ArrayLike | Tensor, true_ids: ArrayLike | Tensor) -> dict[str, float]:
@@ -31,19 +37,20 @@ def cluster_quality(labels: ArrayLike | Tensor, true_ids: ArrayLike | Tensor) ->
 
 
 def label_free_quality(
-    labels: ArrayLike | Tensor, features: NDArray[np.floating] | Tensor
+    labels: ArrayLike | Tensor, features: NDArray[np.floating] | Tensor, *, sample: int = SAMPLE
 ) -> dict[str, float]:
     """Quality of pseudo labels that can be measured without true identities.
 
     Args:
         labels: ``(N,)`` integers, -1 = outlier.
         features: ``(N, D)``, normalised here.
+        sample: silhouettes of at most so many images are measured; the centroids are those of all images.
 
     Returns:
         ``clusters``; ``share_clustered`` and ``share_largest`` (of all N images, in [0, 1]; a large value of
         the second means that clusters have merged); ``silhouette`` in [-1, 1]: the mean over clustered
         images of the simplified silhouette ``(b - a) / max(a, b)`` with ``a`` the cosine distance to the own
-        centroid and ``b`` to the nearest other one. NaN with fewer than two clusters.
+        centroid and ``b`` to the nearest other one (Hruschka et al., 2006). NaN with fewer than two clusters.
     """
     found = _vector(labels)
     rows = np.asarray(features.detach().cpu() if isinstance(features, Tensor) else features, dtype=np.float32)
@@ -55,28 +62,75 @@ def label_free_quality(
         "clusters": float((sizes > 0).sum()),
         "share_clustered": float((found >= 0).sum() / total),
         "share_largest": float(sizes.max(initial=0) / total),
-        "silhouette": _simplified_silhouette(found, rows),
+        "silhouette": _simplified_silhouette(found, rows, sample),
     }
 
 
-def _simplified_silhouette(labels: NDArray[np.int64], rows: NDArray[np.float32]) -> float:
-    kept = labels >= 0
+def label_stability(labels: ArrayLike | Tensor, previous: ArrayLike | Tensor) -> float:
+    """How far two labellings of the same images agree: adjusted Rand index on the images clustered in both.
+
+    Args:
+        labels, previous: ``(N,)`` integers, -1 = outlier.
+
+    Returns:
+        1 for the same groups, about 0 for unrelated ones; NaN if no two images are clustered in both.
+    """
+    a, b = _vector(labels), _vector(previous)
+    if a.shape != b.shape:
+        raise ValueError(f"labels and previous must be equally long, got {a.shape} and {b.shape}.")
+    both = (a >= 0) & (b >= 0)
+    a, b = a[both], b[both]
+    if len(a) < 2:
+        return float("nan")
+    together = _pairs(np.unique(a * (b.max() + 1) + b, return_counts=True)[1])
+    in_a, in_b = _pairs(np.bincount(a)), _pairs(np.bincount(b))
+    by_chance = in_a * in_b / _pairs(np.array([len(a)]))
+    most = (in_a + in_b) / 2
+    return 1.0 if most == by_chance else (together - by_chance) / (most - by_chance)
+
+
+def mutual_share(day: Tensor, night: Tensor) -> float:
+    """Share of all clusters that have a partner: each is the nearest centroid of the other, across the domains.
+
+    Args:
+        day, night: ``(C_day, D)`` and ``(C_night, D)`` unit rows; among equally near ones the first counts.
+
+    Returns:
+        In [0, 1]; with unequal numbers of clusters it cannot reach 1. NaN if a domain has no cluster.
+    """
+    if not len(day) or not len(night):
+        return float("nan")
+    similarity = day @ night.T
+    to_night, to_day = similarity.argmax(dim=1), similarity.argmax(dim=0)
+    mutual = to_day[to_night] == torch.arange(len(day), device=day.device)
+    return 2.0 * int(mutual.sum()) / (len(day) + len(night))
+
+
+def _pairs(counts: NDArray[np.integer]) -> float:
+    return float((counts.astype(np.float64) * (counts - 1) / 2).sum())
+
+
+def _simplified_silhouette(labels: NDArray[np.int64], rows: NDArray[np.float32], sample: int) -> float:
+    kept = np.flatnonzero(labels >= 0)
     names, codes = np.unique(labels[kept], return_inverse=True)
     if len(names) < 2:
         return float("nan")
-    unit = _unit(rows[kept])
-    order = np.argsort(codes, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(np.bincount(codes))[:-1]])
-    centroids = _unit(np.add.reduceat(unit[order], starts, axis=0))
+    sums = torch.zeros(len(names), rows.shape[1])
+    for start in range(0, len(kept), _BLOCK):  # a block at a time: unit rows of all would be a second matrix
+        own = torch.from_numpy(codes[start : start + _BLOCK])
+        sums.index_add_(0, own, torch.from_numpy(_unit(rows[kept[start : start + _BLOCK]])))
+    centroids = _unit(sums.numpy())
+    chosen = np.unique(np.linspace(0, len(kept) - 1, min(sample, len(kept))).astype(np.int64))
     total = 0.0
-    for start in range(0, len(unit), 1024):  # never more than 1024 x C distances
-        own = codes[start : start + 1024]
-        distance = np.maximum(1 - unit[start : start + 1024] @ centroids.T, 0)
-        a = distance[np.arange(len(own)), own]
-        distance[np.arange(len(own)), own] = np.inf
+    for start in range(0, len(chosen), _BLOCK):  # never more than 1024 x C distances
+        part = chosen[start : start + _BLOCK]
+        line, mine = np.arange(len(part)), codes[part]
+        distance = np.maximum(1 - _unit(rows[kept[part]]) @ centroids.T, 0)
+        a = distance[line, mine]
+        distance[line, mine] = np.inf
         b = distance.min(axis=1)
         total += float(((b - a) / np.maximum(np.maximum(a, b), 1e-12)).sum())
-    return total / len(unit)
+    return total / len(chosen)
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:

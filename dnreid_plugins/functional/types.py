@@ -55,12 +55,14 @@ class Clusters:
         features: ``(N, D)`` float32 unit rows the labels were made from.
         centroids: ``(C, D)`` float32 unit rows, the normalised mean feature of each cluster.
         indices: ``(N,)`` int64, position of each image in the whole canonical training list.
+        radius: the largest distance between neighbours of one cluster, where the source has one.
     """
 
     labels: Tensor
     features: Tensor
     centroids: Tensor
     indices: Tensor
+    radius: float | None = None
 
     @property
     def num_clusters(self) -> int:
@@ -117,6 +119,21 @@ class Assignment:
         ones = ((self.day_to_night >= 0).float(), (self.night_to_day >= 0).float())
         return Assignment(self.day_to_night, self.night_to_day, *ones)
 
+    def with_known(self, known: KnownPairs) -> Assignment:
+        """The matching with the pairs that are ``known``: those that are one, with score 1, and without the others."""
+        maps = [self.day_to_night.clone(), self.night_to_day.clone()]
+        scores = [self.day_score.clone(), self.night_score.clone()]
+        for a, b in known.apart.tolist():
+            for own, one, other in ((0, a, b), (1, b, a)):
+                if maps[own][one] == other:
+                    maps[own][one], scores[own][one] = -1, 0.0
+        for a, b in known.same.tolist():
+            for own, one, other in ((0, a, b), (1, b, a)):
+                lost = maps[own] == other  # whoever went with one of the two goes with nobody
+                maps[own][lost], scores[own][lost] = -1, 0.0
+                maps[own][one], scores[own][one] = other, 1.0
+        return Assignment(maps[0], maps[1], scores[0], scores[1])
+
     def pairs(self) -> Tensor:
         """``(P, 2)`` int64, every distinct (day, night) pair that either map names, sorted."""
         day = torch.nonzero(self.day_to_night >= 0).flatten()
@@ -131,6 +148,19 @@ class Assignment:
 
 
 @dataclass(frozen=True)
+class KnownPairs:
+    """What is known of day and night clusters before any matching, from a person for instance.
+
+    Attributes:
+        same: ``(P, 2)`` int64 (day, night) pairs of the same vehicle; no cluster is in two of them.
+        apart: ``(Q, 2)`` int64 pairs of different vehicles.
+    """
+
+    same: Tensor
+    apart: Tensor
+
+
+@dataclass(frozen=True)
 class Epoch:
     """What every part of a method receives once per epoch.
 
@@ -141,6 +171,8 @@ class Epoch:
         soft: soft targets by name, where a refiner of the labels makes them.
         matchings: between the day and the night clusters, by the name of the loss head whose matcher made them,
             in the order of the heads in the config.
+        known: pairs that hold in every matching, where a refiner of the labels knows some.
+        figures: what label source and refiners add to the health line; NaN = undefined.
     """
 
     number: int
@@ -148,6 +180,8 @@ class Epoch:
     clusters: Mapping[str, Clusters]
     soft: Mapping[str, Tensor] = field(default_factory=dict)
     matchings: Mapping[str, Assignment] = field(default_factory=dict)
+    known: KnownPairs | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, day: Clusters, night: Clusters, number: int, last: int) -> Epoch:
@@ -204,11 +238,13 @@ class TrainImages:
         cams: ``(N,)`` int64 camera numbers.
         true_ids: ``(N,)`` int64 identities, the same number in both domains; None where an image has none. An
             unsupervised source must not read them.
+        paths: of the ``N`` files; empty where nobody asks for them.
     """
 
     domains: Tensor
     cams: Tensor
     true_ids: np.ndarray | None
+    paths: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.domains)

@@ -10,6 +10,7 @@ from .base import (
 )
 from .build import Labels, build_labels
 from .clusters import DomainClusters, UnionClusters
+from .corrections import Corrections
 from .density import DensityRelabel
 from .identities import Identities
 from .joint_clusters import JointClusters
@@ -18,6 +19,7 @@ from .neighbour_votes import MajoritySmooth, TransferByVote
 __all__ = [
     "LABEL_SOURCE_REGISTRY",
     "REFINER_REGISTRY",
+    "Corrections",
     "DensityRelabel",
     "DomainClusters",
     "Identities",

@@ -69,7 +69,18 @@ class Refiner(ABC):
 
     @abstractmethod
     def __call__(self, epoch: Epoch, features: Tensor, images: TrainImages) -> Epoch:
-        """The epoch with other clusters or soft targets."""
+        """The epoch with other clusters, soft targets, known pairs or figures for the health line."""
+
+    def check(self, images: TrainImages) -> None:  # noqa: B027 (most refiners take any images)
+        """Refuse images that it has nothing for, before the first epoch.
+
+        Raises:
+            ValueError: it is of no use to them.
+        """
+
+    def files(self) -> tuple[str, ...]:
+        """Files that its labels depend on; a resumed run refuses other ones."""
+        return ()
 
 
 def refiner(cls: type) -> type:
@@ -78,13 +89,15 @@ def refiner(cls: type) -> type:
     return configured(f"LABELS.{cls.__name__.upper()}")(cls)
 
 
-def make_clusters(labels: Tensor, features: Tensor, indices: Tensor) -> Clusters:
+def make_clusters(
+    labels: Tensor, features: Tensor, indices: Tensor, *, radius: float | None = None
+) -> Clusters:
     """Centroids for given labels: the normalised mean of each cluster's features."""
     count = int(labels.max()) + 1 if len(labels) else 0
     sums = torch.zeros(count, features.shape[1])
     kept = labels >= 0
     sums.index_add_(0, labels[kept], features[kept].float())
-    return Clusters(labels, features, F.normalize(sums, dim=1), indices)
+    return Clusters(labels, features, F.normalize(sums, dim=1), indices, radius)
 
 
 def without_gaps(labels: Tensor) -> Tensor:

@@ -52,9 +52,25 @@ class Labels:
         """Whether the labels depend on the features."""
         return self.source.reads_features or bool(self.refiners)
 
+    def check(self, images: TrainImages) -> None:
+        """Refuse images that the source or a refiner cannot work on.
+
+        Raises:
+            ValueError: one of them cannot.
+        """
+        self.source.check(images)
+        for one in self.refiners:
+            one.check(images)
+
+    def files(self) -> list[str]:
+        """Files that the labels depend on."""
+        return [path for one in self.refiners for path in one.files()]
+
     def __call__(self, features: Tensor, images: TrainImages, *, number: int, last: int) -> Epoch:
         """The epoch ``number`` (from 1) of ``last``; ``features`` ``(N, D)`` unit rows in canonical order."""
-        epoch = Epoch(number, last, self.source(features, images, epoch=number))
+        clusters = self.source(features, images, epoch=number)
+        radii = {f"{name}/radius": c.radius for name, c in clusters.items() if c.radius is not None}
+        epoch = Epoch(number, last, clusters, figures=radii)
         for one in self.refiners:
             if one.acts_in(number):
                 epoch = one(epoch, features, images)
@@ -74,7 +90,7 @@ def build_labels(cfg: Any) -> Labels:
 
 def describe(epoch: Epoch, images: TrainImages) -> dict[str, float]:
     """Figures of the health line. Keys that start with ``true/`` need labels and are for diagnosis only."""
-    figures: dict[str, float] = {}
+    figures: dict[str, float] = dict(epoch.figures)
     for name, part in epoch.clusters.items():
         sizes = torch.bincount(part.labels[part.labels >= 0], minlength=1)
         figures[f"{name}/clusters"] = float(part.num_clusters)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..functional.neighbours.clustering import jaccard_dbscan
 from ..functional.neighbours.knn import Neighbours, knn_table
+from ..functional.neighbours.radius import jaccard_dbscan_auto
 from ..functional.types import Clusters, Domain
 from ..runtime.progress import ProgressLine
 from ..runtime.sections import Count, Range, configured
@@ -39,7 +40,8 @@ class DomainClusters(LabelSource):
     Args:
         k1: Neighbours of the k-reciprocal encoding; keep K1 below the images per identity and domain.
         k2: Neighbours of the local query expansion.
-        eps: Largest Jaccard distance between neighbours of one cluster.
+        eps: Largest Jaccard distance between neighbours of one cluster, the radius; "auto": the one from 0.3 to 0.75
+            whose clusters are the most distinct, chosen anew for each epoch and domain (docs/choosing-the-radius.md).
         min_samples: Neighbours (the image itself included) that make an image a core of a cluster.
         feature: Which feature is clustered and makes the prototypes: "after" the batch-norm neck, the one that is
             compared at test time, or "before" it, as some released code does (T2).
@@ -53,7 +55,7 @@ class DomainClusters(LabelSource):
         *,
         k1: Count = 30,
         k2: Count = 6,
-        eps: Annotated[float, Range(0, 1, above=True)] = 0.6,
+        eps: Annotated[float | str, Range(0, 1, above=True, word="auto")] = 0.6,
         min_samples: Count = 4,
         feature: Literal["after", "before"] = "after",
         flip: bool = True,
@@ -74,9 +76,10 @@ class DomainClusters(LabelSource):
 
     def _refuse_nothing(self, parts: dict[str, Clusters], epoch: int) -> None:
         if all(part.num_clusters == 0 for part in parts.values()):
+            wider = "" if self.eps == "auto" else f"raise CLUSTER.EPS (now {self.eps}), "
             raise NothingClusteredError(
-                f"No cluster in either domain at epoch {epoch}: raise CLUSTER.EPS (now {self.eps}), lower "
-                f"CLUSTER.MIN_SAMPLES (now {self.min_samples}) or start from better weights."
+                f"No cluster in either domain at epoch {epoch}: {wider}lower CLUSTER.MIN_SAMPLES "
+                f"(now {self.min_samples}) or start from better weights."
             )
 
     def _cluster(self, features: Tensor, indices: Tensor, name: str) -> Clusters:
@@ -84,8 +87,9 @@ class DomainClusters(LabelSource):
         # the search takes nearly all of the time, so one table is used for every radius
         line = ProgressLine(f"Label phase, neighbours among {len(own)} {name} images")
         found = knn_table(own, self.k1, progress=line)
-        labels, eps = self._labels(own, found, self.eps), self.eps
-        wider = widened_radii(self.eps) if self.on_empty == "widen" else []
+        labels, first = self._chosen(own, found)
+        eps = first
+        wider = widened_radii(eps) if self.on_empty == "widen" else []
         while labels.max(initial=-1) < 0 and wider:
             eps = wider.pop(0)
             labels = self._labels(own, found, eps)
@@ -94,9 +98,15 @@ class DomainClusters(LabelSource):
             if self.on_empty == "stop":
                 raise NothingClusteredError(f"{text}; CLUSTER.ON_EMPTY is 'stop'.")
             logger.warning("%s; the domain is left out of this epoch.", text)
-        elif eps > self.eps:
-            logger.warning("%s: nothing clustered at eps %.2f, widened to %.2f.", name.upper(), self.eps, eps)
-        return make_clusters(torch.from_numpy(labels), own, indices)
+        elif eps > first:
+            logger.warning("%s: nothing clustered at eps %.2f, widened to %.2f.", name.upper(), first, eps)
+        return make_clusters(torch.from_numpy(labels), own, indices, radius=eps)
+
+    def _chosen(self, features: Tensor, found: Neighbours) -> tuple[np.ndarray, float]:
+        """Labels and their radius."""
+        if not isinstance(self.eps, str):
+            return self._labels(features, found, self.eps), self.eps
+        return jaccard_dbscan_auto(features, k1=self.k1, k2=self.k2, min_samples=self.min_samples, knn=found)
 
     def _labels(self, features: Tensor, found: Neighbours, eps: float) -> np.ndarray:
         return jaccard_dbscan(

@@ -45,13 +45,15 @@ class SingleDomain(nn.Module):
 def single_domain(model: nn.Module, domain: Domain | str | int) -> nn.Module:
     """A copy of a `CrossDomainBaseline` for one domain, in eval mode and without gradients.
 
-    It shares no memory with ``model``; with a single stream both domains give the same copy.
+    It shares no memory with ``model``; with a single stream both domains give the same copy. Of a model whose teacher
+    is evaluated it is a copy of the teacher.
     """
     encoder: Any = model
+    backbone, heads = encoder.answering()
     result = SingleDomain(
         domain=Domain.named(domain),
-        backbone=encoder.backbone.single(Domain.named(domain)),
-        heads=copy.deepcopy(encoder.heads),
+        backbone=backbone.single(Domain.named(domain)),
+        heads=copy.deepcopy(heads),
         known=encoder.parts.for_encoder() if encoder.backbone.has_blocks else {},
         pixel_mean=encoder.pixel_mean,
         pixel_std=encoder.pixel_std,

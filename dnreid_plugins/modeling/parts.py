@@ -175,6 +175,8 @@ class Parts(nn.Module):
         for name, head in self.heads():
             if head.matcher is not None and head.matches_in(epoch.number):
                 assignment, figures[name] = head.matcher.match(epoch, first=head.first_epoch)
+                if epoch.known is not None:
+                    assignment = assignment.with_known(epoch.known)
                 epoch = replace(epoch, matchings={**epoch.matchings, name: assignment})
         self.epoch = epoch
         self.streams_now = self._streams_of(epoch)

@@ -95,10 +95,8 @@ def plan_trials(
 def _checked(name: str, choice: tuple[str, int], numbers: Sequence[int] | None) -> tuple[int, ...]:
     wanted = tuple(dict.fromkeys(numbers)) if numbers is not None else tuple(range(1, choice[1] + 1))
     wrong = [number for number in wanted if not 1 <= number <= choice[1]]
-    if wrong or not wanted:
-        raise ValueError(
-            f"{name} has the trials 1-{choice[1]}, not {wrong[0] if wrong else 'none'}; correct --trials."
-        )
+    if wrong:
+        raise ValueError(f"{name} has the trials 1-{choice[1]}, not {wrong[0]}; correct --trials.")
     return wanted
 
 

@@ -82,15 +82,20 @@ def ask(kind: Kind, index: Any, queries: Matrix, count: int, allowed: Mask | Non
     """Candidates of an approximate index; -1 where it finds fewer."""
     selector = None
     if allowed is not None and not allowed.all():
-        bits = np.packbits(allowed, bitorder="little")
-        selector = faiss.IDSelectorBitmap(bits)
-    if kind == "ivf":
-        probes = max(int(index.nlist) // SHARE, min(8, int(index.nlist)))
-        options = faiss.SearchParametersIVF(nprobe=probes, sel=selector)
-    else:
-        options = faiss.SearchParametersHNSW(efSearch=max(WIDTH_ASKED, count), sel=selector)
+        selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+    options = probes(index, selector) if kind == "ivf" else width(count, selector)
     scores, rows = index.search(np.ascontiguousarray(queries), count, params=options)
     return scores, rows.astype(np.int64)
+
+
+def probes(index: Any, selector: Any) -> Any:
+    """How many inverted lists a query looks into."""
+    return faiss.SearchParametersIVF(nprobe=max(index.nlist // SHARE, min(8, index.nlist)), sel=selector)
+
+
+def width(count: int, selector: Any) -> Any:
+    """How wide a graph is searched for ``count`` rows."""
+    return faiss.SearchParametersHNSW(efSearch=max(WIDTH_ASKED, count), sel=selector)
 
 
 def write(index: Any, path: Path) -> None:

@@ -227,7 +227,7 @@ class Index:
 
         def best(part: Matrix, candidates: Candidates, *, exact: bool) -> tuple[Matrix, Rows]:
             known = partial(best_rows, order=self._order, total=total, candidates=candidates, exact=exact)
-            return known(part, self.features, k)
+            return known(part, np.asarray(self.features), k)
 
         if self.kind == "flat":
             return best(queries, every, exact=True)

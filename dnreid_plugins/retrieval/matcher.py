@@ -186,7 +186,7 @@ class Matcher:
             ValueError: the gallery is of another model, or ``k`` is below 1.
         """
         index.refuse_another(self)
-        features = self.embed(images, domain).numpy()
+        features = self.embed(images, domain, progress=True).numpy()
         found = index.search(features, k, domain=among)
         domains = as_domains(domain, len(images)).tolist()
         names = ["" if isinstance(image, Image.Image) else str(image) for image in images]

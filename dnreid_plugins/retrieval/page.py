@@ -47,6 +47,7 @@ def _query(result: Result, threshold: Threshold | None) -> dict[str, Any]:
     matches = [_match(match, result, threshold) for match in result.matches]
     return {
         "name": _text(result.path),
+        "short": _short(result.path),
         "domain": result.domain.word,
         "picture": thumbnail(result.path),
         "matches": matches,
@@ -58,6 +59,7 @@ def _match(match: Match, result: Result, threshold: Threshold | None) -> dict[st
     limit = None if threshold is None else threshold.of(result.domain, match.domain)
     return {
         "name": _text(match.path),
+        "short": _short(match.path),
         "domain": match.domain.word,
         "id": _text(match.id),
         "score": match.score,
@@ -83,6 +85,10 @@ def thumbnail(path: str) -> str:
 def _text(name: str) -> str:
     """A file name that may hold bytes that are no text."""
     return name.encode("utf-8", "replace").decode()
+
+
+def _short(path: str) -> str:
+    return _text("/".join(path.rsplit("/", 2)[-2:]))
 
 
 def _template() -> jinja2.Template:

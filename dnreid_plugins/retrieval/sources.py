@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from ..data.datasets.files import IMAGE_SUFFIXES, list_images
 from ..data.errors import DataError
 from ..data.readable import unreadable
+from ..data.tables import beside, domain_word, read_table
 from ..functional.types import Domain
 from .additions import entries_of
 from .store import Entry
@@ -80,48 +80,6 @@ def _folder_id(path: str, folder: str) -> str:
 def _table(path: Path) -> list[tuple[str, str | None, str]]:
     rows = []
     for number, row in read_table(path, needed=("path",)):
-        name = (row.get("domain") or "").strip()
-        rows.append(
-            (beside(path, row["path"]), domain_word(name, path, number), (row.get("id") or "").strip())
-        )
-    return rows
-
-
-def domain_word(name: str, table: Path, line: int) -> str | None:
-    """The domain that a table gives; None where the field is empty."""
-    words = {"day": "day", "visible": "day", "0": "day", "night": "night", "infrared": "night", "1": "night"}
-    if name and name.lower() not in {*words, "thermal"}:
-        raise DataError(f"table {str(table)!r}, line {line}: the domain is {name[:40]!r}; write day or night")
-    return words.get(name.lower(), "night") if name else None
-
-
-def beside(table: Path, path: str) -> str:
-    """``path`` of a table, relative to its folder."""
-    return os.path.join(table.parent, path)
-
-
-def read_table(path: Path, *, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """``(line number, row)`` of a CSV file with a header; names of columns in any case.
-
-    Raises:
-        DataError: it is not there, not text, has no row, or lacks a column or a field.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip().lower() for name in next(reader, [])]
-            rows = [(reader.line_num, dict(zip(header, fields))) for fields in reader if fields]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or (
-            "no UTF-8 text" if isinstance(error, ValueError) else error
-        )
-        raise DataError(f"table {str(path)!r} cannot be read ({reason}); correct it") from None
-    lacking = [name for name in needed if name not in header]
-    if lacking or not rows:
-        what = f"has no column {lacking[0]!r}" if lacking else "has no row"
-        raise DataError(f"table {str(path)!r} {what}; its first line names {', '.join(needed)}")
-    for number, row in rows:
-        empty = next((name for name in needed if not row.get(name, "").strip()), None)
-        if empty is not None:
-            raise DataError(f"table {str(path)!r}, line {number}: no {empty}; write one or remove the line")
+        name = domain_word(row.get("domain", ""), path, number)
+        rows.append((beside(path, row["path"]), name, row.get("id", "")))
     return rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,19 +12,28 @@ import yaml
 from fastreid.config import CfgNode
 
 from .plugins import KEY, import_plugins
-from .sections import add_missing_sections
+from .sections import add_missing_sections, number_or_word
+from .sentences import ConfigError, nearest
+from .shipped import config_path
 
-SIMILAR_ENOUGH = 0.5
+__all__ = [
+    "FLAG",
+    "ConfigError",
+    "known_keys",
+    "merge_with_suggestions",
+    "nearest",
+    "read_config_file",
+    "tests_follow",
+    "use_plugins",
+]
+
 #: Of a config file; the whole default config has less than a thousand.
 MAX_NODES = 100_000
 NESTED = (list, tuple, Mapping)
+BASE = "_BASE_"
 FLAG = re.compile(r"--[a-z][a-z-]*")
 #: What a value of a type is called, and an example of one.
 KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
-
-
-class ConfigError(ValueError):
-    """A config file, key or value cannot be used; one sentence that says what to do."""
 
 
 def merge_with_suggestions(
@@ -103,7 +111,7 @@ def read_config_file(path: Path) -> Mapping[str, Any]:
     if not os.path.isfile(path):  # never raises, whatever the name is
         raise ConfigError(f"There is no config file {path}; correct --config-file.")
     try:
-        content = CfgNode.load_yaml_with_base(str(path))
+        content = _with_base(path)
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}"
         raise ConfigError(f"{path} names a _BASE_ that cannot be read ({reason}); correct it.") from error
@@ -120,6 +128,28 @@ def read_config_file(path: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise ConfigError(f"{path} holds a {type(content).__name__} where a mapping of keys is needed.")
     return content
+
+
+def _with_base(path: Path) -> Any:
+    """What fast-reid reads, but ``_BASE_`` may also be the name of a shipped config."""
+    own = yaml.safe_load(path.read_text(encoding="utf-8"))
+    base = own.get(BASE) if isinstance(own, dict) else None
+    if not isinstance(base, str) or (path.parent / os.path.expanduser(base)).is_file():
+        return CfgNode.load_yaml_with_base(str(path))
+    try:
+        below = read_config_file(config_path(base))
+    except ConfigError:
+        return CfgNode.load_yaml_with_base(str(path))  # which says what is missing
+    del own[BASE]
+    return _over(below, own)
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _over(merged[key], value) if both else value
+    return merged
 
 
 def _is_finite(content: Any) -> bool:
@@ -169,13 +199,6 @@ def known_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
     return keys
 
 
-def nearest(name: str, known: Sequence[str]) -> str | None:
-    """The known name most similar to ``name``, ignoring case; None if there is no similar one."""
-    by_case = {item.lower(): item for item in known}
-    found = difflib.get_close_matches(name.lower(), list(by_case), n=1, cutoff=SIMILAR_ENOUGH)
-    return by_case[found[0]] if found else None
-
-
 def _unknown(cfg: CfgNode, key: str, source: str) -> str:
     known = known_keys(cfg)
     last = key.split(".")[-1].lower()
@@ -189,6 +212,8 @@ def _fit(value: Any, default: Any, key: str, source: str) -> Any:
     """``value`` in the type of ``default``."""
     if isinstance(value, str) and not isinstance(default, str):
         value = CfgNode._decode_cfg_value(value)
+    if (either := number_or_word(key, CfgNode._decode_cfg_value(value))) is not None:
+        return either
     if isinstance(default, CfgNode):
         if isinstance(value, Mapping) and not value:
             return default

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from tqdm import tqdm
+from rich.console import Console
+from rich.progress import track
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +47,9 @@ class ProgressLine:
 
 
 def with_progress(things: Iterable[Thing], text: str, total: int) -> Iterator[Thing]:
-    """``things``, ``total`` of them, with a bar on a terminal and the lines of a `ProgressLine` elsewhere."""
+    """``things``, ``total`` of them: on a terminal with a bar and the time left, else with a `ProgressLine`."""
     if sys.stderr.isatty():
-        yield from tqdm(things, desc=text, total=total, leave=False)
+        yield from track(things, text, total, transient=True, console=Console(stderr=True))
         return
     line = ProgressLine(text)
     for done, thing in enumerate(things, start=1):

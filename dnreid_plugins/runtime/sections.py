@@ -31,11 +31,12 @@ _EXTENDED: list[CfgNode] = []
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from ``low`` to ``high``; ``above`` leaves ``low`` itself out."""
+    """Numbers from ``low`` to ``high``; ``above`` leaves ``low`` itself out; ``word`` may stand for a number."""
 
     low: float = -math.inf
     high: float = math.inf
     above: bool = False
+    word: str = ""
 
     def __contains__(self, value: float) -> bool:
         return (
@@ -43,6 +44,9 @@ class Range:
         )
 
     def __str__(self) -> str:
+        return f"{self._numbers()}, or {self.word!r}" if self.word else self._numbers()
+
+    def _numbers(self) -> str:
         if self.low == -math.inf and self.high == math.inf:
             return "a finite number"
         if self.high < math.inf:
@@ -86,6 +90,8 @@ class Key:
             fits = any(value == one and type(value) is type(one) for one in choice)
             return None if fits else f"one of {', '.join(map(repr, choice))}"
         if numbers is not None:
+            if numbers.word and value == numbers.word:
+                return None
             whole = get_args(kind)[0] is int
             if whole and not _is_number(value, whole=True):
                 return f"a whole number {numbers}"
@@ -157,6 +163,19 @@ def construct(cls: type, cfg: CfgNode, **others: Any) -> Any:
         ValueError: a value that the signature does not allow.
     """
     return _construct(cls, _section(cls, cfg), cls.section, others)  # type: ignore[attr-defined]
+
+
+def number_or_word(path: str, value: Any) -> Any:
+    """``value`` of the key ``path`` if that key takes a number or one word, in the type of a number; else None."""
+    section, _, name = path.rpartition(".")
+    cls = SECTIONS.get(section)
+    key = next((key for key in keys_of(cls) if key.name == name), None) if cls else None
+    numbers = _range(key.kind) if key else None
+    if key is None or numbers is None or not numbers.word:
+        return None
+    if value == numbers.word:
+        return value
+    return type(key.default)(value) if _is_number(value, whole=type(key.default) is int) else None
 
 
 def check_keys(cls: type, cfg: CfgNode) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from .signals import ending_with_a_sentence
+
+#: From which similarity on a name is a guess at another one.
+SIMILAR_ENOUGH = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -91,3 +95,14 @@ def sentence_of(error: BaseException) -> str:
         f"{where} cannot be read or written ({error.strerror}); correct the path, or free some space and continue "
         "with --resume."
     )
+
+
+class ConfigError(ValueError):
+    """A config file, key or value cannot be used; one sentence that says what to do."""
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """The known name most similar to ``name``, ignoring case; None if there is no similar one."""
+    by_case = {item.lower(): item for item in known}
+    found = difflib.get_close_matches(name.lower(), list(by_case), n=1, cutoff=SIMILAR_ENOUGH)
+    return by_case[found[0]] if found else None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from .config_files import ConfigError, nearest
+from .sentences import SIMILAR_ENOUGH, ConfigError, nearest
 
 PACKAGE = Path(__file__).resolve().parents[1]
 #: A config that runs as it stands.
@@ -69,10 +70,10 @@ def system_config(system: str, data: str) -> str:
     known = systems()
     name = one_of(system, list(known))
     if name is None:
-        raise ConfigError(f"There is no system {system!r}; {_instead(system, list(known))}")
+        raise ConfigError(f"There is no system {system!r}; {instead(system, list(known))}")
     found = one_of(data, known[name])
     if found is None:
-        raise ConfigError(f"{name} has no config for the data set {data!r}; {_instead(data, known[name])}")
+        raise ConfigError(f"{name} has no config for the data set {data!r}; {instead(data, known[name])}")
     return f"{name}/{found}"
 
 
@@ -85,9 +86,14 @@ def _letters(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter not in "-_ *")
 
 
-def _instead(name: str, known: Sequence[str]) -> str:
-    guess = nearest(name, known)
-    return f"did you mean {guess}?" if guess else f"there are {', '.join(known)}."
+def instead(name: str, known: Sequence[str]) -> str:
+    """The end of a sentence about a name that is not known: the nearest ones, else all."""
+    by_letters = {_letters(one): one for one in known}
+    found = difflib.get_close_matches(_letters(name), list(by_letters), n=3, cutoff=SIMILAR_ENOUGH)
+    names = [by_letters[one] for one in found]
+    if not names:
+        return f"there are {', '.join(known)}."
+    return f"did you mean {' or '.join(', '.join(names).rsplit(', ', 1))}?"
 
 
 def _configs() -> dict[str, Path]:

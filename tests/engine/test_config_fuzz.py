@@ -61,6 +61,7 @@ def base(path: str) -> CfgNode:
     cfg = get_cfg()
     cfg.merge_from_file(str(TESTS / ("tiny_bridging.yml" if bridging else "tiny.yml")))
     cfg.merge_from_list(SWITCHES)
+    cfg.LABELS.CORRECTIONS.FILE = str(TESTS / "corrections.csv")
     cfg.OUTPUT_DIR = ""
     if bridging:
         return cfg

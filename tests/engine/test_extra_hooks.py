@@ -220,6 +220,9 @@ def test_the_best_is_saved_with_its_own_score_and_no_other(
         for number, score in enumerate([50.0, None, 99.0, None, 70.0]):
             one.epoch(number, score)
     assert one.best() == (99.0, 2.0)
+    kept = json.loads((tmp_path / "results.json").read_text())["best_on_test"]
+    assert kept["epoch"] == 3 and kept["note"] == "chosen by test labels, not a result"
+    assert selection_score(kept["results"]) == 99.0
     assert "not a result" in caplog.text
 
 

@@ -22,6 +22,7 @@ CHANGES: dict[str, Any] = {
     "OUTPUT_DIR": None,  # every resume of this file has another one
     "DATALOADER.NUM_WORKERS": 1,
     "DATASETS.DIGEST": "content",
+    "REPORT.ENABLED": True,
     "AUDIT.PERIOD": 1,
     "SOLVER.CHECKPOINT_PERIOD": 0,
     "SOLVER.CHECKPOINT_KEEP": 5,

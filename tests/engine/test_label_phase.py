@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from fastreid.config import CfgNode
 from fastreid.utils import comm
 
@@ -15,6 +16,7 @@ from dnreid_plugins.engine.label_phase import LabelPhase
 from dnreid_plugins.engine.preflight.resources import WORTH_SAYING, label_phase_objection
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.labels import DomainClusters, Labels, TrainImages
+from dnreid_plugins.modeling.meta_arch import StudentFeatures
 from dnreid_plugins.runtime import progress
 from dnreid_plugins.runtime.launch import launch
 
@@ -78,3 +80,19 @@ def test_the_trainer_announces_it_before_the_first_epoch(
     )
     CrossDomainTrainer(tiny_cfg)
     assert [args[1] for args in said] == [72]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_clusters_are_made_of_both_mirror_images_where_asked(tiny_cfg: CfgNode, flip: bool) -> None:
+    """Against the mean of two passes, the mirror images put in by hand."""
+    tiny_cfg.CLUSTER.FLIP = flip
+    trainer = CrossDomainTrainer(tiny_cfg)
+    loader = trainer.train_data.inference_loader
+    model = StudentFeatures(trainer.bare_model).eval()
+    expected = []
+    for batch in loader:
+        sides = [batch["images"], batch["images"].flip(-1)] if flip else [batch["images"]]
+        with torch.no_grad():
+            rows = sum(F.normalize(model({**batch, "images": side}), dim=1) for side in sides)
+        expected.append(F.normalize(rows, dim=1))
+    torch.testing.assert_close(trainer.build_label_phase().extract(), torch.cat(expected), rtol=0, atol=1e-5)

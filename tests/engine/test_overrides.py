@@ -261,6 +261,8 @@ def test_a_two_stream_model_gets_the_domains_in_fastreids_loop(tiny_cfg: CfgNode
     ours = CrossDomainTrainer.test(tiny_cfg, model)["DN348"]["D2N"]
     flat = Loop.test(tiny_cfg, model)
     assert {key: flat[key] for key in ours} == pytest.approx(ours)
+    tiny_cfg.TEST.FLIP.ENABLED = True  # it averages the features as they are, so it has figures of its own
+    assert Loop.test(tiny_cfg, model)["mAP"] != flat["mAP"]
 
 
 def test_a_set_without_an_evaluator_is_left_out(cfg: CfgNode, caplog: pytest.LogCaptureFixture) -> None:

@@ -28,7 +28,7 @@ def test_an_unmodified_script_with_spawned_workers(tiny_root: Path) -> None:
     done = run(["-m", "dnreid_plugins", str(script), "spawn", str(config)], tiny_root)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "images: 48" in done.stdout
-    assert "loading PyTorch" in done.stderr and done.stderr.count("loading PyTorch") == 1
+    assert "loading PyTorch" not in done.stderr, "that is for a terminal"
 
 
 class DiesOnArrival(Dataset[Any]):

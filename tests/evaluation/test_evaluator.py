@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,8 +20,15 @@ from dnreid_plugins.data.protocols import (
     nothing,
     same_identity_and_camera,
 )
-from dnreid_plugins.evaluation.evaluator import evaluate, score_protocol, within_domain_directions
+from dnreid_plugins.evaluation.evaluator import (
+    chooses_a_model,
+    evaluate,
+    in_words,
+    score_protocol,
+    within_domain_directions,
+)
 from dnreid_plugins.evaluation.extraction import extract_features
+from dnreid_plugins.evaluation.scoring import ScoreOptions
 
 
 def dataset_of(items, protocol=None):
@@ -122,3 +130,36 @@ def test_flip_is_used(model, items, cfg) -> None:
     cfg.TEST.FLIP.ENABLED = True
     evaluate(model, dataset_of(items), cfg)
     assert model.batches == 5 + 10
+
+
+def test_reranking_stands_beside_the_plain_figures(items) -> None:
+    features = torch.randn(20, 8, generator=torch.Generator().manual_seed(2))
+    protocol = dataset_of(items).protocol
+    plain = score_protocol(features, items, protocol)
+    both = score_protocol(
+        features, items, protocol, options=ScoreOptions(rerank=(5, 2, 0.3)), within_domain=True
+    )
+    assert list(both) == ["D2N", "D2N re-ranked", "N2D", "N2D re-ranked", "D2D", "N2N"]
+    assert both["D2N"] == plain["D2N"] != both["D2N re-ranked"]
+    assert [name for name in both if chooses_a_model(name)] == ["D2N", "N2D"]
+
+
+def test_a_result_says_how_it_was_measured(items, cfg) -> None:
+    protocol = replace(dataset_of(items).protocol, note="a stand-in, not the real set")
+    cfg.TEST.FLIP.ENABLED = cfg.TEST.RERANK.ENABLED = True
+    cfg.TEST.METRIC = "euclidean"
+    words = in_words(protocol, cfg).split("; ")
+    assert words[-4:] == [
+        "a stand-in, not the real set",
+        "euclidean distances",
+        "also re-ranked with k1 20, k2 6, lambda 0.3",
+        "features of image and mirror image averaged",
+    ]
+
+
+def test_with_drawn_galleries_a_domain_is_searched_whole(items) -> None:
+    day, night = np.arange(10), np.arange(10, 20)
+    protocol = Protocol("x", (Direction("N2D", night, day[:5], (day[1:6],)),))
+    within = {one.name: one for one in within_domain_directions(items, protocol)}
+    assert within["D2D"].query.tolist() == within["D2D"].gallery.tolist() == day.tolist()
+    assert within["N2N"].query.tolist() == within["N2N"].gallery.tolist() == night.tolist()

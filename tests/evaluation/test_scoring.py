@@ -11,7 +11,8 @@ from fastreid.config import get_cfg
 from fastreid.evaluation.rank import evaluate_rank
 from fastreid.utils.compute_dist import build_dist, compute_jaccard_distance
 
-from dnreid_plugins.evaluation.scoring import ScoreOptions, Side, check_features, score
+from dnreid_plugins.evaluation import scoring
+from dnreid_plugins.evaluation.scoring import ScoreOptions, Side, check_features, check_rerank_memory, score
 
 
 def sides(seed: int = 0, *, queries: int = 60, gallery: int = 200, ids: int = 12) -> tuple[Side, Side]:
@@ -133,3 +134,20 @@ def test_options_come_from_the_config() -> None:
     assert ScoreOptions.from_config(cfg) == ScoreOptions("euclidean", (20, 6, 0.3), (5, 3.0, 1), True)
     with pytest.raises(ValueError, match="TEST.METRIC is 'jaccard'"):
         ScoreOptions(metric="jaccard")
+
+
+def test_a_reranking_that_does_not_fit_says_what_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_rerank_memory(1000, 2000, 64, k1=20, available=None)
+    check_rerank_memory(1000, 2000, 64, k1=20, available=2**31)
+    with pytest.raises(ValueError, match=r"Re-ranking 100000 queries .* 20000 needs about 9\.\d GiB, and"):
+        check_rerank_memory(100_000, 20_000, 64, k1=20, available=2**31)
+    with pytest.raises(
+        ValueError, match=r"8\.0 GiB are free; \d+ queries would fit. .*TEST.RERANK.ENABLED False"
+    ):
+        check_rerank_memory(100_000, 20_000, 64, k1=20, available=2**33)
+    with pytest.raises(ValueError, match="not even one query would fit"):
+        check_rerank_memory(100_000, 20_000, 64, k1=20, available=2**20)
+    monkeypatch.setattr(scoring, "available_memory", lambda: 1000)
+    query, gallery = sides(10)
+    with pytest.raises(ValueError, match="Re-ranking 60 queries in a gallery of 200"):
+        score(query, gallery, options=ScoreOptions(rerank=(10, 3, 0.3)))

@@ -11,7 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from dnreid_plugins.functional.cluster_quality import cluster_quality, label_free_quality
+from dnreid_plugins.functional.cluster_quality import (
+    cluster_quality,
+    label_free_quality,
+    label_stability,
+    mutual_share,
+)
 
 NAMES = ("ARI", "AMI", "FMI", "V")
 
@@ -111,3 +116,47 @@ def test_fewer_than_two_clusters_have_no_silhouette(labels: list[int]) -> None:
 def test_no_images() -> None:
     result = label_free_quality([], np.empty((0, 3)))
     assert result["clusters"] == result["share_clustered"] == result["share_largest"] == 0
+
+
+def test_a_sample_has_nearly_the_silhouette_of_all() -> None:
+    rng = np.random.default_rng(1)
+    labels = np.repeat(np.arange(10), 60)
+    features = np.eye(10)[labels] + 0.3 * rng.standard_normal((600, 10))
+    whole, part = (label_free_quality(labels, features, sample=n)["silhouette"] for n in (600, 150))
+    assert part != whole and part == pytest.approx(whole, abs=0.03)
+
+
+@given(num=st.integers(0, 60), groups=st.integers(1, 6), seed=st.integers(0, 99))
+def test_stability_is_the_adjusted_rand_index_of_what_is_clustered_in_both(
+    num: int, groups: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    before = rng.integers(-1, groups, num)
+    now = np.where(rng.random(num) < 0.6, before, rng.integers(-1, groups, num))
+    both = (before >= 0) & (now >= 0)
+    found = label_stability(now, torch.from_numpy(before))
+    if both.sum() < 2:
+        assert math.isnan(found)
+    else:
+        assert found == pytest.approx(metrics.adjusted_rand_score(before[both], now[both]), abs=1e-12)
+
+
+def test_stability_refuses_other_images() -> None:
+    with pytest.raises(ValueError, match=r"equally long, got \(2,\) and \(3,\)"):
+        label_stability([0, 1], [0, 1, 2])
+
+
+@pytest.mark.parametrize(("num_day", "num_night"), [(0, 3), (4, 0), (1, 1), (7, 4), (30, 30)])
+def test_mutual_share_equals_loops(num_day: int, num_night: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    day, night = (
+        torch.nn.functional.normalize(torch.randn(n, 6, generator=generator)) for n in (num_day, num_night)
+    )
+    found = mutual_share(day, night)
+    if 0 in (num_day, num_night):
+        assert math.isnan(found)
+        return
+    near = [max(range(num_night), key=lambda j: float(a @ night[j])) for a in day]
+    back = [max(range(num_day), key=lambda i: float(day[i] @ b)) for b in night]
+    pairs = sum(back[j] == i for i, j in enumerate(near))
+    assert found == pytest.approx(2 * pairs / (num_day + num_night))

@@ -114,3 +114,13 @@ def test_what_is_no_run_is_refused_in_a_sentence(tiny_cfg: CfgNode, tmp_path: Pa
 
 def test_the_package_offers_it() -> None:
     assert dnreid_plugins.Matcher is Matcher
+
+
+@pytest.mark.parametrize("kind", ["tiny_bridging_cfg", "supervised_cfg"])
+def test_every_architecture_is_a_matcher(kind: str, request: pytest.FixtureRequest) -> None:
+    run = trained_run(request.getfixturevalue(kind))
+    matcher = Matcher.load(run, device="cpu")
+    index = Index.build(matcher, pick("night", 3), "night")
+    assert [one.matches[0].row for one in matcher.search(pick("night", 3), "night", index, 1)] == [0, 1, 2]
+    assert index.features.shape == (3, matcher.dim)
+    torch.testing.assert_close(torch.tensor(index.features).norm(dim=1), torch.ones(3))

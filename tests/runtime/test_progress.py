@@ -42,3 +42,14 @@ def test_a_short_search_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
     for done in range(1, 4):
         line(done, 3)
     assert lines(caplog) == []
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_bar_passes_everything_on_and_stays_out_of_the_output(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert list(progress.with_progress(iter("abc"), "Search", 3)) == ["a", "b", "c"]
+    said = capsys.readouterr()
+    assert said.out == "" and ("Search" in said.err) == terminal

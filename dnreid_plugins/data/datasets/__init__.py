@@ -7,6 +7,7 @@ from .llcm import LLCM
 from .regdb import RegDB
 from .settings import configure
 from .sysu import SYSUMM01
+from .table import DayNightTable
 
 __all__ = [
     "DN348",
@@ -15,6 +16,7 @@ __all__ = [
     "CrossDomainDataset",
     "DNWild",
     "DayNightFolder",
+    "DayNightTable",
     "RegDB",
     "configure",
 ]

@@ -91,6 +91,10 @@ class CrossDomainDataset(ImageDataset):
                 self.combine_all()
         return self._train
 
+    def train_on(self, items: list[DomainItem]) -> None:
+        """Take these for the training images, e.g. those of `load_train` that are known to be readable."""
+        self._train = items
+
     @property
     def test(self) -> list[DomainItem]:
         return self._load_test()[0]

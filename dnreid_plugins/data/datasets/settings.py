@@ -28,6 +28,8 @@ class Settings:
         day_dir: Folder of the day images of DayNightFolder; empty: day/ in $FASTREID_DATASETS or in the only folder
             there that contains both.
         night_dir: Folder of its night images, likewise.
+        csv: Table of the images of DayNightTable: a CSV file with the columns path (relative to it, or absolute), domain
+            (day or night, visible or infrared), and where known id, camera, split (train, test, query or gallery).
         folder_ids: What the sub-folders of DayNightFolder are: "folders" = identities, "none" = nothing, "auto" =
             identities if every image lies in one and both domains share some.
         skip_bad: Train without the images that cannot be read; False: list them all and stop before the training.
@@ -38,6 +40,7 @@ class Settings:
     dnmini_seed: CountOrNone = 0
     day_dir: str = ""
     night_dir: str = ""
+    csv: str = ""
     folder_ids: str = "auto"
     skip_bad: bool = False
 
@@ -59,6 +62,11 @@ class Settings:
             raise ValueError(
                 f"DATASETS.DAY_DIR is {data.DAY_DIR!r}, which {', '.join(data.NAMES)} does not read; "
                 "set DATASETS.NAMES \"('DayNightFolder',)\"."
+            )
+        if data.CSV and "DayNightTable" not in (*data.NAMES, *data.TESTS):
+            raise ValueError(
+                f"DATASETS.CSV is {data.CSV!r}, which {', '.join(data.NAMES)} does not read; "
+                "set DATASETS.NAMES \"('DayNightTable',)\"."
             )
         return construct(cls, cfg)
 

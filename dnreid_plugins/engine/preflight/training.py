@@ -18,6 +18,7 @@ from ...data.datasets.settings import Settings
 from ...data.identity_batches import check_identity_batch
 from ...data.transforms import build_domain_transform
 from ...evaluation.scoring import ScoreOptions
+from ...labels.guard import Guard
 from ...runtime.config_files import ConfigError
 from ...runtime.plugins import import_plugins
 from ...runtime.sections import construct
@@ -155,6 +156,7 @@ TRAINING_CHECKS: tuple[Check, ...] = (
     _unused_by_clusters,
     _accepts(lambda cfg: optimizer_class(cfg.SOLVER.OPT)),
     _accepts(lambda cfg: construct(RateFactors, cfg)),
+    _accepts(lambda cfg: construct(Guard, cfg)),
     # Any length works here; the real one is known once the data is read.
     _accepts(lambda cfg: plan_from_config(cfg, iters_per_epoch=10**9)),
     _accepts(lambda cfg: build_domain_transform(cfg, is_train=True)),

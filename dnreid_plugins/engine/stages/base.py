@@ -134,6 +134,7 @@ class Stage(HookBase):
 
     def _reuse(self, file: Path) -> None:
         content = computed_once(lambda: self._read(file))
+        self._compare(content, file)
         if not content["finished"]:
             raise ValueError(
                 f"The stage in {file} is not finished; resume that run or empty {self.reuse_key}."
@@ -145,10 +146,10 @@ class Stage(HookBase):
     def _learn(self) -> None:
         file = self.file
         content = computed_once(lambda: self._read(file) if file is not None and file.is_file() else None)
-        if content is not None:
+        if content is not None and file is not None:
             self.run.identity.compare(content)
-        if content is not None and content["finished"]:
-            assert file is not None
+            self._compare(content, file)
+        if content is not None and file is not None and content["finished"]:
             self.load_result(content["stage"], file)
             logger.info("%s is finished: loaded from %s", type(self).__name__, file)
             return
@@ -213,6 +214,9 @@ class Stage(HookBase):
             raise WeightFileError(
                 f"{file} does not hold a stage {type(self).__name__}; name a {self.file_name} that a run has written."
             )
+        return content
+
+    def _compare(self, content: dict[str, Any], file: Path) -> None:
         for what, here in self.made_for.items():
             if content["made_for"].get(what) != here:
                 raise ValueError(
@@ -220,7 +224,6 @@ class Stage(HookBase):
                     f"({content['made_for'].get(what)}, not {here}); use the former or run the stage again, "
                     "in another OUTPUT_DIR."
                 )
-        return content
 
 
 def build_stages(trainer: Any) -> list[Stage]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...evaluation.extraction import extract_features
 from ...modeling.clip.prompts import PromptLearner, build_prompt_learner
@@ -62,6 +62,10 @@ class LearnPrompts(Stage):
         device = self.run.bare_model.device
         text = build_text_tower(self.cfg)
         made_for = prompts_made_for(self.cfg, text, name_of_images([item[0] for item in self.images.items]))
+        if (
+            self.run.iter == 0
+        ):  # later the image tower is no longer the one whose features the prompts were learned on
+            made_for |= image_features_of(self.cfg, self.run.bare_model.backbone)
         self.text = text.to(device)
         self.prompts = build_prompt_learner(self.cfg, text, self.images.images.domains).to(device)
         return made_for
@@ -120,18 +124,31 @@ class LearnPrompts(Stage):
         self.run.bare_model.parts.losses["ImageText"].prepare(self.prompts, self.text)
 
     def _autocast(self) -> torch.dtype | None:
-        on_gpu = self.run.bare_model.device.type == "cuda"
-        return torch.bfloat16 if on_gpu and self.cfg.SOLVER.AMP.ENABLED else None
+        amp, on_gpu = self.cfg.SOLVER.AMP, self.run.bare_model.device.type == "cuda"
+        return getattr(torch, amp.DTYPE) if on_gpu and amp.ENABLED else None
 
 
 def prompts_made_for(cfg: Any, text: ClipTextTower, images: str) -> dict[str, str]:
     """What prompts depend on: with another text tower, template or image list they are meaningless."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(text.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return {
         "training images": images,
-        "text-tower weights": digest.hexdigest()[:12],
+        "text-tower weights": _digest(text),
         "MODEL.PROMPT.TEMPLATES": repr(list(cfg.MODEL.PROMPT.TEMPLATES)),
     }
+
+
+def image_features_of(cfg: Any, backbone: nn.Module) -> dict[str, str]:
+    """What the image features depend on that prompts are learned for; size and stride give the tower's positions."""
+    pixels = [list(cfg.INPUT.SIZE_TEST), list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD)]
+    return {
+        "image-tower weights, stride or positions": _digest(backbone),
+        "image size or statistics": repr(pixels),
+    }
+
+
+def _digest(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]

@@ -36,7 +36,8 @@ class PromptStage:
         features: ``(N, F)`` image features in canonical order, ``unit_parts`` of the frozen image tower: unit
             rows whose last P columns are the projection. They may stay on the CPU and in half precision.
         options: see `PromptStageOptions`.
-        autocast: number format of the text tower on an accelerator (``torch.bfloat16``); None = float32.
+        autocast: number format of the text tower on an accelerator; None = float32. With ``torch.float16`` the
+            gradients are scaled on their way through the tower.
 
     Attributes:
         epoch: the running epoch from 1; above ``options.epochs`` when finished.
@@ -61,6 +62,7 @@ class PromptStage:
             )
         self.prompts, self.text, self.features, self.options = prompts, text, features, options
         self.autocast = autocast
+        self._scale = self.scale_of(autocast)
         domains = prompts.domains.cpu()
         self._images = tuple(torch.nonzero(domains == int(domain)).flatten() for domain in Domain)
         self.optimizers = _build_optimizers(prompts, options)
@@ -68,6 +70,11 @@ class PromptStage:
         self._sums: dict[str, Tensor] = {}
         self._batches = self._order()
         self._token_factor = options.token_factor(len(self._batches))
+
+    @staticmethod
+    def scale_of(autocast: torch.dtype | None) -> float:
+        """Of the loss: a power of two, which rounds nothing; below 6e-8 a gradient would be 0 in float16."""
+        return 4096.0 if autocast == torch.float16 else 1.0
 
     @property
     def device(self) -> torch.device:
@@ -104,6 +111,10 @@ class PromptStage:
             if len(chosen) > 0:
                 self._backward(domain, chosen)
         for optimizer in self.optimizers:
+            for group in optimizer.param_groups if self._scale != 1.0 else ():
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.grad.div_(self._scale)
             optimizer.step()
         self.step += 1
         return self._end_epoch() if self.step == self.steps_per_epoch else {}
@@ -117,7 +128,7 @@ class PromptStage:
         texts = texts.float()
         images = F.normalize(features[:, -texts.shape[1] :])
         i2t, t2i = instance_contrast(images, texts, indices, temperature=self.options.temperature)
-        (i2t + t2i).backward()
+        (self._scale * (i2t + t2i)).backward()
         name = domain.name.lower()
         self._add(f"i2t_{name}", i2t.detach())
         self._add(f"t2i_{name}", t2i.detach())

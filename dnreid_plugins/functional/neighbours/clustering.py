@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -52,18 +53,37 @@ def jaccard_dbscan(
 
 
 def dbscan_graph(graph: sparse.csr_array, *, eps: float, min_samples: int) -> Labels:
-    """DBSCAN on the upper triangle of a sparse distance matrix; absent pairs are farther than ``eps``.
+    """`dbscan_radii` with a single radius: labels ``(N,)`` int64."""
+    labels: Labels = dbscan_radii(graph, [eps], min_samples=min_samples)[0]
+    return labels
+
+
+def dbscan_radii(graph: sparse.csr_array, radii: Sequence[float], *, min_samples: int) -> Labels:
+    """DBSCAN at several radii on the upper triangle of a sparse distance matrix; absent pairs are farther than all.
 
     That includes the diagonal: an image without an entry there does not count itself.
     Clusters are numbered by their smallest core index, and a border image joins the lowest-numbered
-    cluster that reaches it: element by element what scikit-learn returns.
+    cluster that reaches it: element by element what scikit-learn returns at each radius. With the radius cores only
+    become more and clusters only merge, so each pair is joined once, at the first radius at which it may be.
+
+    Args:
+        graph: of `jaccard_graph`, with a radius of at least the largest of ``radii``.
+        radii: in ascending order.
+        min_samples: images within a radius, itself included, that make an image a core.
+
+    Returns:
+        ``(R, N)`` int64; -1 = outlier.
+
+    Raises:
+        ValueError: ``radii`` do not ascend.
     """
-    labels: Labels = _dbscan(
-        graph.indptr.astype(np.int64),
-        graph.indices.astype(np.int32),
-        graph.data,
-        float(np.float32(eps)),
-        min_samples,
+    limits = np.asarray(radii, dtype=np.float32)
+    if limits.ndim != 1 or (np.diff(limits) < 0).any():
+        raise ValueError(f"radii must be a list in ascending order, got {radii}; sort it.")
+    # Number of the first radius that reaches a pair; where there is none, R.
+    reached = np.searchsorted(limits, graph.data, side="left").astype(np.int16)
+    labels: Labels = _dbscan_radii(
+        graph.indptr.astype(np.int64), graph.indices.astype(np.int32), reached, len(limits), min_samples
     )
     return labels
 
@@ -77,40 +97,52 @@ def _root(parent: Array, i: int) -> int:
 
 
 @jit
-def _dbscan(indptr: Array, columns: Array, distances: Array, eps: float, min_samples: int) -> Array:
+def _first_as_core(indptr: Array, columns: Array, reached: Array, steps: int, min_samples: int) -> Array:
+    """Number of the first radius at which an image is a core, ``(N,)``; ``steps`` where there is none."""
     num = indptr.shape[0] - 1
     degree = np.zeros(num, dtype=np.int64)
-    for i in range(num):
-        for e in range(indptr[i], indptr[i + 1]):
-            if distances[e] <= eps:
-                degree[i] += 1
-                degree[columns[e]] += columns[e] != i
+    first = np.full(num, steps, dtype=np.int16)
+    for step in range(steps):
+        for i in range(num):
+            for e in range(indptr[i], indptr[i + 1]):
+                if reached[e] == step:
+                    degree[i] += 1
+                    degree[columns[e]] += columns[e] != i
+        for i in range(num):
+            if degree[i] >= min_samples and first[i] == steps:
+                first[i] = step
+    return first
+
+
+@jit
+def _dbscan_radii(indptr: Array, columns: Array, reached: Array, steps: int, min_samples: int) -> Array:
+    num = indptr.shape[0] - 1
+    first = _first_as_core(indptr, columns, reached, steps, min_samples)
     parent = np.arange(num)
-    for i in range(num):
-        if degree[i] < min_samples:
-            continue
-        for e in range(indptr[i], indptr[i + 1]):
-            j = columns[e]
-            if distances[e] <= eps and degree[j] >= min_samples:
-                a, b = _root(parent, i), _root(parent, j)
-                parent[max(a, b)] = min(a, b)  # the root is the smallest core of its cluster
-    labels = np.full(num, -1, dtype=np.int64)
-    clusters = 0
-    for i in range(num):
-        if degree[i] >= min_samples:
-            root = _root(parent, i)
-            if root == i:
-                labels[i] = clusters
-                clusters += 1
-            else:
-                labels[i] = labels[root]
-    for i in range(num):
-        for e in range(indptr[i], indptr[i + 1]):
-            j = columns[e]
-            if distances[e] <= eps and (degree[i] >= min_samples) != (degree[j] >= min_samples):
-                core, border = (i, j) if degree[i] >= min_samples else (j, i)
-                if labels[border] < 0 or labels[core] < labels[border]:
-                    labels[border] = labels[core]
+    labels = np.full((steps, num), -1, dtype=np.int64)
+    for step in range(steps):
+        own = labels[step]
+        for i in range(num):
+            for e in range(indptr[i], indptr[i + 1]):
+                if max(reached[e], first[i], first[columns[e]]) == step:
+                    a, b = _root(parent, i), _root(parent, columns[e])
+                    parent[max(a, b)] = min(a, b)  # the root is the smallest core of its cluster
+        clusters = 0
+        for i in range(num):
+            if first[i] <= step:
+                root = _root(parent, i)
+                if root == i:
+                    own[i] = clusters
+                    clusters += 1
+                else:
+                    own[i] = own[root]
+        for i in range(num):
+            for e in range(indptr[i], indptr[i + 1]):
+                j = columns[e]
+                if reached[e] <= step and (first[i] <= step) != (first[j] <= step):
+                    core, border = (i, j) if first[i] <= step else (j, i)
+                    if own[border] < 0 or own[core] < own[border]:
+                        own[border] = own[core]
     return labels
 
 

@@ -60,10 +60,38 @@ def rank_metrics(
     Returns:
         ``Rank-k`` for each k, ``mAP``, ``mINP``, ``queries`` (all given), ``queries_without_match``.
     """
+    ids = query_ids, gallery_ids
+    ranks = rank_features(
+        query_features, gallery_features, *ids, metric=metric, remove=remove, cmc=cmc, block=block
+    )
+    return summarize(ranks, topk=topk)
+
+
+def rank_features(
+    query_features: Features,
+    gallery_features: Features,
+    query_ids: Ids,
+    gallery_ids: Ids,
+    *,
+    metric: Metric = "cosine",
+    remove: Removal | None = None,
+    cmc: Literal["image", "identity"] = "image",
+    block: int = 512,
+) -> QueryRanks:
+    """The per-query values behind :func:`rank_metrics`; arguments as there."""
     matches = Matches(query_ids, gallery_ids, remove=remove)
     matches.check_shape(len(query_features), len(gallery_features))
     blocks = distance_blocks(query_features, gallery_features, metric=metric, block=block)
-    return summarize(_rank_blocks(blocks, matches, cmc=cmc), topk=topk)
+    return _rank_blocks(blocks, matches, cmc=cmc)
+
+
+def distances_of_query(
+    query_features: Features, gallery_features: Features, row: int, *, metric: Metric, block: int = 512
+) -> NDArray[np.float32]:
+    """``(G,)`` distances of the query ``row``, to the bit those that :func:`rank_features` orders."""
+    start = row - row % block  # the last bits of a product may depend on its block
+    part = query_features[start : start + block]
+    return next(distance_blocks(part, gallery_features, metric=metric, block=block))[row - start]
 
 
 def rank_distances(

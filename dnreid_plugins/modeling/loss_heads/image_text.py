@@ -12,6 +12,7 @@ from ...functional.losses.image_text import batch_text_alignment, instance_contr
 from ...functional.types import Domain
 from ...runtime.sections import Share
 from ..batch import BatchFeatures
+from ..clip.image_tower import unit_parts
 from ..clip.prompts import KeptPrompts, PromptLearner, join_kept, keep_prompts
 from ..clip.text_tower import ClipTextTower
 from ..parts import Parts
@@ -30,8 +31,8 @@ class ImageText(LossHead):
         alignment: "cluster" classifies an image by the text centroids of the clusters in the batch (Eq. 9);
             "instance" contrasts each image with its own text (Eq. 2-3, temperature 1), a row of the paper's Table 4.
         smoothing: Of the labels in Eq. 9.
-        unit_input: The bias net gets unit features as in stage 1; False: as released, neck features of length ~36
-            (T4).
+        bias_input: What the bias net gets (T4): "before" the features before the necks, each part of unit length, as
+            in stage 1; "after" unit features from behind the necks; "as_released" those as they are, of length ~36.
         through_text: As released: gradient also flows image -> bias net -> text tower (T5). False: texts are
             constants of a step.
     """
@@ -44,13 +45,13 @@ class ImageText(LossHead):
         weight: Schedule = ((1, 1.0),),
         alignment: Literal["cluster", "instance"] = "cluster",
         smoothing: Share = 0.1,
-        unit_input: bool = True,
+        bias_input: Literal["before", "after", "as_released"] = "before",
         through_text: bool = False,
     ) -> None:
         super().__init__(weight=weight)
         self.alignment = alignment
         self.smoothing = smoothing
-        self.unit_input = unit_input
+        self.bias_input = bias_input
         self.through_text = through_text
         # In a list, so that they are not sub-modules: neither trained nor saved with the model.
         self._learned: list[tuple[PromptLearner | KeptPrompts, ClipTextTower]] = []
@@ -99,8 +100,12 @@ class ImageText(LossHead):
             raise RuntimeError("ImageText has no prompts; the stage LearnPrompts must be finished before.")
         prompts, text = self._learned[0]
         with torch.set_grad_enabled(self.through_text and torch.is_grad_enabled()):
-            inputs = part.unit if self.unit_input else part.features
-            return prompts.text_features(text, part.indices, inputs).float()
+            return prompts.text_features(text, part.indices, self._inputs(part, text.output_dim)).float()
+
+    def _inputs(self, part: BatchFeatures, projection: int) -> Tensor:
+        if self.bias_input == "before":
+            return unit_parts(part.pooled.float(), (part.pooled.shape[1] - projection, projection))
+        return part.unit if self.bias_input == "after" else part.features
 
     def replay_state(self, indices: Tensor) -> dict[str, Any]:
         """The prompts of the batch's images."""

@@ -119,7 +119,7 @@ class CrossDomainBaseline(nn.Module):
             batch = {"images": batch}
         images, domains = self.preprocess_image(batch), self._domains(batch)
         if not self.training:
-            backbone, heads = self._answering()
+            backbone, heads = self.answering()
             return heads(backbone(images, domains, self.context(batch)))
         if isinstance(domains, Domain):
             domains = torch.full((len(images),), int(domains), device=self.device)
@@ -200,7 +200,7 @@ class CrossDomainBaseline(nn.Module):
             )
         return self.assume_domain or Domain.DAY
 
-    def _answering(self) -> tuple[nn.Module, nn.Module]:
+    def answering(self) -> tuple[nn.Module, nn.Module]:
         """Backbone and heads that are used in eval mode."""
         teacher: Any = self.parts.teacher
         if teacher is not None and teacher.evaluate:

@@ -18,6 +18,7 @@ from dnreid_plugins.engine.stages import learn_prompts
 from dnreid_plugins.engine.stages.prompt_training import PromptStage
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.evaluation.extraction import extract_features
+from dnreid_plugins.modeling.clip.text_tower import ClipTextTower
 from dnreid_plugins.modeling.meta_arch import StudentFeatures
 from dnreid_plugins.runtime.config_files import ConfigError
 from dnreid_plugins.runtime.signals import Stopped
@@ -159,6 +160,19 @@ def test_prompts_of_other_images_or_sizes_are_refused(
     with pytest.raises(ValueError, match="made with different text-tower weights"):
         train(cfg)
     cfg.MODEL.BACKBONE.PRETRAIN = True
+    statistics, cfg.MODEL.PIXEL_STD = cfg.MODEL.PIXEL_STD, [60.0, 60.0, 60.0]
+    with pytest.raises(ValueError, match="made with different image size or statistics"):
+        train(cfg)
+    cfg.MODEL.PIXEL_STD = statistics
+    with monkeypatch.context() as other:
+        digest = learn_prompts._digest
+        other.setattr(
+            learn_prompts,
+            "_digest",
+            lambda part: digest(part) if isinstance(part, ClipTextTower) else "other",
+        )
+        with pytest.raises(ValueError, match="made with different image-tower weights"):
+            train(cfg)
     monkeypatch.setattr(learn_prompts, "name_of_images", lambda paths: "72-other")
     with pytest.raises(ValueError, match="made with different training images"):
         train(cfg)

@@ -164,6 +164,22 @@ def test_one_step_against_the_loop(text: ClipTextTower, optimizer: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_half_precision_gives_the_gradient_of_float32(text: ClipTextTower) -> None:
+    """float16 is scaled on its way and divided again before the step; bfloat16 has the same range as float32."""
+    grads, errors = {}, {}
+    for kind in (None, torch.float16, torch.bfloat16):
+        stage = make(text)
+        stage.autocast, stage._scale = kind, PromptStage.scale_of(kind)
+        stage.train_step()
+        grads[kind] = [
+            p.grad.clone() for p in stage.prompts.bias_net.parameters()
+        ]  # as the optimizer saw them
+    exact = torch.cat([g.flatten() for g in grads[None]])
+    for kind in (torch.float16, torch.bfloat16):
+        errors[kind] = float((torch.cat([g.flatten() for g in grads[kind]]) - exact).norm() / exact.norm())
+    assert 0.0 < errors[torch.float16] < 0.01 < errors[torch.bfloat16] < 0.2
+
+
 def test_rows_outside_the_batch_are_untouched_and_the_towers_too(text: ClipTextTower) -> None:
     stage = make(text, (9, 9))
     before, tower = stage.prompts.tokens.weight.detach().clone(), copy.deepcopy(text.state_dict())

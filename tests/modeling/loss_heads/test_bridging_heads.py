@@ -123,7 +123,11 @@ def test_alignment_by_clusters_equals_loops(stage_1: Any) -> None:
     expected = torch.zeros(())
     for domain in (0, 1):
         places = [i for i in range(15) if batch.domains[i] == domain]
-        texts = {i: prompts.text_features(text, torch.tensor([i]), batch.unit[i : i + 1])[0] for i in places}
+        texts = {}
+        for i in places:
+            parts = batch.pooled[i, :-P], batch.pooled[i, -P:]
+            given = F.normalize(torch.cat([F.normalize(part, dim=0) for part in parts]), dim=0)
+            texts[i] = prompts.text_features(text, torch.tensor([i]), given[None])[0]
         names = sorted({int(batch.targets[i]) for i in places} - {-1})
         centroids = torch.stack(
             [
@@ -140,13 +144,29 @@ def test_alignment_by_clusters_equals_loops(stage_1: Any) -> None:
     assert torch.allclose(loss, expected, atol=1e-5)
 
 
+def test_alignment_by_images_equals_loops(stage_1: Any) -> None:
+    """Eq. 2-3 with unit images; the texts have the length that the tower gives them."""
+    here = bridging_world()
+    head = image_text(stage_1, alignment="instance")
+    expected = torch.zeros(())
+    for domain in (0, 1):
+        one = here.batch.of(domain)
+        images = [row[-P:] / row[-P:].norm() for row in one.features]
+        texts = list(head.texts(one))
+        for rows, columns in ((images, texts), (texts, images)):
+            for i, row in enumerate(rows):
+                scores = torch.stack([row @ column for column in columns])
+                expected = expected - scores.log_softmax(0)[i] / len(rows)
+    assert torch.allclose(here.loss(head), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("alignment", ["cluster", "instance"])
 def test_gradient_reaches_the_projection_and_through_the_text_only_if_asked(
     stage_1: Any, alignment: str
 ) -> None:
     here, grads = bridging_world(), {}
     for through in (False, True):
-        head = image_text(stage_1, alignment=alignment, through_text=through, unit_input=False)
+        head = image_text(stage_1, alignment=alignment, through_text=through, bias_input="as_released")
         (grads[through],) = torch.autograd.grad(here.loss(head), here.batch.features)
     assert bool(grads[False][:, -P:].norm() > 0)
     # the class token is compared with no text; it matters through the bias net alone
@@ -157,10 +177,10 @@ def test_gradient_reaches_the_projection_and_through_the_text_only_if_asked(
 
 def test_length_of_the_feature_matters_only_as_released(stage_1: Any) -> None:
     batch = bridging_world().batch
-    longer = replace(batch, features=batch.features * 30)
-    unit, released = image_text(stage_1), image_text(stage_1, unit_input=False)
-    assert torch.allclose(unit.texts(longer), unit.texts(batch), atol=1e-5)
-    assert not torch.allclose(released.texts(longer), released.texts(batch), atol=1e-5)
+    longer = replace(batch, features=batch.features * 30, pooled=batch.pooled * 30)
+    for name, same in (("before", True), ("after", True), ("as_released", False)):
+        head = image_text(stage_1, bias_input=name)
+        assert torch.allclose(head.texts(longer), head.texts(batch), atol=1e-5) == same
 
 
 def test_prompts_are_neither_parameters_nor_saved(stage_1: Any) -> None:
@@ -208,6 +228,35 @@ def test_what_each_variant_trains(variant: str, encoder: bool, classifier: bool)
         return
     assert (gradient(loss, here.batch.features) > 0) == encoder
     assert (gradient(loss, parts.losses["PrototypeClassifier"].day) > 0) == classifier
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.3])
+def test_the_instance_variant_equals_loops(temperature: float) -> None:
+    """With the partition made here again: both sides' k nearest, mutual ones positive, the others hard."""
+    here, parts = heads(TEMPERATURE=temperature)
+    rows = [parts.memory.cluster_rows(domain) for domain in Domain]
+    similarity = here.epoch.day.centroids @ here.epoch.night.centroids.T
+    near = [
+        {(i, j) for i in range(len(table)) for j in table[i].topk(2).indices.tolist()}
+        for table in (similarity, similarity.T)
+    ]
+    near[1] = {(i, j) for j, i in near[1]}
+    assert near[0] != near[1]  # so that exchanging the two sides' hard pairs changes the loss
+    halves = []
+    for domain, own in enumerate(near):
+        queries = []
+        for feature, target, of in zip(here.batch.features, here.batch.targets, here.batch.domains):
+            pairs = [pair for pair in own if pair[domain] == int(target)] if int(of) == domain else []
+            scores = {
+                pair: F.normalize(feature, dim=0) @ rows[1 - domain][pair[1 - domain]] / temperature
+                for pair in pairs
+            }
+            hard = [scores[pair].exp() for pair in pairs if pair not in near[1 - domain]]
+            good = [scores[pair].exp() for pair in pairs if pair in near[1 - domain]]
+            if hard and good:
+                queries.append(sum(-(one / (one + sum(hard))).log() for one in good) / len(good))
+        halves.append(sum(queries) / len(queries))
+    assert torch.allclose(loss_of(here, parts), (halves[0] + halves[1]) / 2, atol=1e-5)
 
 
 def test_as_released_adds_a_number_and_no_gradient() -> None:

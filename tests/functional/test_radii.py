@@ -1,0 +1,137 @@
+"""Many radii from one graph, the choice among them, and the k-distances, each against an obvious twin."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+from sklearn.cluster import DBSCAN
+
+from dnreid_plugins.functional.neighbours.clustering import dbscan_graph, dbscan_radii, jaccard_dbscan
+from dnreid_plugins.functional.neighbours.jaccard import jaccard_graph
+from dnreid_plugins.functional.neighbours.radius import (
+    RADII,
+    jaccard_dbscan_auto,
+    k_distances,
+    radius_scores,
+)
+
+
+def grouped(sizes: list[int], *, noise: float, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:
+    """Unit rows around a centre per group, and their groups."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    centres = torch.nn.functional.normalize(torch.randn(len(sizes), 24, generator=generator), dim=1)
+    rows = centres[ids] + noise * torch.randn(len(ids), 24, generator=generator)
+    return torch.nn.functional.normalize(rows, dim=1), ids.numpy()
+
+
+def random_graph(num: int, density: float, seed: int) -> tuple[sparse.csr_array, np.ndarray]:
+    """Few values on purpose: ties with radii, zeros, rows that are not their own neighbour."""
+    rng = np.random.default_rng(seed)
+    upper = np.triu(rng.random((num, num)) < density, k=1)
+    np.fill_diagonal(upper, rng.random(num) < 0.9)
+    values = rng.choice(np.float32([0, 0.25, 0.4, 0.5, 0.75]), (num, num))
+    np.fill_diagonal(values, 0)
+    row, col = np.nonzero(upper)
+    dense = np.ones((num, num), dtype=np.float32)
+    dense[row, col] = dense[col, row] = values[row, col]
+    return sparse.csr_array((values[row, col], (row, col)), shape=(num, num)), dense
+
+
+@given(
+    num=st.integers(1, 40),
+    density=st.floats(0, 0.5),
+    radii=st.lists(st.sampled_from([0.1, 0.25, 0.3, 0.4, 0.5, 0.74, 0.75]), max_size=6),
+    min_samples=st.integers(1, 7),
+    seed=st.integers(0, 999),
+)
+@settings(max_examples=150, deadline=None)
+def test_labels_at_every_radius_equal_those_of_separate_runs(
+    num: int, density: float, radii: list[float], min_samples: int, seed: int
+) -> None:
+    graph, dense = random_graph(num, density, seed)
+    found = dbscan_radii(graph, sorted(radii), min_samples=min_samples)
+    assert found.shape == (len(radii), num) and found.dtype == np.int64
+    for own, radius in zip(found, sorted(radii), strict=True):
+        twin = DBSCAN(eps=radius, min_samples=min_samples, metric="precomputed").fit_predict(dense)
+        np.testing.assert_array_equal(own, twin)
+
+
+def test_radii_must_ascend() -> None:
+    graph, _ = random_graph(5, 0.5, 0)
+    with pytest.raises(ValueError, match=r"ascending order, got \[0.5, 0.4\]"):
+        dbscan_radii(graph, [0.5, 0.4], min_samples=2)
+
+
+def test_a_graph_without_images_has_no_labels() -> None:
+    empty = sparse.csr_array((0, 0), dtype=np.float32)
+    assert dbscan_radii(empty, [0.3, 0.5], min_samples=4).shape == (2, 0)
+
+
+@given(num=st.integers(0, 30), density=st.floats(0, 0.6), count=st.integers(1, 6), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_k_distances_equal_sorted_rows(num: int, density: float, count: int, seed: int) -> None:
+    if num == 0:
+        assert k_distances(sparse.csr_array((0, 0), dtype=np.float32), count).shape == (0,)
+        return
+    graph, dense = random_graph(num, density, seed)
+    twin = [np.sort(row)[count - 1] if count <= num else 1.0 for row in dense]
+    np.testing.assert_array_equal(k_distances(graph, count), np.float32(twin))
+
+
+def test_an_image_is_a_core_from_its_k_distance_on() -> None:
+    features, _ = grouped([9, 14, 20, 5], noise=0.15)
+    distances = k_distances(jaccard_graph(features, k1=8, radius=0.9), 4)
+    graph = jaccard_graph(features, k1=8, radius=0.9)
+    for radius in (0.3, 0.5, 0.7):
+        alone = dbscan_graph(graph, eps=radius, min_samples=4) < 0
+        assert not (alone & (distances <= np.float32(radius))).any()
+
+
+@pytest.mark.parametrize(("noise", "seed"), [(0.05, 0), (0.12, 1), (0.18, 2)])
+def test_the_chosen_radius_finds_the_groups(noise: float, seed: int) -> None:
+    """The twin tries every radius by itself; where some radius finds the groups exactly, so does the chosen one."""
+    from sklearn.metrics import adjusted_rand_score
+
+    features, ids = grouped([12] * 8 + [20] * 4, noise=noise, seed=seed)
+    labels, radius = jaccard_dbscan_auto(features, k1=10, k2=6)
+    assert radius in RADII
+    np.testing.assert_array_equal(labels, jaccard_dbscan(features, k1=10, k2=6, eps=radius))
+    alone = [jaccard_dbscan(features, k1=10, k2=6, eps=one) for one in RADII]
+    scores = radius_scores(np.stack(alone), features)
+    assert scores[RADII.index(radius)] == scores.max() and radius == RADII[int(scores.argmax())]
+    best = max(adjusted_rand_score(ids, own) for own in alone)
+    assert best > 0.9 and adjusted_rand_score(ids, labels) > best - 0.05
+
+
+def test_scores_are_the_mean_silhouette_with_outliers_as_zero() -> None:
+    features, ids = grouped([5, 5, 5], noise=0.1)
+    half = ids.copy()
+    half[::2] = -1
+    whole, part, one, none = radius_scores(
+        np.stack([ids, half, np.zeros_like(ids), np.full_like(ids, -1)]), features
+    )
+    assert 0.5 < whole <= 1 and part == pytest.approx(whole * 7 / 15, rel=0.2)
+    assert (one, none) == (-1, -2)
+
+
+def test_a_labelling_with_most_images_in_one_cluster_counts_as_one_cluster() -> None:
+    """Two tiny far clusters would make its silhouette good."""
+    features, ids = grouped([20, 4, 4], noise=0.05)
+    assert radius_scores(ids[None], features).tolist() == [-1]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_too_few_images_are_outliers_at_the_largest_radius(count: int) -> None:
+    labels, radius = jaccard_dbscan_auto(torch.eye(max(count, 1), 8)[:count], k1=8)
+    assert labels.tolist() == [-1] * count and radius == RADII[-1]
+
+
+def test_a_single_group_is_one_cluster_at_the_smallest_radius_that_has_it() -> None:
+    features, _ = grouped([12], noise=0.01)
+    labels, radius = jaccard_dbscan_auto(features, k1=12)
+    assert set(labels) == {0} and radius == RADII[0]

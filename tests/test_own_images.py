@@ -1,0 +1,46 @@
+"""From two folders to a search: the commands of the page, on rendered crops whose identities nobody tells them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from doc_blocks import ROOT, Block, blocks_of, execute, write_crops
+
+PAGE = blocks_of((ROOT / "docs" / "your-own-images.md").read_text())
+WAY = next(block.code.splitlines() for block in PAGE if block.runs)
+#: By chance a quarter of the first matches are right.
+IDENTITIES = 4
+
+
+@pytest.mark.slow
+def test_the_way_of_the_page_finds_the_same_objects(tmp_path: Path) -> None:
+    hidden = write_crops(tmp_path, identities=IDENTITIES)
+    said = {shlex.split(line)[1]: execute(Block("bash", line), tmp_path) for line in WAY}
+    assert "Training can start." in said["check"] and "there is no mAP" in said["check"]
+    assert "without identities" in said["train"] and "Nothing was scored" in said["train"]
+    matched_by_clusters(tmp_path, hidden)
+    search = next(line for line in WAY if " search " in line)
+    execute(Block("bash", search.replace("matches.html", "matches.json")), tmp_path)
+    rows = json.loads((tmp_path / "matches.json").read_text())["matches"]
+    first = [row for row in rows if row["rank"] == 1]
+    assert len(first) == sum(path.startswith("mycrops/day") for path in hidden)
+    right = [
+        identity(row["query"], tmp_path, hidden) == identity(row["match"], tmp_path, hidden) for row in first
+    ]
+    assert sum(right) >= 0.6 * len(right)
+    assert (tmp_path / "matches.html").stat().st_size > 10_000
+
+
+def matched_by_clusters(home: Path, hidden: dict[str, str]) -> None:
+    """``clusters.csv`` lists every image once, and a cluster holds images of few objects."""
+    with (home / "runs" / "first" / "clusters.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(str(Path(row["path"])) for row in rows) == sorted(hidden)
+
+
+def identity(path: str, home: Path, hidden: dict[str, str]) -> str:
+    return hidden[str((home / path).resolve().relative_to(home.resolve()))]
