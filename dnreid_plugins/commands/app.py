@@ -29,7 +29,7 @@ COMMANDS: dict[str, str] = {
     "check": "check",
     "train": "train",
     "eval": "eval",
-    "demo": "demo",
+    "demo": "train",
     "report": "report",
     "suggest": "suggest",
     "index": "index",

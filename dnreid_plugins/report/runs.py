@@ -190,7 +190,8 @@ def _execute(root: Path, run: Run, runs: Sequence[Run], logs: Path, free: Queue[
         return 0
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "dnreid_plugins", "train", "--config-file", run.row.config, "--resume"]
-    command += [*run.opts, "OUTPUT_DIR", str(folder), *_reused(run, runs, logs)]
+    # A table needs figures only; `dnreid report` makes the page of any run later.
+    command += ["REPORT.ENABLED", "False", *run.opts, "OUTPUT_DIR", str(folder), *_reused(run, runs, logs)]
     # Small convolutions run fastest on one thread, so two runs at a time are faster than one run with two threads.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     threads |= KEEP_MEMORY

@@ -34,14 +34,15 @@ class MapImages(NamedTuple):
 
 def project(features: Tensor, seed: int = 0) -> Points | None:
     """``(n, 2)`` coordinates by t-SNE of the unit features ``(n, D)``; None for fewer than `LEAST` images."""
-    from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
     unit = F.normalize(features.float(), dim=1).numpy()
     if len(unit) < LEAST or not np.ptp(unit, axis=0).any():
         return None
     parts = min(50, *unit.shape)
-    reduced = PCA(parts, svd_solver="full", random_state=seed).fit_transform(unit)
+    # Principal components: t-SNE is slow in many dimensions.
+    left, lengths, _ = np.linalg.svd(unit - unit.mean(axis=0), full_matrices=False)
+    reduced = left[:, :parts] * lengths[:parts]
     perplexity = min(30.0, (len(unit) - 1) / 3)
     start = reduced[:, :2] if reduced.shape[1] > 1 else np.pad(reduced, ((0, 0), (0, 1)))
     start = 1e-4 * start / max(float(np.std(start[:, 0])), 1e-12)
