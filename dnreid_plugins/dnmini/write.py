@@ -50,34 +50,39 @@ logger = logging.getLogger(__name__)
 class Parameters:
     """Everything that determines the bytes of a DNMini set."""
 
-    seed: int
-    num_train_ids: int
-    num_test_ids: int
-    images_per_domain: int
+    seed: int = 0
+    num_train_ids: int = 100
+    num_test_ids: int = 60
+    images_per_domain: int = 20
     test_images_per_domain: int | None = None  # None: as many as of a training identity
     night_images: int | None = None  # None: as many as by day; likewise of a test identity
     test_night_images: int | None = None
     queries_per_domain: int | None = None  # None: no query lists
     world: str | None = None  # None: the first one, whose older manifests do not name it
-    renderer_version: int = 1
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed must be >= 0, got {self.seed}")
-        if (self.world or "dnmini") not in WORLDS:
+        if self.renderer not in WORLDS:
             raise ValueError(f"world is {self.world!r}; choose one of {', '.join(WORLDS)}")
         numbers = {
             name: value for name, value in vars(self).items() if isinstance(value, int) or value is None
         }
         for name, value in numbers.items():
-            if name in ("seed", "renderer_version"):
+            if name == "seed":
                 continue
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}; a set needs both splits and images")
 
+    @property
+    def renderer(self) -> str:
+        """The name in ``WORLDS``."""
+        return self.world or "dnmini"
+
     def described(self) -> dict[str, int | str]:
         """What the manifest holds; without what is left out, so that older manifests stay as they are."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        return {**given, "renderer_version": WORLDS[self.renderer].version}
 
     def views(self, split: str, domain: Domain) -> range:
         """The numbers of the images of one identity of ``"train"`` or ``"test"`` in a domain; ``"query"``: those of
@@ -91,49 +96,22 @@ class Parameters:
         return range((self.test_images_per_domain if test else None) or self.images_per_domain)
 
 
-def write_dnmini(
-    root: Path,
-    *,
-    seed: int = 0,
-    num_train_ids: int = 100,
-    num_test_ids: int = 60,
-    images_per_domain: int = 20,
-    test_images_per_domain: int | None = None,
-    night_images: int | None = None,
-    test_night_images: int | None = None,
-    queries_per_domain: int | None = None,
-    world: str | None = None,
-    workers: int | None = None,
-) -> None:
-    """Render DNMini into ``root``: ``day/<id>/<image>``, ``night/<id>/<image>``, ``train_test_split/*.txt``.
+def write_dnmini(root: Path, *, workers: int | None = None, **sizes: Any) -> None:
+    """Render a set into ``root``: ``day/<id>/<image>``, ``night/<id>/<image>``, ``train_test_split/*.txt``.
 
-    The bytes are a function of all arguments but ``root`` and ``workers``. Written next to ``root`` first and renamed
-    when complete, so a killed writer leaves no incomplete set. If ``root`` already holds the set, nothing happens.
+    The bytes are a function of ``sizes``. Written next to ``root`` first and renamed when complete, so a killed writer
+    leaves no incomplete set. If ``root`` already holds the set, nothing happens.
 
     Args:
         root: the folder to create; its parents are created too.
-        seed: chooses the identities and every view. Calibration must not use the seed of the reported results.
-        test_images_per_domain: of a test identity, where it is another number.
-        night_images: of an identity by night, where it is another number; likewise ``test_night_images``.
-        queries_per_domain: write query lists with so many images of each test identity, as DN-Wild has them.
-        world: of ``WORLDS``; None = the first.
         workers: processes; None = one per core that this process may use.
+        sizes: of `Parameters`. ``seed`` chooses the identities and every view; calibration must not use the seed of
+            the reported results.
 
     Raises:
         ValueError: a size below 1, or ``root`` holds anything else than this set.
     """
-    parameters = Parameters(
-        seed,
-        num_train_ids,
-        num_test_ids,
-        images_per_domain,
-        test_images_per_domain,
-        night_images,
-        test_night_images,
-        queries_per_domain,
-        world,
-        WORLDS[world or "dnmini"].version if (world or "dnmini") in WORLDS else 0,
-    )
+    parameters = Parameters(**sizes)
     root = Path(root)
     if _is_complete(root, parameters):
         return
@@ -141,7 +119,7 @@ def write_dnmini(
         raise ValueError(
             f"{root} holds something else than DNMini with {parameters}; delete it or give another root"
         )
-    logger.info("rendering DNMini (%d identities) into %s", num_train_ids + num_test_ids, root)
+    logger.info("rendering %d identities into %s", len(_views(parameters)), root)
     root.parent.mkdir(parents=True, exist_ok=True)
     with temporary_folder(root) as folder:
         _write_all(folder, parameters, workers=workers)
@@ -181,7 +159,7 @@ def raw_ids(parameters: Parameters) -> tuple[list[int], list[int]]:
 def dnmini_identities(parameters: Parameters) -> dict[int, Any]:
     """Raw id -> vehicle, for captions and for the analysis of errors."""
     count = parameters.num_train_ids + parameters.num_test_ids
-    world = WORLDS[parameters.world or "dnmini"]
+    world = WORLDS[parameters.renderer]
     identities = world.identities(count=count, seed=parameters.seed, half=0)
     return dict(enumerate(identities, start=1))
 
@@ -252,8 +230,10 @@ def _content(digests: Iterable[str]) -> str:
 def _write_all(folder: Path, parameters: Parameters, *, workers: int | None) -> None:
     identities = dnmini_identities(parameters)
     views = _views(parameters)
-    world = parameters.world or "dnmini"
-    tasks = [(folder, world, parameters.seed, i, views[i], identity) for i, identity in identities.items()]
+    tasks = [
+        (folder, parameters.renderer, parameters.seed, i, views[i], identity)
+        for i, identity in identities.items()
+    ]
     # Closed on an error too: nobody may write into the folder any more when it is deleted.
     with closing(map_in_processes(_write_identity, tasks, workers=workers)) as written:
         content = _content(with_progress(written, "Rendering DNMini", len(tasks)))
