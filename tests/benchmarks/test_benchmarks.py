@@ -86,6 +86,7 @@ OTHERS = {
     "cia_step": "One training step",
     "cpml": "20 x 20 clusters",
     "prompts": "One step",
+    "search": "3000 x 256",
     "systems": "An epoch of every system",
 }
 

@@ -198,6 +198,7 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
         (("OUTPUT_DIR", "/dev/null/run"), "OUTPUT_DIR /dev/null/run cannot be written"),
         (("TEST.METRIC", "jaccard"), "TEST.METRIC is 'jaccard'"),
         (("SOLVER.OPT", "SWA"), "SOLVER.OPT is 'SWA'"),
+        (("GUARD.MODE", "shout"), "GUARD.MODE is 'shout'"),
         (
             ("SOLVER.LR_FACTORS", "(('^backbone', -1),)"),
             "SOLVER.LR_FACTORS is .*; it holds .pattern, factor. pairs",

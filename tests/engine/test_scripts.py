@@ -90,7 +90,7 @@ def test_an_unmodified_fastreid_script_runs_base_on_dnmini(tmp_path: Path) -> No
 
 def test_a_missing_script_is_one_sentence(tiny_root: Path) -> None:
     done = run(["-m", "dnreid_plugins", "no_such_script.py"], tiny_root)
-    assert done.returncode != 0 and "there is no script 'no_such_script.py'" in done.stderr
+    assert done.returncode != 0 and "no script 'no_such_script.py'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

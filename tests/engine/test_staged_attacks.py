@@ -124,7 +124,7 @@ def test_a_file_that_is_none(
     ended = run_forked(["--resume", *WORDS, "OUTPUT_DIR", str(out)], tmp_path)
     says(ended, 1, sentence)
     lost = [k for k, v in contents(out).items() if k.endswith((".pth", ".json")) and v != before[k]]
-    assert set(lost) <= {"stage1.pth", "metrics.json"}
+    assert set(lost) <= {"stage1.pth", "metrics.json", "environment.json"}
 
 
 @pytest.mark.attack(AREA, "a second run and a resume while it is in the stage: refused")

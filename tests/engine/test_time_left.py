@@ -103,4 +103,4 @@ def test_on_a_terminal_it_is_a_bar(
     monkeypatch.setattr(progress, "EVERY", 0.0)
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
     assert list(with_progress("abc", "Letters", 3)) == ["a", "b", "c"]
-    assert "Letters: " in capsys.readouterr().err and caplog.messages == []
+    assert "Letters" in capsys.readouterr().err and caplog.messages == []

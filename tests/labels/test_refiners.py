@@ -152,7 +152,7 @@ def test_soft_targets_of_a_running_epoch_are_in_its_checkpoint(cfg: CfgNode) -> 
         (
             "LABELS.REFINERS",
             ("DropLast",),
-            r"LABELS\.REFINERS has 'DropLast'; it is one of \['DensityRelabel', 'DropFirst', 'Joint",
+            r"LABELS\.REFINERS has 'DropLast'; it is one of \['Corrections', 'DensityRelabel', 'DropFirst', 'Joint",
         ),
         (
             "LABELS.SOURCE",

@@ -83,7 +83,7 @@ def test_an_extra_bank_resumes(cfg: CfgNode, iteration: int) -> None:
     assert same(weights(cut_and_resumed(cfg, iteration)), whole)
     if iteration % 4:
         state = read_weight_file(Path(cfg.OUTPUT_DIR) / f"model_iter{iteration:08d}.pth")
-        begun = state["hooks"]["labels"]["clusters"]["night"]["centroids"]
+        begun = state["hooks"]["labels"]["epoch"]["clusters"]["night"]["centroids"]
         assert not torch.equal(state["model"]["parts.memory.hard_night"], begun)
 
 
