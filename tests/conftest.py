@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,15 @@ settings.load_profile("fixed")
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _own_logs() -> None:
+    """A run in this process leaves its log handlers to no other test."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("fastreid", "dnreid_plugins"):
+            logging.getLogger(name).handlers.clear()
+    vars(logging.getLogger("dnreid_plugins")).pop("output_dir", None)
 
 
 class TinyBackbone(nn.Module):

@@ -45,12 +45,15 @@ def blocks_of(page: str) -> list[Block]:
     return [Block(one["language"].strip(), one["code"], one["reason"] or "") for one in found]
 
 
-def write_crops(home: Path, *, identities: int = 4, images: int = 8) -> dict[str, str]:
+def write_crops(
+    home: Path, *, identities: int = 4, images: int = 8, world: str | None = None
+) -> dict[str, str]:
     """``mycrops/day`` and ``mycrops/night`` below ``home``, rendered, under names that tell nothing.
 
-    Returns the identity of each path, relative to ``home``.
+    ``world``: of the two renderers; None is the first. Returns the identity of each path, relative to ``home``.
     """
-    write_dnmini(home / "set", num_train_ids=identities, num_test_ids=1, images_per_domain=images, workers=1)
+    sizes = {"num_train_ids": identities, "num_test_ids": 1, "images_per_domain": images}
+    write_dnmini(home / "set", workers=1, world=world, **sizes)
     lists = home / "set" / "train_test_split"
     hidden = {}
     for domain in ("day", "night"):

@@ -79,6 +79,7 @@ def test_splits_say_what_is_scored(home: Path, caplog: pytest.LogCaptureFixture)
     data = opened(home, "path,domain,id,split", *rows, '"n,1.png",night,5,query')
     assert [Path(item.path).name for item in data.train] == ["a.png", "b c.png"]
     assert data.protocol is None, "nothing in the gallery answers the night query"
+    caplog.clear()
     data = opened(
         home, "path,domain,id,split", *rows[:2], "d.png,day,5,test", *rows[3:], '"n,1.png",night,5,query'
     )
