@@ -42,10 +42,13 @@ def _seed() -> None:
 
 @pytest.fixture(autouse=True)
 def _own_logs() -> None:
-    """A run in this process leaves its log handlers to no other test."""
+    """A run in this process leaves its log handlers and levels to no other test."""
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] in ("fastreid", "dnreid_plugins"):
-            logging.getLogger(name).handlers.clear()
+            found = logging.getLogger(name)
+            found.handlers.clear()
+            found.setLevel(logging.NOTSET)
+            found.propagate = True
     vars(logging.getLogger("dnreid_plugins")).pop("output_dir", None)
 
 
@@ -146,6 +149,8 @@ def as_fastreid(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             if hasattr(found, name):
                 monkeypatch.setattr(found, name, getattr(found, name))
     monkeypatch.setattr(TrainerBase, "__init__", TrainerBase.__init__)
+    for name in ("merge_from_file", "merge_from_list"):
+        monkeypatch.setattr(CfgNode, name, getattr(CfgNode, name))
     with old_names.in_place():
         take_over()
         yield

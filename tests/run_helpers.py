@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from functools import reduce
 from pathlib import Path
@@ -141,3 +142,11 @@ def replays_a_bad_batch(cfg: CfgNode, name: str, iteration: int) -> None:
         assert report.gradient_at_features > 0
         if report.name != f"loss_{name.lower()}":
             assert report.loss == seen.losses[-1][report.name].item()
+
+
+def all_bytes(root: Path) -> str:
+    """A digest of every file below a folder, names included."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()

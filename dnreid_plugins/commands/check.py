@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .loading import load
+from .options import Day, Night, Table
 
 if TYPE_CHECKING:
     from ..data.datasets import CrossDomainDataset
@@ -19,11 +20,9 @@ LOADS_ITSELF = True
 
 
 def check(
-    day: Annotated[str, typer.Option(help="Folder of your own day (visible) images.")] = "",
-    night: Annotated[str, typer.Option(help="Folder of your own night (infrared) images.")] = "",
-    csv: Annotated[
-        str, typer.Option(help="Table of your own images: path, domain and, if known, id, camera, split.")
-    ] = "",
+    day: Day = "",
+    night: Night = "",
+    csv: Table = "",
     data: Annotated[str, typer.Option(help="A registered data set, such as dn348.")] = "",
     json: Annotated[str, typer.Option(help="Write everything that was found into this file.")] = "",
 ) -> None:

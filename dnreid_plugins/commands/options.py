@@ -1,4 +1,4 @@
-"""Options that several commands about trained models have."""
+"""Options that several commands have."""
 
 from __future__ import annotations
 
@@ -26,3 +26,8 @@ Weights = Annotated[
     str | None, typer.Option(help="Checkpoint: a path or a name in RUN.", show_default="model_final.pth")
 ]
 Device = Annotated[str | None, typer.Option(help="Such as cpu or cuda:1.", show_default="that of RUN")]
+Day = Annotated[str, typer.Option(help="Folder of your own day (visible) images.")]
+Night = Annotated[str, typer.Option(help="Folder of your own night (infrared) images.")]
+Table = Annotated[
+    str, typer.Option(help="Table of your own images: path, domain and, if known, id, camera, split.")
+]

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
+from .options import Day, Night, Table
+
 
 def suggest(
-    day: Annotated[str, typer.Option(help="Folder of your own day (visible) images.")] = "",
-    night: Annotated[str, typer.Option(help="Folder of your own night (infrared) images.")] = "",
-    csv: Annotated[
-        str, typer.Option(help="Table of your own images: path, domain and, if known, id, camera, split.")
-    ] = "",
+    day: Day = "",
+    night: Night = "",
+    csv: Table = "",
     data: Annotated[str, typer.Option(help="A data set that the system has a config for.")] = "",
     config: Annotated[
         str,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from .loading import load
+from .options import Day, Night, Table
 from .words import KEY_VALUE as CONTEXT
 from .words import pairs_only
 
@@ -30,11 +31,9 @@ def train(
     data: Annotated[
         str, typer.Option(help="A data set that the system has a config for, such as dn348.")
     ] = "",
-    day: Annotated[str, typer.Option(help="Folder of your own day (visible) images.")] = "",
-    night: Annotated[str, typer.Option(help="Folder of your own night (infrared) images.")] = "",
-    csv: Annotated[
-        str, typer.Option(help="Table of your own images: path, domain and, if known, id, camera, split.")
-    ] = "",
+    day: Day = "",
+    night: Night = "",
+    csv: Table = "",
     out: Annotated[str, typer.Option(help="Folder of the run (OUTPUT_DIR).")] = "",
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Number of epochs; the schedule is scaled to it.")

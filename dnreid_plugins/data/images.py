@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
+import io
 import os
 import stat
 from typing import IO
@@ -100,3 +102,23 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("P", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
+
+
+def small_jpeg(
+    image: Image.Image,
+    longest: int,
+    *,
+    quality: int,
+    resample: Image.Resampling = Image.Resampling.BICUBIC,
+) -> bytes:
+    """A JPEG of at most ``longest`` pixels wide and high, without any of the file's other contents."""
+    image = image.copy()
+    image.thumbnail((longest, longest), resample)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """``content`` as an address that stands in a page itself; ``kind``: its MIME type."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median
-from typing import IO
 
 import numpy as np
 from PIL import Image
 
 from ..functional.types import Domain
+from ..runtime.files import hash_of
 from .images import open_image, open_regular
 from .items import DomainItem, domain_of
 from .protocols import ImageLabels, Protocol
@@ -22,7 +22,6 @@ from .readable import problem_of
 
 THREADS = 16
 _CHUNK = 64
-_BLOCK = 1 << 20
 #: EXIF's orientation, and those that swap width and height; only in these formats it stands before the pixels.
 _ORIENTATION, _LYING, _WITH_EXIF = 274, (5, 6, 7, 8), ("JPEG", "MPO", "TIFF")
 #: Queries whose removed images are counted at once.
@@ -65,7 +64,7 @@ def look_at(path: str) -> ImageFacts:
     content = ""
     try:
         with open_regular(path) as file:
-            content = _hash_of(file)
+            content = hash_of(file, hashlib.sha256())[:16]
             file.seek(0)
             image = open_image(file)
             size, kind = _upright_size(image), f"{image.format} {image.mode}"
@@ -166,13 +165,6 @@ def removals_of(items: Sequence[DomainItem], protocol: Protocol) -> list[Removal
             without += int((~right.any(axis=1)).sum())
         found.append(Removal(one.name, int(one.query.size * one.gallery.size), removed, without))
     return found
-
-
-def _hash_of(file: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(_BLOCK):
-        digest.update(block)
-    return digest.hexdigest()[:16]
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:

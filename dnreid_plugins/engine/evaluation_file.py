@@ -18,6 +18,7 @@ from ..data.digest import DataDigest, short_hash
 from ..evaluation.results import write_json
 from ..runtime.agreement import fingerprint
 from ..runtime.config_files import ConfigError
+from ..runtime.files import hash_of
 from ..runtime.weight_files import read_weight_file
 from .checkpoint_files import AtomicCheckpointer
 from .identity import TRAINING_IMAGES, RunIdentity, config_items
@@ -176,8 +177,5 @@ def _of_the_run(content: Any, path: str) -> dict[str, Any]:
 
 
 def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
     with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hash_of(stream, hashlib.sha256())

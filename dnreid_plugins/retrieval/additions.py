@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..data.errors import DataError
 from ..data.images import open_regular
 from ..functional.types import Domain
+from ..runtime.files import hash_of
 from .store import Entry
 
 THREADS = 8
@@ -100,14 +101,11 @@ def content_of(path: str) -> str:
     Raises:
         DataError: it cannot be read.
     """
-    digest = hashlib.blake2b(digest_size=16)
     try:
         with open_regular(path) as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+            return hash_of(file, hashlib.blake2b(digest_size=16))
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(
             f"image {path!r} cannot be read ({reason}); correct its path or leave it out"
         ) from None
-    return digest.hexdigest()

@@ -14,6 +14,7 @@ import numpy as np
 from ..functional.types import Domain
 from ..runtime.files import write_atomically
 from .labelled import Labelled
+from .tables import unicode_name
 
 ENDINGS = (".parquet", ".npy", ".csv")
 COLUMNS = ("path", "domain", "id", "camera")
@@ -45,7 +46,7 @@ def write_features(path: str | Path, images: Labelled) -> list[Path]:
     path = Path(path)
     check_name(path)
     labels = [
-        (_text(one), Domain(int(domain)).word, str(name), camera)
+        (unicode_name(one), Domain(int(domain)).word, str(name), camera)
         for one, domain, name, camera in zip(images.paths, images.domains, images.ids, images.cameras)
     ]
     features = np.ascontiguousarray(images.features, dtype=np.float32)
@@ -76,7 +77,3 @@ def _csv(file: IO[bytes], labels: Sequence[tuple[str, ...]], features: np.ndarra
     for row, feature in zip(labels, features):
         writer.writerow([*row, *map(repr, feature.tolist())])
     text.detach()
-
-
-def _text(name: str) -> str:
-    return name.encode("utf-8", "replace").decode()

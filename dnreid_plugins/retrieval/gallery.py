@@ -42,14 +42,7 @@ def write_gallery(
     with store.writing(folder) as path:
         old = Index.load(path, matcher) if add and store.is_gallery(path) else None
         if old is None:
-            old = Index(
-                np.empty((0, matcher.dim), np.float32),
-                [],
-                fingerprint=matcher.fingerprint,
-                kind=kind,
-                run=matcher.run,
-                weights=str(matcher.weights),
-            )
+            old = Index.empty(matcher, kind=kind)
         old.run = matcher.run or old.run
         what = plan(old.entries, entries)
         every = [*what.kept_entries, *what.new]

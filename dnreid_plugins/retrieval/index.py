@@ -56,6 +56,18 @@ class Index:
     # ---------------------------------------------------------------- making and keeping
 
     @classmethod
+    def empty(cls, matcher: Matcher, *, kind: Kind = "flat") -> Index:
+        """A gallery of no image, for features of ``matcher``."""
+        return cls(
+            np.empty((0, matcher.dim), np.float32),
+            [],
+            fingerprint=matcher.fingerprint,
+            kind=kind,
+            run=matcher.run,
+            weights=str(matcher.weights),
+        )
+
+    @classmethod
     def build(
         cls,
         matcher: Matcher,
@@ -75,14 +87,7 @@ class Index:
         Raises:
             DataError: an image cannot be read.
         """
-        index = cls(
-            np.empty((0, matcher.dim), np.float32),
-            [],
-            fingerprint=matcher.fingerprint,
-            kind=kind,
-            run=matcher.run,
-            weights=str(matcher.weights),
-        )
+        index = cls.empty(matcher, kind=kind)
         index.add(matcher, images, domain, ids=ids)
         return index
 

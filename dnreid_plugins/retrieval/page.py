@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import functools
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import jinja2
 
 from ..data.errors import DataError
-from ..data.images import read_image
+from ..data.images import data_uri, read_image, small_jpeg
 from .results import Match, Result
+from .tables import unicode_name
 from .threshold import Threshold
 
 #: Pictures on a page, and the longest side of one in pixels.
@@ -34,7 +33,7 @@ def as_page(results: Sequence[Result], threshold: Threshold | None, *, gallery: 
             break
         shown.append(_query(result, threshold))
     text = _template().render(
-        gallery=_text(gallery),
+        gallery=unicode_name(gallery),
         images=images,
         queries=shown,
         hidden=len(results) - len(shown),
@@ -46,7 +45,7 @@ def as_page(results: Sequence[Result], threshold: Threshold | None, *, gallery: 
 def _query(result: Result, threshold: Threshold | None) -> dict[str, Any]:
     matches = [_match(match, result, threshold) for match in result.matches]
     return {
-        "name": _text(result.path),
+        "name": unicode_name(result.path),
         "short": _short(result.path),
         "domain": result.domain.word,
         "picture": thumbnail(result.path),
@@ -58,10 +57,10 @@ def _query(result: Result, threshold: Threshold | None) -> dict[str, Any]:
 def _match(match: Match, result: Result, threshold: Threshold | None) -> dict[str, Any]:
     limit = None if threshold is None else threshold.of(result.domain, match.domain)
     return {
-        "name": _text(match.path),
+        "name": unicode_name(match.path),
         "short": _short(match.path),
         "domain": match.domain.word,
-        "id": _text(match.id),
+        "id": unicode_name(match.id),
         "score": match.score,
         "picture": thumbnail(match.path),
         "limit": limit,
@@ -73,22 +72,13 @@ def _match(match: Match, result: Result, threshold: Threshold | None) -> dict[st
 def thumbnail(path: str) -> str:
     """The picture as a data URI, its longest side at most `SIDE` pixels; "" if it cannot be read."""
     try:
-        image = read_image(path)
+        return data_uri("image/jpeg", small_jpeg(read_image(path), SIDE, quality=80))
     except DataError:
         return ""
-    image.thumbnail((SIDE, SIDE))
-    file = io.BytesIO()
-    image.save(file, format="JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _text(name: str) -> str:
-    """A file name that may hold bytes that are no text."""
-    return name.encode("utf-8", "replace").decode()
 
 
 def _short(path: str) -> str:
-    return _text("/".join(path.rsplit("/", 2)[-2:]))
+    return unicode_name("/".join(path.rsplit("/", 2)[-2:]))
 
 
 def _template() -> jinja2.Template:

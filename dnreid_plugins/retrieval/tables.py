@@ -79,3 +79,8 @@ def as_text(results: Sequence[Result], threshold: Threshold | None, *, queries: 
 def printable(text: str) -> str:
     """``text`` without control characters, which a terminal would obey."""
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
+def unicode_name(name: str) -> str:
+    """A file name, which may hold bytes that are no text, as text."""
+    return name.encode("utf-8", "replace").decode()

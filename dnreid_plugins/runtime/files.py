@@ -47,6 +47,14 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Non
     _sync_folder(path.parent)
 
 
+def hash_of(file: IO[bytes], digest: Any) -> str:
+    """The hex digits of one of hashlib's ``digest`` over an open file, read block by block."""
+    while block := file.read(1 << 20):
+        digest.update(block)
+    digits: str = digest.hexdigest()
+    return digits
+
+
 def remove_leftovers(folder: str | Path) -> None:
     """Delete the temporary files that killed runs left in ``folder``; those of living writers and others' stay."""
     for path in Path(folder).glob(f".*{TEMPORARY_SUFFIX}"):

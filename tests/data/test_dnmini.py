@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from run_helpers import all_bytes
 
 from dnreid_plugins.data.datasets.settings import SETTINGS
 from dnreid_plugins.dnmini import (
@@ -31,13 +31,6 @@ from dnreid_plugins.dnmini.write import MANIFEST, Parameters, raw_ids
 from dnreid_plugins.functional.types import Domain
 
 SMALL = {"seed": 3, "num_train_ids": 3, "num_test_ids": 2, "images_per_domain": 2}
-
-
-def all_bytes(root: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
-        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()
 
 
 # ---------------------------------------------------------------- identities

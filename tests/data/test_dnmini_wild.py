@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from dataclasses import fields, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from run_helpers import all_bytes
 
 from dnreid_plugins.data.datasets.settings import SETTINGS
 from dnreid_plugins.dnmini import DNMiniWild, contact_sheet, ensure_dnmini, write_dnmini
@@ -36,13 +36,6 @@ SMALL = {
     "queries_per_domain": 1,
     "world": "wild",
 }
-
-
-def all_bytes(root: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
-        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()
 
 
 # ---------------------------------------------------------------- vehicles

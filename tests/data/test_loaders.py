@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import itertools
 import os
 import signal
@@ -125,6 +126,7 @@ class Broken:
 def test_a_bug_in_a_transform_is_named_with_its_image(
     items: list[DomainItem], workers: int, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG, "dnreid_plugins")
     with pytest.raises(DataError, match=r"000\.jpg' cannot be transformed \(KeyError: 'bug'\)"):
         list(build_inference_loader(config(workers), items, Broken()))
     assert "Traceback" in caplog.text

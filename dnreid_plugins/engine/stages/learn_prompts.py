@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from ...evaluation.extraction import extract_features
 from ...modeling.clip.prompts import PromptLearner, build_prompt_learner
 from ...modeling.clip.text_tower import ClipTextTower, build_text_tower
 from ...modeling.meta_arch import StudentFeatures
+from ...runtime.agreement import fingerprint
 from ...runtime.sections import check_keys, construct
 from .base import STAGE_REGISTRY, Stage, name_of_images
 from .prompt_options import PromptStageOptions
@@ -132,7 +132,7 @@ def prompts_made_for(cfg: Any, text: ClipTextTower, images: str) -> dict[str, st
     """What prompts depend on: with another text tower, template or image list they are meaningless."""
     return {
         "training images": images,
-        "text-tower weights": _digest(text),
+        "text-tower weights": fingerprint(text.state_dict().values()),
         "MODEL.PROMPT.TEMPLATES": repr(list(cfg.MODEL.PROMPT.TEMPLATES)),
     }
 
@@ -141,14 +141,6 @@ def image_features_of(cfg: Any, backbone: nn.Module) -> dict[str, str]:
     """What the image features depend on that prompts are learned for; size and stride give the tower's positions."""
     pixels = [list(cfg.INPUT.SIZE_TEST), list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD)]
     return {
-        "image-tower weights, stride or positions": _digest(backbone),
+        "image-tower weights, stride or positions": fingerprint(backbone.state_dict().values()),
         "image size or statistics": repr(pixels),
     }
-
-
-def _digest(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import warnings
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from PIL import Image
 
 from ...data.digest import short_path
 from ...data.errors import DataError
-from ...data.images import read_image
+from ...data.images import data_uri, read_image, small_jpeg
 
 #: Longest side of a thumbnail in pixels.
 THUMBNAIL = 96
@@ -52,15 +51,8 @@ class Thumbnails:
 
 def jpeg(image: Image.Image, longest: int = THUMBNAIL) -> str:
     """A data URI of the image, at most ``longest`` pixels wide and high."""
-    image = image.copy()
-    image.thumbnail((longest, longest), Image.Resampling.BILINEAR)
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=QUALITY)
-    return data_uri("image/jpeg", file.getvalue())
-
-
-def data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    content = small_jpeg(image, longest, quality=QUALITY, resample=Image.Resampling.BILINEAR)
+    return data_uri("image/jpeg", content)
 
 
 # ---------------------------------------------------------------------------- charts

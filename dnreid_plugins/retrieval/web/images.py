@@ -9,7 +9,7 @@ import warnings
 from PIL import Image, ImageDraw
 
 from ...data.errors import DataError
-from ...data.images import as_rgb, open_image, read_image
+from ...data.images import as_rgb, open_image, read_image, small_jpeg
 
 MEGABYTE = 1 << 20
 MOST_BYTES = 20 * MEGABYTE
@@ -55,12 +55,8 @@ def _reason(error: BaseException) -> str:
 
 
 def jpeg(image: Image.Image, side: int) -> bytes:
-    """A copy that fits into ``side`` x ``side``, without any of the file's other contents."""
-    copy = image.copy()
-    copy.thumbnail((side, side))
-    content = io.BytesIO()
-    copy.save(content, "JPEG", quality=85)
-    return content.getvalue()
+    """A copy as the page shows it."""
+    return small_jpeg(image, side, quality=85)
 
 
 @functools.lru_cache(maxsize=4096)

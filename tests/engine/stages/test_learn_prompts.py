@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import signal
@@ -12,13 +13,14 @@ import pytest
 import torch
 from fastreid.config import CfgNode
 from run_helpers import cut_and_resumed, label_phase, same, train, weights
+from torch import nn
 
 from dnreid_plugins.engine.label_phase import LabelPhase
 from dnreid_plugins.engine.stages import learn_prompts
+from dnreid_plugins.engine.stages.learn_prompts import image_features_of
 from dnreid_plugins.engine.stages.prompt_training import PromptStage
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.evaluation.extraction import extract_features
-from dnreid_plugins.modeling.clip.text_tower import ClipTextTower
 from dnreid_plugins.modeling.meta_arch import StudentFeatures
 from dnreid_plugins.runtime.config_files import ConfigError
 from dnreid_plugins.runtime.signals import Stopped
@@ -142,6 +144,13 @@ def test_a_finished_stage_1_serves_other_runs(
     assert same(weights(train(cfg)), first)
 
 
+def of_other_weights(cfg: CfgNode, backbone: nn.Module) -> dict[str, str]:
+    """What the prompts of an image tower depend on in which one weight is another one."""
+    changed = copy.deepcopy(backbone)
+    next(changed.parameters()).data.view(-1)[0] += 1
+    return image_features_of(cfg, changed)
+
+
 def test_prompts_of_other_images_or_sizes_are_refused(
     cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,12 +174,7 @@ def test_prompts_of_other_images_or_sizes_are_refused(
         train(cfg)
     cfg.MODEL.PIXEL_STD = statistics
     with monkeypatch.context() as other:
-        digest = learn_prompts._digest
-        other.setattr(
-            learn_prompts,
-            "_digest",
-            lambda part: digest(part) if isinstance(part, ClipTextTower) else "other",
-        )
+        other.setattr(learn_prompts, "image_features_of", of_other_weights)
         with pytest.raises(ValueError, match="made with different image-tower weights"):
             train(cfg)
     monkeypatch.setattr(learn_prompts, "name_of_images", lambda paths: "72-other")
