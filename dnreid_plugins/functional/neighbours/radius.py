@@ -40,9 +40,24 @@ def jaccard_dbscan_auto(
         features, k1, k2, min_samples, knn: see `jaccard_dbscan`.
         radii: in ascending order, each in (0, 1).
     """
-    limits = [radius + TIE_TOLERANCE for radius in radii]
-    graph = jaccard_graph(features, k1=k1, k2=k2, radius=limits[-1], knn=knn)
-    found = dbscan_radii(graph, limits, min_samples=min_samples)
+    graph = jaccard_graph(features, k1=k1, k2=k2, radius=radii[-1] + TIE_TOLERANCE, knn=knn)
+    return dbscan_auto(graph, features, min_samples=min_samples, radii=radii)
+
+
+def dbscan_auto(
+    graph: sparse.csr_array,
+    features: NDArray[np.floating] | Tensor,
+    *,
+    min_samples: int = 4,
+    radii: Sequence[float] = RADII,
+) -> tuple[Labels, float]:
+    """`jaccard_dbscan_auto` where the graph is there already.
+
+    Args:
+        graph: `jaccard_graph` of ``features``, at least to the largest of ``radii``.
+        features, min_samples, radii: see `jaccard_dbscan_auto`.
+    """
+    found = dbscan_radii(graph, [radius + TIE_TOLERANCE for radius in radii], min_samples=min_samples)
     if found.max(initial=-1) < 0:
         return found[-1], float(radii[-1])
     best = int(np.argmax(radius_scores(found, features)))
