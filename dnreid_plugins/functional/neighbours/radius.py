@@ -64,8 +64,8 @@ def radius_scores(labels: Labels, features: NDArray[np.floating] | Tensor) -> ND
 
     A small radius leaves images out, which lowers the mean silhouette (that of `label_free_quality`, an outlier's
     being 0). A large one merges clusters: those that are left are as distinct as before, but there are fewer of them,
-    which lowers the entropy ``-sum p log p`` of their shares ``p`` of the clustered images. Fewer than two clusters have
-    no silhouette and stand below all others, none below one.
+    which lowers the entropy ``-sum p log p`` of their shares ``p`` of the clustered images. Fewer than two clusters
+    have no silhouette and stand below all others, none below one.
 
     Args:
         labels: ``(R, N)`` integers, -1 = outlier.
