@@ -87,7 +87,7 @@ def markdown(results: Results) -> str:
     lines += [_line(results, row, reference) for row in table.rows]
     names = [f"{direction} {'/'.join(METRICS)}" for direction in table.directions]
     differences = [
-        f"{direction} mAP − {_cell(reference.name)}" for direction in table.directions if reference
+        f"{direction} mAP − {as_cell(reference.name)}" for direction in table.directions if reference
     ]
     figures = [key.replace("true/", "").replace("_", " ") for key in table.figures]
     heads = ["row", *names, *differences, *figures, "runs", "paper"]
@@ -111,10 +111,10 @@ def _line(results: Results, row: Row, reference: Row | None) -> list[str]:
         mean_and_spread(one["health"][key] for one in found.values() if key in one["health"])
         for key in table.figures
     ]
-    return [_cell(row.name), *cells, *figures, str(len(found)), _cell(row.paper)]
+    return [as_cell(row.name), *cells, *figures, str(len(found)), as_cell(row.paper)]
 
 
-def _cell(text: str) -> str:
+def as_cell(text: str) -> str:
     """A name as it may stand in a table of markdown."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
