@@ -20,6 +20,8 @@ COLOURED = 20
 LEAST = 5
 #: In front of all groups: an image of no cluster.
 NO_GROUP = ""
+#: Of a picture that is a map and nothing else.
+WHOLE = (0.01, 0.01, 0.98, 0.98)
 
 Points = npt.NDArray[np.float64]
 
@@ -59,6 +61,7 @@ def draw_map(points: Points, images: MapImages, what: str) -> list[Curve]:
 def _by_domain(points: Points, images: MapImages) -> Curve:
     figure, axes = chart(4.4, 4.0)
     scatter_domains(axes, points, images)
+    axes.set_position(WHOLE)
     return Curve("by domain", svg(figure), f"Map of {len(points)} images, coloured by domain")
 
 
@@ -77,6 +80,7 @@ def scatter_domains(axes: Any, points: Points, images: MapImages) -> None:
 def _by_group(points: Points, images: MapImages, what: str) -> Curve:
     figure, axes = chart(4.4, 4.0)
     shown, total = scatter_groups(axes, points, images)
+    axes.set_position(WHOLE)
     title = f"by {what}: {shown} of {total} in colour"
     return Curve(title, svg(figure), f"Map of {len(points)} images, the largest {what} in colour")
 
@@ -100,7 +104,7 @@ def scatter_groups(axes: Any, points: Points, images: MapImages) -> tuple[int, i
 
 
 def _bare(axes: Any) -> None:
-    axes.set(xticks=[], yticks=[], position=(0.01, 0.01, 0.98, 0.98))
+    axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.grid(False)
 

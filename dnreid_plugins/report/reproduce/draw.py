@@ -79,7 +79,8 @@ def attention(found: Mapping[str, Sequence[Attended]]) -> Picture:
     """A row for each pair: the day image and its maps by each system, then the night image likewise."""
     names, pairs = list(found), len(next(iter(found.values())))
     heads = [head for domain in ("day", "night") for head in (domain, *names)]
-    figure, panels = _panels(pairs, len(heads), 1.6, 1.5)
+    first = next(iter(found.values()))[0].pictures[0]
+    figure, panels = _panels(pairs, len(heads), 1.6, 1.6 * _height(first) + 0.1)
     for row in range(pairs):
         shown = [one[row] for one in found.values()]
         for side, domain in enumerate((0, 2)):
@@ -94,7 +95,8 @@ def attention(found: Mapping[str, Sequence[Attended]]) -> Picture:
 def ranks(found: Mapping[str, DirectionLists], length: int) -> Picture:
     """For each query a row by each system: the query, then its first results, correct ones framed in green."""
     names, queries = list(found), len(next(iter(found.values())).lists)
-    figure, panels = _panels(queries * len(names), length + 1, 1.1, 1.0)
+    first = next(iter(found.values())).lists[0].picture.uri
+    figure, panels = _panels(queries * len(names), length + 1, 1.1, 1.1 * _height(first) + 0.1)
     for query in range(queries):
         for place, name in enumerate(names):
             _line(panels[query * len(names) + place], name, found[name].lists[query], length)
@@ -133,12 +135,23 @@ def labels(found: Mapping[str, Mapping[str, Labels]]) -> Picture:
     return _png(figure, "Quality of the pseudo labels in each epoch")
 
 
+def _height(uri: str) -> float:
+    """Of an image of width 1; 1 for one that could not be read."""
+    image = _image(uri)
+    return 1.0 if image is None else image.height / image.width
+
+
+def _image(uri: str) -> Image.Image | None:
+    return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB") if uri else None
+
+
 def _show(axes: Any, uri: str) -> None:
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    if uri:
-        axes.imshow(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB"))
+    image = _image(uri)
+    if image is not None:
+        axes.imshow(image)
 
 
 def _panels(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
