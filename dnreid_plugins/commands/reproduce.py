@@ -23,6 +23,10 @@ Test = Annotated[
 Seeds = Annotated[str, typer.Option(help="Seeds of the runs, such as 0,1,2.")]
 DataSeeds = Annotated[str, typer.Option(help="Seeds of the renderings, for DNMini and DNMiniWild.")]
 Out = Annotated[Path, typer.Option(help="Folder of the pages; an index of them stands beside it.")]
+Weights = Annotated[str, typer.Option(help="ImageNet weights of ResNet-50, for the rows that need them.")]
+Clip = Annotated[
+    str, typer.Option(help="CLIP's weights, for the rows that need them.", show_default="those in the cache")
+]
 Logs = Annotated[Path, typer.Option(help="Folder of the runs.")]
 
 reproduce = typer.Typer(
@@ -30,20 +34,29 @@ reproduce = typer.Typer(
 )
 
 
-@reproduce.command(name="list")
+@reproduce.command(name="list", context_settings=KEY_VALUE)
 def list_items(
+    pairs: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY VALUE]...", help="Keys for every row.")
+    ] = None,
     data: Data = DATA,
     test: Test = "",
     seeds: Seeds = "0",
     data_seeds: DataSeeds = "0",
+    weights: Weights = "",
+    clip: Clip = "",
     out: Out = Path("docs/results"),
     logs: Logs = Path("logs/reproduce"),
 ) -> None:
     """List every table and figure: its id, what is there of it, and what it still costs."""
+    from dataclasses import replace
+
+    overrides = tuple(pairs_only(pairs))
     load()
     from ..report.reproduce import list_text
 
-    typer.echo(list_text(_choice(data, test, seeds, data_seeds, out, logs)))
+    choice = _choice(data, test, seeds, data_seeds, out, logs)
+    typer.echo(list_text(replace(choice, weights=weights, clip=clip, overrides=overrides)))
 
 
 @reproduce.command(context_settings=KEY_VALUE)
@@ -58,9 +71,8 @@ def run(
     seeds: Seeds = "0",
     data_seeds: DataSeeds = "0",
     jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time, one thread each.")] = 1,
-    weights: Annotated[
-        str, typer.Option(help="ImageNet weights of ResNet-50, for the rows that need them.")
-    ] = "",
+    weights: Weights = "",
+    clip: Clip = "",
     out: Out = Path("docs/results"),
     logs: Logs = Path("logs/reproduce"),
 ) -> None:
@@ -74,7 +86,9 @@ def run(
     from dataclasses import replace
 
     names, pairs = list[str](), list(words or ())
-    while pairs and not pairs[0].isupper():
+    while pairs and (
+        "-" in pairs[0] or not pairs[0].isupper()
+    ):  # an id in any case, a key never has a hyphen
         names.append(pairs.pop(0))
     if every == bool(names):
         raise ValueError("Name the items to make, or give --all; `dnreid reproduce list` shows their ids.")
@@ -88,6 +102,7 @@ def run(
         _choice(data, test, seeds, data_seeds, out, logs),
         jobs=jobs,
         weights=weights,
+        clip=clip,
         overrides=tuple(overrides),
     )
     chosen = [item for item in items().values() if item.on(choice.data)] if every else named(names)

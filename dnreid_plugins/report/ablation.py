@@ -125,7 +125,9 @@ def _start_line(results: Results) -> list[str]:
     starts = {data: one["start"] for (data, _), one in reversed(results.of(table.rows[0]).items())}
     cells = [
         " / ".join(
-            mean_and_error({data: [start[direction][metric]] for data, start in starts.items()})
+            mean_and_error(
+                {data: [start.get(direction, {}).get(metric, np.nan)] for data, start in starts.items()}
+            )
             for metric in METRICS
         )
         for direction in table.directions

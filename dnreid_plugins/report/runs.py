@@ -239,7 +239,7 @@ def collect(runs: Sequence[Run], logs: Path, store: Path) -> dict[str, dict[str,
                 "code": found["code_version"],
                 "data": found["data"],
                 "end": found[run.dataset],
-                "start": found["start"][run.dataset],
+                "start": found.get("start", {}).get(run.dataset, {}),
                 "health": last_health(folder),
                 "seconds": _seconds(folder),
             }

@@ -28,6 +28,7 @@ RUNS = "runs.json"
 TESTS = "tests"
 #: Built by fast-reid without any weights of ours: the user names a file.
 OF_IMAGENET = "build_resnet_backbone"
+OF_CLIP = "build_clip_vit_backbone"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Choice:
         out: folder of the pages, ``runs.json`` with the figures of every run among them.
         logs: folder of the runs.
         jobs: runs at the same time.
-        weights: ImageNet weights, for the rows that need some.
+        weights, clip: files of ImageNet weights and of CLIP's, for the rows that begin with them.
         overrides: ``KEY VALUE`` words for all rows.
     """
 
@@ -53,6 +54,7 @@ class Choice:
     logs: Path = Path("logs/reproduce")
     jobs: int = 1
     weights: str = ""
+    clip: str = ""
     overrides: tuple[str, ...] = ()
 
     @property
@@ -86,8 +88,11 @@ def _runs_of_row(paper: PaperRow, choice: Choice) -> RowRuns:
     row = Row(paper.name, paper.config, paper.overrides)
     table = Table("", "", (row,), Path(), Path(), protocol=choice.data.protocol)
     common = list(choice.overrides)
-    if choice.weights and needs_weights(merged_row(paper.config, (*paper.overrides, *common))):
+    cfg = merged_row(paper.config, (*paper.overrides, *common))
+    if choice.weights and needs_weights(cfg):
         common += ["MODEL.BACKBONE.PRETRAIN_PATH", choice.weights]
+    if choice.clip and not choice.data.rendered and cfg.MODEL.BACKBONE.NAME == OF_CLIP:
+        common += ["MODEL.BACKBONE.CLIP.PRETRAINED", choice.clip]
     found: list[tuple[int, Run]] = []
     trials = choice.trials
     if trials is None:
@@ -101,10 +106,12 @@ def _runs_of_row(paper: PaperRow, choice: Choice) -> RowRuns:
     return RowRuns(paper, tuple(found))
 
 
-@lru_cache(maxsize=512)
 def merged_row(config: str, opts: tuple[str, ...]) -> CfgNode:
     """The merged config of a row; not to be changed."""
-    return merged(home() / config, opts)
+    return _merged(home() / config, opts)
+
+
+_merged = lru_cache(maxsize=512)(merged)
 
 
 def needs_weights(cfg: CfgNode) -> bool:
@@ -166,8 +173,9 @@ def check(plans: Sequence[tuple[Item, Sequence[RowRuns]]], choice: Choice) -> No
     Raises:
         ValueError: a data set is not there, or the weights of a start.
     """
-    if choice.weights and not Path(choice.weights).is_file():
-        raise ValueError(f"--weights is {choice.weights!r}, which is no file; correct the path.")
+    for option, path in (("--weights", choice.weights), ("--clip", choice.clip)):
+        if path and not Path(path).is_file():
+            raise ValueError(f"{option} is {path!r}, which is no file; correct the path.")
     kinds = {item.kind for item, _ in plans}
     if kinds - {"cost"}:
         look_for(choice.data.name)

@@ -86,6 +86,18 @@ def test_regdb_is_ten_trials() -> None:
             assert len({run.key for _, run in row.runs}) == 10
 
 
+def test_start_weights_go_to_the_rows_that_begin_with_them() -> None:
+    rows = {
+        row.row.name: row.runs[0][1].opts
+        for row in runs_of(ALL["bdn-2"], choice("DN348", weights="r.pth", clip="c.pt"))
+        if row.runs
+    }
+    assert ("r.pth" in rows["PGM"], "c.pt" in rows["PGM"]) == (True, False)
+    assert ("r.pth" in rows["Ours"], "c.pt" in rows["Ours"]) == (False, True)
+    rendered = runs_of(ALL["bdn-3"], choice("DNMini", weights="r.pth", clip="c.pt"))
+    assert not any({"r.pth", "c.pt"} & set(run.opts) for row in rendered for _, run in row.runs)
+
+
 #: Rows that a config of its own on DNMini has, too.
 SAME = {
     "cia-2": [

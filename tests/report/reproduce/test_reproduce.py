@@ -17,6 +17,7 @@ from dnreid_plugins.dnmini.stand_ins import write_stand_in
 from dnreid_plugins.report import runs
 from dnreid_plugins.report.reproduce import make
 from dnreid_plugins.runtime import shipped
+from dnreid_plugins.runtime.signals import Stopped
 
 TESTS = Path(__file__).resolve().parents[2]
 PAPER = """
@@ -265,7 +266,7 @@ def fake(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_stop_loses_nothing_that_was_finished(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     fake(world, monkeypatch)
     world.stop_at = 2
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         world.do("t-1", "t-4", "t-9")
     assert "a figure" in world.index and "Counts" in world.index, "cheaper ones came first"
     assert "Table 1" not in world.index and len(world.seen) == 2
