@@ -9,7 +9,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -84,16 +86,18 @@ def tested(rows: Sequence[RowRuns], choice: Choice) -> list[Measured]:
     every = {run.key: run for row in rows for _, run in row.runs}
     todo = [run for key, run in every.items() if stored_test(kept, key, name) is None]
     with ThreadPoolExecutor(max_workers=choice.jobs) as pool:
-        results = list(pool.map(lambda run: _test(run, choice), todo))
-    for run, figures in zip(todo, results):
-        kept[run.key].setdefault(TESTS, {})[name] = figures
-    if todo:
-        text = json.dumps(kept, indent=1, sort_keys=True) + "\n"
-        write_atomically(choice.store, lambda file: file.write(text.encode()))
+        for run, figures in zip(todo, pool.map(lambda run: _test(run, choice), todo)):
+            kept[run.key].setdefault(TESTS, {})[name] = figures
+            text = json.dumps(kept, indent=1, sort_keys=True) + "\n"
+            write_atomically(choice.store, partial(_write, text.encode()))
     return [
         Measured(row.row, [(place, run, stored_test(kept, run.key, name) or {}) for place, run in row.runs])
         for row in rows
     ]
+
+
+def _write(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)
 
 
 def _test(run: Run, choice: Choice) -> Figures:

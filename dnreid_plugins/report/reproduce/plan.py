@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -171,7 +172,8 @@ def check(plans: Sequence[tuple[Item, Sequence[RowRuns]]], choice: Choice) -> No
     """Refuse what cannot be trained, before the first run.
 
     Raises:
-        ValueError: a data set is not there, or the weights of a start.
+        ValueError: a data set is not there, or the weights of a start, or a folder cannot be written.
+        OSError: a folder cannot be made.
     """
     for option, path in (("--weights", choice.weights), ("--clip", choice.clip)):
         if path and not Path(path).is_file():
@@ -188,6 +190,10 @@ def check(plans: Sequence[tuple[Item, Sequence[RowRuns]]], choice: Choice) -> No
                     f"{run.row.name} of {item.id} begins with a ResNet-50 trained on ImageNet; name its file by "
                     "--weights resnet50.pth."
                 )
+    for folder in (choice.out, choice.logs):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise ValueError(f"{folder} cannot be written; choose another folder by --out and --logs.")
 
 
 def look_for(name: str) -> None:

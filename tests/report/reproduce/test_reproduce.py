@@ -343,8 +343,11 @@ def test_a_resnet_begins_with_the_users_weights(world: World, monkeypatch: pytes
     assert command[command.index("MODEL.BACKBONE.PRETRAIN_PATH") + 1] == "resnet50.pth"
 
 
-def test_a_page_that_cannot_be_written_is_one_sentence(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_that_cannot_be_written_is_told_before_any_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake(world, monkeypatch)
     (world.home / "docs").write_text("a file")
     with pytest.raises(SystemExit, match="^error: .*docs"):
         world.do("t-4")
+    assert world.seen == []

@@ -78,6 +78,6 @@ def test_a_sweep_shows_ours_and_the_papers_points(tmp_path: Path, monkeypatch: p
     found = [measured("0.1", 40.0, {0: [41.0, 43.0]}), measured("0.2", None, {0: [50.0]})]
     figure: Any = draw.sweep([0.1, 0.2], found, ["mAP"], "x")
     (axes,) = figure.axes
-    drawn = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
-    assert [[0.1, 42.0], [0.2, 50.0]] in drawn.values()
-    assert drawn["D2N, paper"][0] == [0.1, 40.0] and "N2D, paper" not in drawn
+    drawn = [(line.get_label(), line.get_xydata().tolist()) for line in axes.get_lines()]
+    assert [[0.1, 42.0], [0.2, 50.0]] in [points for _, points in drawn]
+    assert dict(drawn)["D2N, paper"][0] == [0.1, 40.0] and "N2D, paper" not in dict(drawn)
