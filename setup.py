@@ -70,7 +70,9 @@ class BuildWithConfigs(build_py):
             return  # the source tree itself is used
         target = Path(self.build_lib) / "dnreid_plugins" / "_configs"
         shutil.rmtree(target, ignore_errors=True)
-        sources = [*(HERE / "configs").rglob("*.yml"), *(HERE / "projects").glob("*/configs/**/*.yml")]
+        projects = HERE / "projects"
+        sources = [*(HERE / "configs").rglob("*.yml"), *projects.glob("*/configs/**/*.yml")]
+        sources += projects.glob("*/reproduce.yml")
         if not sources:
             raise SystemExit(f"error: {HERE} has no configs/, without which the package cannot be built.")
         for source in sources:

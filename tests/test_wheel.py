@@ -95,6 +95,7 @@ def test_the_wheel_has_every_file_of_the_package_and_every_config(wheel: Path) -
     own = [p for p in (ROOT / "dnreid_plugins").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     assert {p.relative_to(ROOT).as_posix() for p in own} <= packed
     configs = [*(ROOT / "configs").rglob("*.yml"), *(ROOT / "projects").glob("*/configs/**/*.yml")]
+    configs += (ROOT / "projects").glob("*/reproduce.yml")
     assert {f"dnreid_plugins/_configs/{p.relative_to(ROOT).as_posix()}" for p in configs} <= packed
 
 

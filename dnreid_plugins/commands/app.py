@@ -1,8 +1,8 @@
 """``dnreid COMMAND``: a command is imported when its name is given, and the plug-ins are loaded when it runs.
 
-A command is a file of this room and a line of `COMMANDS`. It raises ValueError or OSError with one sentence, which
-becomes ``error: ...`` and exit code 1. Its module is imported for every list of the commands, so its slow imports
-stand inside the function. Names that a module may define:
+A command is a file of this room and a line of `COMMANDS`: a function, or a Typer with commands of its own. It raises
+ValueError or OSError with one sentence, which becomes ``error: ...`` and exit code 1. Its module is imported for every
+list of the commands, so its slow imports stand inside the function. Names that a module may define:
 
 ``LOADS_ITSELF``: True where the function calls `loading.load` itself, if at all; else that was done before it runs.
 ``CONTEXT``: Typer's ``context_settings``, such as `KEY_VALUE`.
@@ -38,13 +38,14 @@ COMMANDS: dict[str, str] = {
     "calibrate": "calibrate",
     "export": "export",
     "trials": "trials",
+    "reproduce": "reproduce",
     "methods": "lists",
     "datasets": "lists",
     "configs": "lists",
     "backbones": "lists",
     "statistics": "statistics",
     "fake-dataset": "fake_dataset",
-    "doctor": "doctor",
+    "doctor": "lists",
 }
 NAME = "dnreid"
 #: Set by the shell while it asks for completions.
@@ -64,6 +65,8 @@ class Commands(TyperGroup):
             return None
         module = importlib.import_module(f"{__package__}.{COMMANDS[cmd_name]}")
         function = getattr(module, cmd_name.replace("-", "_"))
+        if isinstance(function, typer.Typer):  # a command with commands of its own
+            return typer.main.get_command(function)
         alone = typer.Typer(add_completion=False)
         settings = getattr(module, "CONTEXT", None)
         ready = function if getattr(module, "LOADS_ITSELF", False) else _loaded(function)

@@ -1,8 +1,10 @@
-"""``dnreid methods``, ``datasets``, ``configs`` and ``backbones``: what there is to choose from."""
+"""``dnreid methods``, ``datasets``, ``configs``, ``backbones`` and ``doctor``: what there is on this machine."""
 
 from __future__ import annotations
 
 import sys
+
+import typer
 
 from .loading import load
 
@@ -27,6 +29,15 @@ def configs() -> None:
 def backbones() -> None:
     """List the backbones that a config can name."""
     _show("backbones")
+
+
+def doctor() -> None:
+    """Check the installation and explain the messages of pip check about fast-reid."""
+    from ..engine.doctor import examine
+
+    text, well = examine()
+    sys.stdout.write(text)
+    raise typer.Exit(0 if well else 1)
 
 
 def _show(kind: str) -> None:

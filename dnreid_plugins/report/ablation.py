@@ -87,7 +87,7 @@ def markdown(results: Results) -> str:
     lines += [_line(results, row, reference) for row in table.rows]
     names = [f"{direction} {'/'.join(METRICS)}" for direction in table.directions]
     differences = [
-        f"{direction} mAP − {_cell(reference.name)}" for direction in table.directions if reference
+        f"{direction} mAP − {as_cell(reference.name)}" for direction in table.directions if reference
     ]
     figures = [key.replace("true/", "").replace("_", " ") for key in table.figures]
     heads = ["row", *names, *differences, *figures, "runs", "paper"]
@@ -111,10 +111,10 @@ def _line(results: Results, row: Row, reference: Row | None) -> list[str]:
         mean_and_spread(one["health"][key] for one in found.values() if key in one["health"])
         for key in table.figures
     ]
-    return [_cell(row.name), *cells, *figures, str(len(found)), _cell(row.paper)]
+    return [as_cell(row.name), *cells, *figures, str(len(found)), as_cell(row.paper)]
 
 
-def _cell(text: str) -> str:
+def as_cell(text: str) -> str:
     """A name as it may stand in a table of markdown."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
@@ -125,7 +125,9 @@ def _start_line(results: Results) -> list[str]:
     starts = {data: one["start"] for (data, _), one in reversed(results.of(table.rows[0]).items())}
     cells = [
         " / ".join(
-            mean_and_error({data: [start[direction][metric]] for data, start in starts.items()})
+            mean_and_error(
+                {data: [start.get(direction, {}).get(metric, np.nan)] for data, start in starts.items()}
+            )
             for metric in METRICS
         )
         for direction in table.directions

@@ -117,11 +117,12 @@ def table(rows: list[ModuleStats], paper: dict[str, tuple[float, float]] | None 
     for row in rows:
         macs, parameters = (paper or {}).get(row.name, (None, None))
         cells = [row.parameters, row.layer_parameters, parameters, row.macs, row.layer_macs, macs]
-        lines.append(f"| {row.name} | " + " | ".join(_short(cell) for cell in cells) + " |")
+        lines.append(f"| {row.name} | " + " | ".join(short(cell) for cell in cells) + " |")
     return "\n".join(lines)
 
 
-def _short(value: float | None) -> str:
+def short(value: float | None) -> str:
+    """A number in thousands, millions or billions; "" for none."""
     if value is None:
         return ""
     for unit, size in (("G", 1e9), ("M", 1e6), ("K", 1e3)):

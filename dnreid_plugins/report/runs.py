@@ -27,6 +27,7 @@ from ..data.digest import short_hash
 from ..engine.identity import code_version, config_hash
 from ..engine.stages import STAGE_REGISTRY
 from ..runtime.config_files import known_keys, merge_with_suggestions
+from ..runtime.files import write_atomically
 from ..runtime.run_folder import STAGE_FILES
 from ..runtime.shipped import find_config
 from .tables import Row, Table
@@ -86,27 +87,28 @@ def plan(
         raise ValueError(
             f"{taken} is set for each run by the table; use --seeds, --data-seeds or --logs instead."
         )
-    merged = []
+    rows = []
     for row in table.rows:
         opts: list[str] = []
         if table.protocol:
-            opts = protocol_changes(_merged(root / row.config, ()), find_config(table.protocol), row.name)
-        merged.append((row, [*opts, *row.overrides, *overrides]))
+            opts = protocol_changes(merged(root / row.config, ()), find_config(table.protocol), row.name)
+        rows.append((row, [*opts, *row.overrides, *overrides]))
     return [
         _run_of(root, row, opts, data_seed, seed)
         for seed in seeds
         for data_seed in data_seeds
-        for row, opts in merged
+        for row, opts in rows
     ]
 
 
 def _run_of(root: Path, row: Row, opts: Sequence[str], data_seed: int, seed: int) -> Run:
     words = [*opts, "DATASETS.DNMINI_SEED", str(data_seed), "SEED", str(seed)]
-    cfg = _merged(root / row.config, words)
+    cfg = merged(root / row.config, words)
     return Run(row, data_seed, seed, tuple(words), config_hash(cfg), cfg.DATASETS.TESTS[0])
 
 
-def _merged(config: Path, opts: Sequence[str]) -> CfgNode:
+def merged(config: Path, opts: Sequence[str]) -> CfgNode:
+    """The config of a file with ``KEY VALUE`` words."""
     cfg = get_cfg()
     merge_with_suggestions(cfg, str(config), list(opts))
     return cfg
@@ -126,8 +128,8 @@ def protocol_changes(cfg: CfgNode, protocol: Path, name: str = "") -> list[str]:
         raise ValueError(
             f"{protocol} has no _BASE_, so there is nothing that it changes; name a config with a base."
         )
-    base = _merged(protocol.parent / content.pop("_BASE_"), ())
-    wanted = _merged(protocol, ())
+    base = merged(protocol.parent / content.pop("_BASE_"), ())
+    wanted = merged(protocol, ())
     words: list[str] = []
     for key in known_keys(base):
         old, new, own = (_value(node, key) for node in (base, wanted, cfg))
@@ -222,8 +224,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def collect(runs: Sequence[Run], logs: Path, store: Path) -> dict[str, dict[str, Any]]:
     """Add the finished ``runs`` of ``logs`` to the store (committed, so that no run is repeated) and return it.
 
-    Per run, by its key: what it is, the ``code`` that made it, the ``data`` it saw, its ``start`` and ``end`` metrics
-    and the figures of its health lines.
+    Per run, by its key: what it is, the ``code`` that made it, the ``data`` it saw, its ``start`` and ``end`` metrics,
+    the figures of its health lines and the ``seconds`` that it took.
     """
     kept = read_json(store)
     for run in runs:
@@ -237,13 +239,21 @@ def collect(runs: Sequence[Run], logs: Path, store: Path) -> dict[str, dict[str,
                 "code": found["code_version"],
                 "data": found["data"],
                 "end": found[run.dataset],
-                "start": found["start"][run.dataset],
+                "start": found.get("start", {}).get(run.dataset, {}),
                 "health": last_health(folder),
+                "seconds": _seconds(folder),
             }
     if kept:
         store.parent.mkdir(parents=True, exist_ok=True)
-        store.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+        text = json.dumps(kept, indent=1, sort_keys=True) + "\n"
+        write_atomically(store, lambda file: file.write(text.encode()))
     return kept
+
+
+def _seconds(folder: Path) -> float | None:
+    """How long a finished run took, start and evaluations included; of a resumed one the last part."""
+    begun, ended = folder / "config.yaml", folder / "results.json"
+    return round(ended.stat().st_mtime - begun.stat().st_mtime, 1) if begun.is_file() else None
 
 
 def unfinished(runs: Sequence[Run], store: Path) -> list[Run]:

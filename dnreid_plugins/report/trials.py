@@ -115,25 +115,26 @@ def run_trials(trials: Trials, logs: Path, *, jobs: int) -> dict[str, Any]:
     if jobs < 1:
         raise ValueError(f"--jobs is {jobs}; it must be at least 1.")
     logs = logs.absolute()
-    gpus = _gpus() if trials.on_gpu else []
+    gpus = visible_gpus() if trials.on_gpu else []
     try:
         execute(Path.cwd(), trials.runs, logs, jobs=jobs, gpus=gpus)
     except RuntimeError:
-        raise ValueError(_failures(trials, logs)) from None
+        raise ValueError(failures(trials.runs, logs)) from None
     found = summary(trials, logs)
     write_json(trials.file(logs), found)
     return found
 
 
-def _gpus() -> list[str]:
+def visible_gpus() -> list[str]:
     """Names of the GPUs that this process sees."""
     shown = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     names = [name.strip() for name in shown.split(",") if name.strip()]
     return names or [str(number) for number in range(torch.cuda.device_count())]
 
 
-def _failures(trials: Trials, logs: Path) -> str:
-    failed = [run for run in trials.runs if not _results(run, logs).get("finished")]
+def failures(runs: Sequence[Run], logs: Path) -> str:
+    """Which of ``runs`` are not finished, and what the first of them said last."""
+    failed = [run for run in runs if not _results(run, logs).get("finished")]
     log = failed[0].folder(logs) / "run.log"
     said = (
         [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
@@ -142,7 +143,7 @@ def _failures(trials: Trials, logs: Path) -> str:
     )
     names = ", ".join(run.row.name for run in failed)
     reason = said[-1].removeprefix("error: ")[:300] if said else "it said nothing"
-    return f"{len(failed)} of {len(trials.runs)} runs failed ({names}); the first, in {log}, says: {reason}"
+    return f"{len(failed)} of {len(runs)} runs failed ({names}); the first, in {log}, says: {reason}"
 
 
 def _results(run: Run, logs: Path) -> dict[str, Any]:

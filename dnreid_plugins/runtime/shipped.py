@@ -96,11 +96,16 @@ def instead(name: str, known: Sequence[str]) -> str:
     return f"did you mean {' or '.join(', '.join(names).rsplit(', ', 1))}?"
 
 
+def home() -> Path:
+    """The folder that holds the shipped ``configs`` and ``projects``."""
+    return next((home for home in HOMES if (home / "configs").is_dir()), PACKAGE)
+
+
 def _configs() -> dict[str, Path]:
     """By name: ``"<system>/dnmini"`` is ``projects/<system>/configs/dnmini.yml``, `EXAMPLE` stands in ``configs``."""
-    home = next((home for home in HOMES if (home / "configs").is_dir()), PACKAGE)
-    paths = [*(home / "configs").rglob("*.yml"), *(home / "projects").glob("*/configs/**/*.yml")]
-    named = {_short_name(path.relative_to(home).with_suffix("")): path for path in paths}
+    at = home()
+    paths = [*(at / "configs").rglob("*.yml"), *(at / "projects").glob("*/configs/**/*.yml")]
+    named = {_short_name(path.relative_to(at).with_suffix("")): path for path in paths}
     return {name: named[name] for name in sorted(named) if not name.endswith("/tables")}
 
 

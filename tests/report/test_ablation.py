@@ -216,13 +216,13 @@ def test_an_override_of_a_row_wins_over_the_protocol(root: Path) -> None:
     row = Row("Old", "projects/P/one.yml", ("CLUSTER.K1", "12"))
     table = replace(load_table(root, "P", "t"), rows=(row,), protocol=str(root / "projects/P/protocol.yml"))
     (run,) = planned(root, table=table, seeds=[0])
-    cfg = runs._merged(root / row.config, run.opts)
+    cfg = runs.merged(root / row.config, run.opts)
     assert (cfg.CLUSTER.K1, cfg.CLUSTER.EPS) == (12, 0.4)
 
 
 def test_a_protocol_needs_a_base(root: Path) -> None:
     with pytest.raises(ValueError, match="has no _BASE_"):
-        protocol_changes(runs._merged(root / "projects/P/one.yml", ()), root / "projects/P/one.yml")
+        protocol_changes(runs.merged(root / "projects/P/one.yml", ()), root / "projects/P/one.yml")
 
 
 # ---------------------------------------------------------------- what is printed

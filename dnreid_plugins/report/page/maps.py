@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ COLOURED = 20
 LEAST = 5
 #: In front of all groups: an image of no cluster.
 NO_GROUP = ""
+#: Of a picture that is a map and nothing else.
+WHOLE = (0.01, 0.01, 0.98, 0.98)
 
 Points = npt.NDArray[np.float64]
 
@@ -58,6 +60,13 @@ def draw_map(points: Points, images: MapImages, what: str) -> list[Curve]:
 
 def _by_domain(points: Points, images: MapImages) -> Curve:
     figure, axes = chart(4.4, 4.0)
+    scatter_domains(axes, points, images)
+    axes.set_position(WHOLE)
+    return Curve("by domain", svg(figure), f"Map of {len(points)} images, coloured by domain")
+
+
+def scatter_domains(axes: Any, points: Points, images: MapImages) -> None:
+    """Draw the images, coloured by domain."""
     for domain, colour in ((Domain.DAY, DAY), (Domain.NIGHT, NIGHT)):
         chosen = images.domains == int(domain)
         if chosen.any():
@@ -66,13 +75,20 @@ def _by_domain(points: Points, images: MapImages) -> Curve:
             )
     _bare(axes)
     axes.legend(loc="best", markerscale=2, frameon=False, fontsize=8)
-    return Curve("by domain", svg(figure), f"Map of {len(points)} images, coloured by domain")
 
 
 def _by_group(points: Points, images: MapImages, what: str) -> Curve:
+    figure, axes = chart(4.4, 4.0)
+    shown, total = scatter_groups(axes, points, images)
+    axes.set_position(WHOLE)
+    title = f"by {what}: {shown} of {total} in colour"
+    return Curve(title, svg(figure), f"Map of {len(points)} images, the largest {what} in colour")
+
+
+def scatter_groups(axes: Any, points: Points, images: MapImages) -> tuple[int, int]:
+    """Draw the images, day as dots and night as triangles, the largest groups in colour: how many, and of how many."""
     from matplotlib import colormaps
 
-    figure, axes = chart(4.4, 4.0)
     groups = np.array(images.groups, dtype=object)
     names, counts = np.unique(groups[groups != NO_GROUP].astype(str), return_counts=True)
     largest = names[np.argsort(-counts, kind="stable")][:COLOURED]
@@ -84,14 +100,13 @@ def _by_group(points: Points, images: MapImages, what: str) -> Curve:
             chosen = (groups == name) & (images.domains == int(domain))
             axes.scatter(*points[chosen].T, s=15, color=colour, marker=marker, lw=0, rasterized=True)
     _bare(axes)
-    title = f"by {what}: {len(largest)} of {len(names)} in colour"
-    return Curve(title, svg(figure), f"Map of {len(points)} images, the largest {what} in colour")
+    return len(largest), len(names)
 
 
-def _bare(axes: object) -> None:
-    axes.set(xticks=[], yticks=[], position=(0.01, 0.01, 0.98, 0.98))  # type: ignore[attr-defined]
-    axes.spines[:].set_visible(False)  # type: ignore[attr-defined]
-    axes.grid(False)  # type: ignore[attr-defined]
+def _bare(axes: Any) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    axes.grid(False)
 
 
 class Similarity(NamedTuple):
@@ -103,8 +118,16 @@ class Similarity(NamedTuple):
     negatives: int
 
 
-def similarities(images: MapImages) -> list[Similarity]:
-    """Histograms of the cosines of pairs with the same group and with another one: within day, night, and across.
+class Cosines(NamedTuple):
+    """The cosines of the pairs of one kind: of the same group, and of different ones."""
+
+    title: str
+    positive: npt.NDArray[np.float32]
+    negative: npt.NDArray[np.float32]
+
+
+def cosines(images: MapImages) -> list[Cosines]:
+    """The cosines of pairs with the same group and with another one: within day, within night, and across.
 
     Images without a group are in no pair, an image and itself are none; a kind without any pair is left out.
     """
@@ -121,28 +144,40 @@ def similarities(images: MapImages) -> list[Similarity]:
         "across: day and night": day[:, None] & night,
     }
     return [
-        _histogram(title, cosine[mask & same], cosine[mask & ~same])
+        Cosines(title, cosine[mask & same], cosine[mask & ~same])
         for title, mask in kinds.items()
         if mask.any()
     ]
 
 
-def _histogram(
-    title: str, positive: npt.NDArray[np.float32], negative: npt.NDArray[np.float32]
-) -> Similarity:
+def similarities(images: MapImages) -> list[Similarity]:
+    """A histogram of each kind of `cosines`."""
+    return [_histogram(one) for one in cosines(images)]
+
+
+def _histogram(found: Cosines) -> Similarity:
+    title, positive, negative = found
     figure, axes = chart()
-    both = np.concatenate([positive, negative])
+    draw_histogram(axes, found)
+    auc = area_under_curve(positive, negative)
+    alt = f"{title}: {len(positive)} pairs of the same, {len(negative)} of different ones"
+    return Similarity(Curve(title, svg(figure), alt), auc, len(positive), len(negative))
+
+
+def draw_histogram(axes: Any, found: Cosines) -> None:
+    """The cosines of both kinds of pairs over each other."""
+    both = np.concatenate([found.positive, found.negative])
     low, high = float(both.min()), float(both.max())
     bins = np.linspace(low, max(high, low + 1e-3), 51)
-    for values, label, colour in ((negative, "different", "#9ca3af"), (positive, "same", "#0f9488")):
+    for values, label, colour in (
+        (found.negative, "different", "#9ca3af"),
+        (found.positive, "same", "#0f9488"),
+    ):
         if len(values):
             axes.hist(values, bins, density=True, alpha=0.6, color=colour, label=label)
     axes.set_xlabel("cosine")
     axes.set_yticks([])
     axes.legend(loc="best", frameon=False, fontsize=8)
-    auc = area_under_curve(positive, negative)
-    alt = f"{title}: {len(positive)} pairs of the same, {len(negative)} of different ones"
-    return Similarity(Curve(title, svg(figure), alt), auc, len(positive), len(negative))
 
 
 def area_under_curve(

@@ -85,8 +85,11 @@ def of_training(trainer: Any, kept: Mapping[str, Extracted]) -> Material:
     return material
 
 
-def of_folder(run: RunFolder) -> Material:
-    """The material of a run by its folder: its weights are read, its images extracted again."""
+def of_folder(run: RunFolder, *, training: bool = True) -> Material:
+    """The material of a run by its folder: its weights are read, its images extracted again.
+
+    ``training``: some training images, too.
+    """
     material = Material(paths=[row.path for row in run.clusters])
     weights = run.weights()
     if weights is None:
@@ -103,7 +106,8 @@ def of_folder(run: RunFolder) -> Material:
         material.missing.append(f"The model cannot be built, so all that needs features is left out: {error}")
         return material
     _extract_tests(cfg, material)
-    _extract_train(cfg, run, material)
+    if training:
+        _extract_train(cfg, run, material)
     return material
 
 

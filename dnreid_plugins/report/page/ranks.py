@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,7 +34,7 @@ class RankList:
     """The first gallery images of a query.
 
     Attributes:
-        kind: why this query was chosen: "best", "worst" or "random".
+        kind: why this query was chosen: "best", "worst", "random" or "named".
         ap: average precision in percent; NaN without a correct image.
         correct_ranks: of all correct images, counted from 1, also of those that are not shown.
     """
@@ -67,13 +67,30 @@ class DirectionLists:
     galleries: int
 
 
-def rank_lists(extracted: Extracted, thumbnails: Thumbnails, *, seed: int = 0) -> list[DirectionLists]:
-    """The lists of every direction of the protocol, of its first gallery, without re-ranking."""
-    return [_direction(extracted, one, thumbnails, seed) for one in extracted.protocol.directions]
+def rank_lists(
+    extracted: Extracted,
+    thumbnails: Thumbnails,
+    *,
+    seed: int = 0,
+    queries: Mapping[str, Sequence[int]] | None = None,
+) -> list[DirectionLists]:
+    """The lists of every direction of the protocol, of its first gallery, without re-ranking.
+
+    ``queries``: rows of the queries by the names of the directions that are wanted, in place of chosen ones.
+    """
+    return [
+        _direction(extracted, one, thumbnails, seed, None if queries is None else queries[one.name])
+        for one in extracted.protocol.directions
+        if queries is None or one.name in queries
+    ]
 
 
 def _direction(
-    extracted: Extracted, direction: Direction, thumbnails: Thumbnails, seed: int
+    extracted: Extracted,
+    direction: Direction,
+    thumbnails: Thumbnails,
+    seed: int,
+    queries: Sequence[int] | None,
 ) -> DirectionLists:
     items = extracted.items
     ids = np.array([item[1] for item in items], dtype=np.int64)
@@ -88,12 +105,10 @@ def _direction(
     ranking = rank(query, gallery, options=plain, removal=protocol.removal, cmc=protocol.cmc)
     aps = 100.0 * ranking.queries.average_precision
     paths = [items[i][0] for i in direction.query], [items[i][0] for i in direction.gallery]
+    chosen = chosen_queries(aps, query.ids, seed=seed) if queries is None else [("named", i) for i in queries]
     return DirectionLists(
         direction.name,
-        [
-            _list(kind, row, ranking, (query.ids, gallery.ids), paths, thumbnails)
-            for kind, row in chosen_queries(aps, query.ids, seed=seed)
-        ],
+        [_list(kind, row, ranking, (query.ids, gallery.ids), paths, thumbnails) for kind, row in chosen],
         float(np.nanmean(aps)) if not np.isnan(aps).all() else math.nan,
         paths[0],
         aps.tolist(),
