@@ -15,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
 export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
 
-.PHONY: help demo test check format docs bench stress mutate clean
+.PHONY: help demo test check format docs bench gpu stress mutate clean
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -56,11 +56,15 @@ format: $(VENV)/.installed-dev  ## apply ruff's automatic fixes
 docs: $(VENV)/.installed-dev  ## write the pages that are made from code; `make test` compares them
 	$(BIN)/python tools/make_architecture.py
 	$(BIN)/python tools/make_configuration.py
+	$(BIN)/python tools/make_gpu_page.py
 	$(BIN)/python tools/make_hardened_table.py
 	$(BIN)/python tools/make_project_table.py
 
 bench: $(VENV)/.installed-dev  ## every benchmark side by side with fast-reid's own function
 	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+gpu: $(VENV)/.installed-dev  ## what only a GPU can show, in ten minutes, then docs/gpu.md; without one nothing
+	$(BIN)/python tools/gpu_suite.py
 
 stress: $(VENV)/.installed-dev  ## kill, fuzz and soak tests (half an hour), then the table of docs/reliability.md
 	@mkdir -p $(dir $(LEDGER))$(if $(KEEP),, && rm -f $(LEDGER))

@@ -45,6 +45,8 @@ FREE_KEYS = (
 )
 #: Keys of this name are free in every section: a stage has one, too.
 FREE_NAME = ".CHECKPOINT_PERIOD"
+#: These may change as well, but from there on the run is the same up to rounding only.
+ROUNDING_KEYS = ("MODEL.DEVICE",)
 #: In these the machines of one job may differ.
 OF_THE_MACHINE = (
     *("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "DATASETS.DAY_DIR", "DATASETS.NIGHT_DIR"),
@@ -137,7 +139,8 @@ class RunIdentity:
         changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
         for key in changed:
             logger.warning("resume: %s was %s and is now %s", key, old.get(key), new.get(key))
-        binding = [key for key in changed if key not in FREE_KEYS and not key.endswith(FREE_NAME)]
+        free = {*FREE_KEYS, *ROUNDING_KEYS}
+        binding = [key for key in changed if key not in free and not key.endswith(FREE_NAME)]
         if binding:
             key = binding[0]
             raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
@@ -117,14 +118,14 @@ class StepTrainer(SimpleTrainer):
         self._write_metrics(losses, data_time)
 
     def _step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Forward, backward and optimizer for one batch; returns its losses."""
+        """Forward, backward and optimizer for one batch; returns its losses, on the CPU."""
         self.last_paths = list(batch.get("img_paths", ()))
         self.generators = generator_state()
         with self._autocast():
             losses = self.model(batch)
         if self.observer is not None:
             self.observer.losses_ready(losses)
-        self._check_losses(batch, losses)
+        values = self._checked_values(batch, losses)
         total = sum(losses.values())
         self.optimizer.zero_grad()
         if self.grad_scaler is None:
@@ -138,22 +139,27 @@ class StepTrainer(SimpleTrainer):
             self.grad_scaler.update()
             if self.grad_scaler.get_scale() < SMALLEST_SCALE:
                 self._stop(batch, losses, f"The loss scale fell to {self.grad_scaler.get_scale():g}")
-        return losses
+        return values
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         if self.amp_dtype is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device_type, dtype=self.amp_dtype)
 
-    def _check_losses(self, batch: dict[str, Any], losses: dict[str, Tensor]) -> None:
-        for name, value in losses.items():
-            if not torch.isfinite(value):
-                self._stop(batch, losses, f"{name} is {float(value.detach())}")
+    def _checked_values(self, batch: dict[str, Any], losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The losses without graph on the CPU, copied together: each copy from a GPU waits for all of its work."""
+        values = torch.stack([value.detach().reshape(()) for value in losses.values()]).cpu()
+        for name, value in zip(losses, values.tolist(), strict=True):
+            if not math.isfinite(value):
+                self._stop(batch, losses, f"{name} is {value}")
+        return dict(zip(losses, values, strict=True))
 
     def _check_gradients(self, batch: dict[str, Any], losses: dict[str, Tensor]) -> None:
         """A finite loss can have an infinite or NaN gradient; one step with it would destroy all weights."""
-        named = [(name, p.grad) for name, p in self.model.named_parameters() if p.grad is not None]
-        if named and not torch.isfinite(nn.utils.get_total_norm([gradient for _, gradient in named])):
+        moved = (p.grad for group in self.optimizer.param_groups for p in group["params"])
+        gradients = [gradient for gradient in moved if gradient is not None]
+        if gradients and not math.isfinite(nn.utils.get_total_norm(gradients)):
+            named = [(name, p.grad) for name, p in self.model.named_parameters() if p.grad is not None]
             bad = [name for name, gradient in named if not bool(torch.isfinite(gradient).all())]
             where = f"in {len(bad)} tensors, e.g. {bad[0]}" if bad else "in its norm"
             self._stop(batch, losses, f"All losses are finite, but the gradient is NaN or infinite {where},")

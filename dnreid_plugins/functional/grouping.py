@@ -39,7 +39,7 @@ def domain_balanced_means(features: Tensor, labels: Tensor, domains: Tensor) -> 
     clusters = int(labels.max()) + 1 if len(labels) else 0
     known = labels >= 0
     place = 2 * labels[known] + domains[known]
-    sums = torch.zeros(2 * clusters, features.shape[1])
+    sums = torch.zeros(2 * clusters, features.shape[1], device=features.device)
     sums.index_add_(0, place, features[known].float())
     means = sums / torch.bincount(place, minlength=2 * clusters).clamp(min=1)[:, None]
     return F.normalize(means.view(clusters, 2, features.shape[1]).sum(dim=1), dim=1)

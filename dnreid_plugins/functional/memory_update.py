@@ -65,11 +65,11 @@ def updated_rows(
         similarity = (features * chosen_by[targets].to(features.dtype)).sum(dim=1)
         hardest = _first_of_each_cluster(targets, similarity)
         return _blend(result, targets[hardest], features[hardest], momentum)
+    # Within one turn every cluster occurs at most once, so all its rows move together.
     turn = _turn_within_cluster(targets)
-    for t in range(int(turn.max()) + 1):
-        # Within one turn every cluster occurs at most once, so all its rows move together.
-        now = torch.nonzero(turn == t).flatten()
-        result = _blend(result, targets[now], features[now], momentum)
+    order, sizes = torch.argsort(turn, stable=True), torch.bincount(turn).tolist()
+    for now, instances in zip(targets[order].split(sizes), features[order].split(sizes), strict=True):
+        result = _blend(result, now, instances, momentum)
     return result
 
 

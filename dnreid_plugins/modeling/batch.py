@@ -51,6 +51,8 @@ class BatchFeatures:
 
     def where(self, chosen: Tensor) -> BatchFeatures:
         """A subset of the images: a mask ``(B,)``, or positions in any order."""
+        if chosen.dtype == torch.bool:  # once, not for every tensor: a GPU waits for the number of images
+            chosen = chosen.nonzero().flatten()
         rows = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("stream", "extra")}
         return replace(
             self,

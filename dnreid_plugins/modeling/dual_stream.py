@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -27,18 +29,44 @@ class PerDomain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x``: (B, ...) with the day images first; returns the two parts' outputs in the same order."""
-        if self._pass.only is not None:
-            return self.of(self._pass.only)(x)
-        num_day = self._pass.num_day
-        if num_day == 0:
-            return self.night(x)
-        if num_day == len(x):
-            return self.day(x)
-        return torch.cat([self.day(x[:num_day]), self.night(x[num_day:])])
+        return _in_both([self], x, self._pass)
 
     def of(self, domain: Domain) -> nn.Module:
         """The copy of one domain."""
         return self.day if domain == Domain.DAY else self.night
+
+
+class StreamSequential(nn.Sequential):
+    """A Sequential whose neighbouring `PerDomain` layers pass a map on in two parts, joined after the last of them."""
+
+    def __init__(self, layers: dict[str, nn.Module], running: EncoderPass) -> None:
+        super().__init__(OrderedDict(layers))
+        self._pass = running
+
+    def forward(self, x: Tensor) -> Tensor:
+        for per_domain, layers in itertools.groupby(self, lambda layer: isinstance(layer, PerDomain)):
+            if per_domain:
+                x = _in_both(list(layers), x, self._pass)
+            else:
+                for layer in layers:
+                    x = layer(x)
+        return x
+
+
+def _in_both(layers: Sequence[Any], x: Tensor, running: EncoderPass) -> Tensor:
+    """``x`` through neighbouring `PerDomain` layers."""
+    num_day = running.num_day
+    only = running.only
+    if only is None and num_day in (0, len(x)):
+        only = Domain.NIGHT if num_day == 0 else Domain.DAY
+    if only is not None:
+        for layer in layers:
+            x = layer.of(only)(x)
+        return x
+    day, night = running.halves(x)
+    for layer in layers:
+        day, night = layer.day(day), layer.night(night)
+    return running.join(day, night)
 
 
 class DualStream(nn.Module):
@@ -91,10 +119,11 @@ class DualStream(nn.Module):
         running.only = domains if isinstance(domains, Domain) else None
         order: Tensor | None = None
         if not isinstance(domains, Domain):
-            running.num_day = int((domains == 0).sum())
-            order = torch.argsort(domains, stable=True)
-            if bool((order[1:] > order[:-1]).all()):
-                order = None
+            # One copy to the host for both.
+            unsorted, running.num_day = torch.stack(
+                [(domains[1:] < domains[:-1]).any().long(), (domains == 0).sum()]
+            ).tolist()
+            order = torch.argsort(domains, stable=True) if unsorted else None
         if order is not None:
             images = images[order]
             context = None if context is None else context.where(order)
@@ -102,7 +131,7 @@ class DualStream(nn.Module):
         try:
             maps = self.backbone(images)
         finally:
-            running.given = None
+            running.end()
         if order is None:
             return maps
         back = torch.argsort(order)
@@ -162,5 +191,7 @@ def _copy_per_domain(backbone: nn.Module, name: str, running: EncoderPass) -> No
             # Layers without state need no copy, and an in-place ReLU must not work on two views of one tensor.
             if block.state_dict():
                 setattr(module, key, PerDomain(block, running))
+        if type(module) is nn.Sequential:
+            setattr(parent, child, StreamSequential(dict(module.named_children()), running))
     else:
         setattr(parent, child, PerDomain(module, running))

@@ -45,6 +45,28 @@ class EncoderPass:
         self.only: Domain | None = None
         self.given: Context | None = None
         self.outputs: dict[str, Tensor] = {}
+        self._joined: tuple[Tensor, int, tuple[Tensor, Tensor]] | None = None
+
+    def halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The day and night rows of ``x``, either not empty.
+
+        Where ``x`` is the last result of `join`, and nothing has been written into it, they are what it was made of:
+        the gradient of a slice would be as large as ``x``, zeros for the most part.
+        """
+        if self._joined is not None and self._joined[0] is x and self._joined[1] == x._version:
+            return self._joined[2]
+        return x[: self.num_day], x[self.num_day :]
+
+    def join(self, day: Tensor, night: Tensor) -> Tensor:
+        """``day`` rows, then ``night`` rows."""
+        x = torch.cat([day, night])
+        # A tensor of the inference mode counts no writes.
+        self._joined = None if x.is_inference() else (x, x._version, (day, night))
+        return x
+
+    def end(self) -> None:
+        """Forget what the pass was given; `outputs` stay."""
+        self.given = self._joined = None
 
     @property
     def context(self) -> Context:

@@ -83,11 +83,11 @@ def test_ranking(tmp_path: Path) -> None:
 
 OTHERS = {
     "bridging_step": "One step of each stage",
-    "cia_step": "One training step",
     "cpml": "20 x 20 clusters",
     "label_parts": "400 x 64",
     "prompts": "One step",
     "search": "3000 x 256",
+    "step": "A step beside the bare minimum",
     "systems": "An epoch of every system",
 }
 

@@ -10,6 +10,7 @@ from fastreid.config import get_cfg
 from fastreid.modeling.backbones import BACKBONE_REGISTRY, build_backbone
 from torch import nn
 
+from dnreid_plugins.functional.types import Domain
 from dnreid_plugins.modeling.dual_stream import DualStream, PerDomain
 
 # builder -> (depth, feature dimension, shallow modules, input height x width)
@@ -151,3 +152,51 @@ def test_non_local_blocks_are_copied_one_by_one() -> None:
         got = dual(images, domains)
     torch.testing.assert_close(got[0], expected[0], rtol=1e-3, atol=1e-4)
     assert not torch.allclose(got[1:], expected[1:], rtol=1e-2)
+
+
+class Stem(nn.Module):
+    """What ResNets do: a layer per domain, a shared layer that writes into its input, a layer per domain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+        self.second = nn.Conv2d(4, 4, 1)
+        self.relu = nn.ReLU(inplace=True)
+        self.third = nn.Conv2d(4, 4, 1)
+        self.fourth = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.second(self.first(x)))
+        return self.fourth(self.third(x))
+
+
+@pytest.mark.parametrize("num_day", [0, 1, 3, 6])
+def test_maps_that_stay_in_two_parts_give_the_values_and_gradients_of_two_networks(num_day: int) -> None:
+    torch.manual_seed(1)
+    plain = Stem()
+    dual = DualStream(copy.deepcopy(plain), ("first", "second", "third", "fourth")).train()
+    alone = [copy.deepcopy(plain).train() for _ in range(2)]
+    images, domains = torch.randn(6, 3, 8, 8), (torch.arange(6) >= num_day).long()
+    got = dual(images, domains)
+    expected = torch.cat([alone[d](images[domains == d]) for d in (0, 1) if bool((domains == d).any())])
+    assert torch.equal(got, expected)
+    weight = torch.randn_like(got)
+    (got * weight).sum().backward()
+    (expected * weight).sum().backward()
+    for name, pair in dual.backbone.named_modules():
+        for domain in (0, 1) if isinstance(pair, PerDomain) else ():
+            twin = dict(alone[domain].get_submodule(name).named_parameters())
+            for key, parameter in pair.of(Domain(domain)).named_parameters():
+                own, other = parameter.grad, twin[key].grad
+                assert (own is None and other is None) or torch.equal(own, other), f"{name}.{key}"
+
+
+def test_a_hook_that_replaces_a_map_is_heard_by_the_next_layer_of_both_domains() -> None:
+    dual = DualStream(Stem(), ("third", "fourth")).eval()
+    dual.backbone.third.register_forward_hook(lambda _module, _args, out: out * 0.0)
+    images, domains = torch.randn(4, 3, 8, 8), torch.tensor([0, 0, 1, 1])
+    with torch.no_grad():
+        bias = dual.backbone.fourth.day.bias[None, :, None, None]
+        torch.testing.assert_close(dual(images, domains), bias.expand(4, 2, 6, 6))
+    with torch.inference_mode():
+        torch.testing.assert_close(dual(images, domains), bias.expand(4, 2, 6, 6))

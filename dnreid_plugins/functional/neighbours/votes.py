@@ -53,7 +53,7 @@ def transfer_by_vote(
         ``(N,)`` int64 labels, -1 where the outliers have most votes; all -1 for K = 0.
     """
     if neighbours.shape[1] == 0:
-        return torch.full((len(neighbours),), -1, dtype=torch.int64)
+        return torch.full((len(neighbours),), -1, dtype=torch.int64, device=labels.device)
     found, totals = label_totals(
         labels[neighbours], similarity.double().exp() if weights == "softmax" else None
     )

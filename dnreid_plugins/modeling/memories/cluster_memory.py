@@ -136,18 +136,19 @@ class ClusterMemory(Part):
             features: ``(B, D)`` unit features of the whole (all processes') batch.
             targets: ``(B,)`` int64 cluster of each; -1 = none.
         """
-        known = targets >= 0
-        count = self._counts.get(_word(name), 0)
-        if count == 0 or not bool(known.any()):
+        known = (targets >= 0).nonzero().flatten()
+        if self._counts.get(_word(name), 0) == 0 or len(known) == 0:
             return
-        own = self.rows(name)[:count].clone()
+        # Of the few clusters in a batch, not of all: a memory may be larger than the network.
+        present, places = torch.unique(targets[known], return_inverse=True)
+        features, own = features[known], self.rows(name)[present]
         for bank, rule in self.policies.items():
             rows, hybrid = self.rows(name, bank), rule == HARDEST_OF_OWN
             policy: Any = "hardest" if hybrid else rule
-            rows[:count] = updated_rows(
-                rows[:count],
-                features[known].to(rows),
-                targets[known],
+            rows[present] = updated_rows(
+                rows[present],
+                features.to(rows),
+                places,
                 momentum=self.momentum,
                 policy=policy,
                 judge=own if hybrid else None,
