@@ -20,11 +20,15 @@ class LoadFailure:
 
 
 def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """``batch`` with its tensors on ``device``; from pinned memory the copy is asynchronous."""
-    return {
+    """``batch`` with its tensors on ``device``, images as float32; from pinned memory the copy is asynchronous."""
+    moved = {
         key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
         for key, value in batch.items()
     }
+    images = moved.get("images")
+    if isinstance(images, Tensor) and images.dtype is torch.uint8:
+        moved["images"] = images.to(torch.float32, memory_format=torch.contiguous_format)
+    return moved
 
 
 def collate(samples: Sequence[Any]) -> Any:

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torchvision.transforms as T
 from fastreid.config import CfgNode
 from fastreid.data.transforms import build_transforms as fastreid_build_transforms
 from fastreid.data.transforms.transforms import AugMix, ToTensor
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -19,19 +21,59 @@ from .augment import (
     ChannelExchange,
     ChannelOrGrey,
     Grey,
+    GreyOrColour,
     NoiseErasing,
+    PlaneStep,
     SmallPoolPatch,
+    ToBytes,
     ToPixels,
 )
 
 ImageTransform = Callable[[Image.Image], Tensor]
 
 
+@dataclass(frozen=True)
+class Split:
+    """A pipeline that resizes every image to one size, with nothing but `PlaneStep` before; these follow it here.
+
+    Attributes:
+        resize: a function of the image alone.
+        planes, rest: what is done with the resized image.
+    """
+
+    resize: T.Resize
+    planes: tuple[PlaneStep, ...]
+    rest: tuple[Callable[[Any], Any], ...]
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """The pipeline's end for a resized image ``(H, W, 3)``, or ``(H, W, 4)`` with its grey value behind."""
+        if not self.planes and isinstance(self.rest[0], ToBytes):
+            return self.rest[0](pixels[..., :3])
+        height, width, planes = pixels.shape
+        mode = "RGB" if planes == 3 else "RGBX"
+        picture: Any = Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1)
+        for step in self.planes:
+            picture = step(picture)  # type: ignore[operator]
+        picture = picture.convert("RGB") if picture.mode == "RGBX" else picture
+        for step in self.rest:
+            picture = step(picture)
+        return picture
+
+
+def _split(pipeline: Any) -> Split | None:
+    steps = list(getattr(pipeline, "transforms", ()))
+    place = next((place for place, step in enumerate(steps) if not isinstance(step, PlaneStep)), len(steps))
+    resize = steps[place] if place < len(steps) - 1 else None
+    if not isinstance(resize, T.Resize) or isinstance(resize.size, int) or len(resize.size) != 2:
+        return None
+    return Split(resize, tuple(steps[:place]), tuple(steps[place + 1 :]))
+
+
 #: The steps allowed in a view of ``INPUT.VIEWS``: applied to the cropped image before all other augmentation.
 VIEW_STEPS: dict[str, Callable[[], Any]] = {
     "exchange": ChannelExchange,
     "grey": Grey,
-    "grey_or_colour": lambda: T.RandomGrayscale(0.5),
+    "grey_or_colour": GreyOrColour,
     "channel_or_grey": ChannelOrGrey,
     "grey_or_channel": lambda: ChannelAugmentation(0.5),
 }
@@ -58,6 +100,14 @@ class DomainTransform:
     def __call__(self, image: Image.Image, domain: Domain, view: int = 0) -> Tensor:
         return self.of(domain)[view](image)
 
+    def split(self, domain: Domain, view: int = 0) -> Split | None:
+        """A pipeline taken apart behind its resize; None if it begins otherwise, see `Split`."""
+        return _split(self.of(domain)[view])
+
+    def splits(self) -> list[Split | None]:
+        """`split` of every pipeline."""
+        return [_split(pipeline) for domain in Domain for pipeline in self.of(domain)]
+
     def begin_batch(self) -> None:
         """Reset state left by earlier batches, so that a batch depends on its own seeds alone."""
         for pipeline in {id(p): p for domain in Domain for p in self.of(domain)}.values():
@@ -67,12 +117,16 @@ class DomainTransform:
 
 
 def build_domain_transform(cfg: CfgNode, *, is_train: bool) -> DomainTransform:
-    """Pipelines of ``cfg.INPUT``: RGB image -> ``(3, H, W)`` float32 in 0..255. Test pipelines are deterministic.
+    """Pipelines of ``cfg.INPUT``: RGB image -> ``(3, H, W)`` in 0..255. Test pipelines are deterministic.
+
+    The result is uint8 unless a step on floats is the last one, as random erasing is; then it is float32.
 
     Raises:
         ValueError: ``INPUT.REA.MODE`` or ``INPUT.VIEWS`` is unknown.
     """
     shared = build_transforms(cfg, is_train=is_train)
+    if isinstance(shared.transforms[-1], ToPixels):
+        shared = T.Compose([*shared.transforms[:-1], ToBytes()])
     if not is_train:
         return DomainTransform(day=shared, night=shared)
     before = [ChannelAugmentation(cfg.INPUT.CHANNEL_AUG.PROB)] if cfg.INPUT.CHANNEL_AUG.ENABLED else []
