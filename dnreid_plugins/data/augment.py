@@ -51,6 +51,9 @@ class PlaneStep:
     there: as the fourth plane of a picture in mode RGBX (`PixelStore`). It returns RGB or, unchanged, its input.
     """
 
+    def __call__(self, image: Image.Image) -> Image.Image:
+        raise NotImplementedError
+
     def grey(self, image: Image.Image) -> Image.Image:
         """The grey plane."""
         return image.getchannel(3) if image.mode == "RGBX" else image.convert("L")

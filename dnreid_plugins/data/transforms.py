@@ -51,13 +51,13 @@ class Split:
             return self.rest[0](pixels[..., :3])
         height, width, planes = pixels.shape
         mode = "RGB" if planes == 3 else "RGBX"
-        picture: Any = Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1)
+        picture = Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1)
         for step in self.planes:
-            picture = step(picture)  # type: ignore[operator]
-        picture = picture.convert("RGB") if picture.mode == "RGBX" else picture
-        for step in self.rest:
             picture = step(picture)
-        return picture
+        result: Any = picture.convert("RGB") if picture.mode == "RGBX" else picture
+        for last in self.rest:
+            result = last(result)
+        return result
 
 
 def _split(pipeline: Any) -> Split | None:

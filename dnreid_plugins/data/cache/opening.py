@@ -72,12 +72,15 @@ def open_pixels(
     return [stores[repr(found[0].resize) if found else ""] for found in splits]
 
 
-def _open(cfg: Any, items: Sequence[tuple[Any, ...]], splits: list[Split], *, once: bool) -> PixelStore | None:
+def _open(
+    cfg: Any, items: Sequence[tuple[Any, ...]], splits: list[Split], *, once: bool
+) -> PixelStore | None:
     kept = _KEPT.get()
     layout, name = _layout(items, splits) if splits and items else (None, "")
     machines = comm.all_gather(platform.node()) if comm.get_world_size() > 1 else [""]
     leads = machines.index(machines[comm.get_rank()]) == comm.get_rank()  # the first process of its machine
     store = kept.get(name) if kept is not None else None
+    store = store if store is not None and store.layout == layout else None
     if leads and layout is not None and store is None:
         store = _made(cfg.DATALOADER.CACHE, layout, name, once=once and kept is None)
     if comm.get_world_size() > 1:
