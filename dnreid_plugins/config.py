@@ -117,8 +117,8 @@ _keys(
         "CACHE",
         "ram",
         Literal["ram", "disk", "off"],
-        "Keep the resized images, so that each file is decoded once, with the same pixels: in memory, where a list may "
-        "take a quarter of what is free, in files of $DNREID_CACHE (~/.cache/dnreid) for later runs too, or not.",
+        "Keep the resized images, so that each file is decoded once, with the same pixels: in memory (at most a "
+        "quarter of what is free), in files of $DNREID_CACHE (~/.cache/dnreid) for later runs too, or not.",
     ),
     (
         "PAIRED",

@@ -32,7 +32,7 @@ VERSION = 1
 SHARE_OF_MEMORY = 0.25
 #: Bytes of the disk that stay free.
 SPARE_DISK = 2**30
-GIB = 2.0**30
+GIB, MIB = 2.0**30, 2.0**20
 
 _KEPT: ContextVar[dict[str, PixelStore] | None] = ContextVar("kept_pixels", default=None)
 
@@ -137,8 +137,8 @@ def _in_memory(layout: Layout) -> PixelStore | None:
         logger.info(text, layout.bytes / GIB, free / GIB)
         return None
     store = PixelStore.new(os.memfd_create("dnreid-pixels"), layout)
-    text = "DATALOADER.CACHE ram: resized images are kept in memory, %.2f GiB for %d images."
-    logger.info(text, layout.bytes / GIB, layout.shape[0])
+    text = "DATALOADER.CACHE ram: %d resized images are kept in memory, %.0f MiB."
+    logger.info(text, layout.shape[0], layout.bytes / MIB)
     return store
 
 
