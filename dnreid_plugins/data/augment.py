@@ -44,6 +44,32 @@ class ToBytes:
         return "ToBytes()"
 
 
+class ErasedBytes:
+    """`ToBytes`, and the rectangle that torchvision's ``RandomErasing`` with a constant value would erase then.
+
+    Returns the pixels and ``(7,)`` float32: top, left, height, width (0 = nothing is erased) and the colour that
+    `on_device` fills in, which no byte may hold.
+    """
+
+    def __init__(self, erasing: T.RandomErasing) -> None:
+        value = erasing.value
+        colour = [float(one) for one in value] if isinstance(value, (list, tuple)) else [float(value)]
+        self.erasing, self.colour = erasing, colour * (3 if len(colour) == 1 else 1)
+
+    def __call__(self, image: Image.Image | np.ndarray) -> tuple[Tensor, Tensor]:
+        pixels, erasing = ToBytes()(image), self.erasing
+        if torch.rand(1) < erasing.p:
+            top, left, height, width, fill = erasing.get_params(
+                pixels, scale=erasing.scale, ratio=erasing.ratio, value=self.colour
+            )
+            if fill is not pixels:  # else no rectangle has been found
+                return pixels, torch.tensor([top, left, height, width, *self.colour])
+        return pixels, torch.zeros(7)
+
+    def __repr__(self) -> str:
+        return f"ErasedBytes({self.erasing})"
+
+
 class PlaneStep:
     """A step that keeps an RGB image or puts one plane of it, or its grey value, in all three.
 

@@ -27,7 +27,13 @@ def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     }
     images = moved.get("images")
     if isinstance(images, Tensor) and images.dtype is torch.uint8:
-        moved["images"] = images.to(torch.float32, memory_format=torch.contiguous_format)
+        moved["images"] = images = images.to(torch.float32, memory_format=torch.contiguous_format)
+    if moved.pop("erased", None) is not None:
+        for image, (*box, red, green, blue) in zip(images, batch["erased"].tolist()):  # type: ignore[arg-type]
+            top, left, height, width = map(int, box)
+            if height > 0:
+                colour = torch.tensor([red, green, blue], device=device).view(3, 1, 1)
+                image[:, top : top + height, left : left + width] = colour
     return moved
 
 

@@ -91,6 +91,7 @@ class DomainDataset(SeededSamples):
         self.items = list(items)
         self.transform = transform
         self.pixels = pixels
+        self._splits = transform.splits() if pixels is not None else {}
         self.pids = sorted({item[1] for item in self.items})
         self.cams = sorted({item[2] for item in self.items})
         relabel = {pid: i for i, pid in enumerate(self.pids)}
@@ -120,8 +121,11 @@ class DomainDataset(SeededSamples):
 
     def read(self, index: int, view: int = 0) -> dict[str, Any]:
         path = self.items[index][0]
+        image = self._image(index, view)
+        image, *erased = image if isinstance(image, tuple) else (image,)
         sample = {
-            "images": self._image(index, view),
+            "images": image,
+            **({"erased": erased[0]} if erased else {}),
             "targets": int(self._targets[index]),
             "camids": int(self.camids[index]),
             "img_paths": path,
@@ -130,9 +134,9 @@ class DomainDataset(SeededSamples):
         }
         return {**sample, "domains": int(self.domains[index])} if self._know_domains else sample
 
-    def _image(self, index: int, view: int) -> Tensor:
+    def _image(self, index: int, view: int) -> Tensor | tuple[Tensor, Tensor]:
         path, domain = self.items[index][0], domain_of(self.items[index])
-        split = None if self.pixels is None else self.transform.split(domain, view)
+        split = self._splits.get((domain, view))
         if self.pixels is None or split is None:
             return self.transform(read_image(path), domain, *([view] if view else []))
         return split(self.pixels.pixels(index, path, split.resize))

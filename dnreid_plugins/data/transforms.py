@@ -6,12 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torchvision.transforms as T
 from fastreid.config import CfgNode
 from fastreid.data.transforms import build_transforms as fastreid_build_transforms
 from fastreid.data.transforms.transforms import AugMix, ToTensor
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -20,53 +18,17 @@ from .augment import (
     ChannelAugmentation,
     ChannelExchange,
     ChannelOrGrey,
+    ErasedBytes,
     Grey,
     GreyOrColour,
     NoiseErasing,
-    PlaneStep,
     SmallPoolPatch,
     ToBytes,
     ToPixels,
 )
+from .cache.split import Split
 
 ImageTransform = Callable[[Image.Image], Tensor]
-
-
-@dataclass(frozen=True)
-class Split:
-    """A pipeline that resizes every image to one size, with nothing but `PlaneStep` before; these follow it here.
-
-    Attributes:
-        resize: a function of the image alone.
-        planes, rest: what is done with the resized image.
-    """
-
-    resize: T.Resize
-    planes: tuple[PlaneStep, ...]
-    rest: tuple[Callable[[Any], Any], ...]
-
-    def __call__(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """The pipeline's end for a resized image ``(H, W, 3)``, or ``(H, W, 4)`` with its grey value behind."""
-        if not self.planes and isinstance(self.rest[0], ToBytes):
-            return self.rest[0](pixels[..., :3])
-        height, width, planes = pixels.shape
-        mode = "RGB" if planes == 3 else "RGBX"
-        picture = Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1)
-        for step in self.planes:
-            picture = step(picture)
-        result: Any = picture.convert("RGB") if picture.mode == "RGBX" else picture
-        for last in self.rest:
-            result = last(result)
-        return result
-
-
-def _split(pipeline: Any) -> Split | None:
-    steps = list(getattr(pipeline, "transforms", ()))
-    place = next((place for place, step in enumerate(steps) if not isinstance(step, PlaneStep)), len(steps))
-    resize = steps[place] if place < len(steps) - 1 else None
-    if not isinstance(resize, T.Resize) or isinstance(resize.size, int) or len(resize.size) != 2:
-        return None
-    return Split(resize, tuple(steps[:place]), tuple(steps[place + 1 :]))
 
 
 #: The steps allowed in a view of ``INPUT.VIEWS``: applied to the cropped image before all other augmentation.
@@ -100,13 +62,10 @@ class DomainTransform:
     def __call__(self, image: Image.Image, domain: Domain, view: int = 0) -> Tensor:
         return self.of(domain)[view](image)
 
-    def split(self, domain: Domain, view: int = 0) -> Split | None:
-        """A pipeline taken apart behind its resize; None if it begins otherwise, see `Split`."""
-        return _split(self.of(domain)[view])
-
-    def splits(self) -> list[Split | None]:
-        """`split` of every pipeline."""
-        return [_split(pipeline) for domain in Domain for pipeline in self.of(domain)]
+    def splits(self) -> dict[tuple[Domain, int], Split]:
+        """The pipelines, by domain and view, that a kept image can go through; see `Split`."""
+        found = {(domain, n): Split.of(one) for domain in Domain for n, one in enumerate(self.of(domain))}
+        return {place: split for place, split in found.items() if split is not None}
 
     def begin_batch(self) -> None:
         """Reset state left by earlier batches, so that a batch depends on its own seeds alone."""
@@ -119,14 +78,14 @@ class DomainTransform:
 def build_domain_transform(cfg: CfgNode, *, is_train: bool) -> DomainTransform:
     """Pipelines of ``cfg.INPUT``: RGB image -> ``(3, H, W)`` in 0..255. Test pipelines are deterministic.
 
-    The result is uint8 unless a step on floats is the last one, as random erasing is; then it is float32.
+    The result is uint8 unless steps on floats are the last ones; then it is float32. Random erasing by a constant is
+    none of them: with it the result is a pair, see `ErasedBytes`.
 
     Raises:
         ValueError: ``INPUT.REA.MODE`` or ``INPUT.VIEWS`` is unknown.
     """
     shared = build_transforms(cfg, is_train=is_train)
-    if isinstance(shared.transforms[-1], ToPixels):
-        shared = T.Compose([*shared.transforms[:-1], ToBytes()])
+    shared = _as_bytes(shared)
     if not is_train:
         return DomainTransform(day=shared, night=shared)
     before = [ChannelAugmentation(cfg.INPUT.CHANNEL_AUG.PROB)] if cfg.INPUT.CHANNEL_AUG.ENABLED else []
@@ -154,6 +113,15 @@ def view_steps(cfg: CfgNode, domain: Domain) -> list[list[Any]]:
 
 def _with_steps(shared: Any, steps: list[Any]) -> Any:
     return T.Compose([*steps, *shared.transforms]) if steps else shared
+
+
+def _as_bytes(pipeline: Any) -> Any:
+    *steps, last = pipeline.transforms
+    if isinstance(last, ToPixels):
+        return T.Compose([*steps, ToBytes()])
+    if type(last) is T.RandomErasing and not isinstance(last.value, str) and isinstance(steps[-1], ToPixels):
+        return T.Compose([*steps[:-1], ErasedBytes(last)])
+    return pipeline
 
 
 def build_transforms(cfg: CfgNode, is_train: bool = True) -> Any:

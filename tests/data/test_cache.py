@@ -17,19 +17,23 @@ import numpy as np
 import PIL
 import pytest
 import torch
+import torchvision.transforms as T
 from fastreid.config import CfgNode, get_cfg
 from PIL import Image
 from run_helpers import same, train, weights
 
+from dnreid_plugins.data.augment import ErasedBytes, ToPixels
 from dnreid_plugins.data.cache import PixelStore, kept_pixels, open_pixels, opening, store
-from dnreid_plugins.data.collate import on_device
+from dnreid_plugins.data.collate import collate, on_device
 from dnreid_plugins.data.dataset import DomainDataset
+from dnreid_plugins.data.images import read_image
 from dnreid_plugins.data.items import DomainItem
 from dnreid_plugins.data.loaders import build_inference_loader, build_train_loader
 from dnreid_plugins.data.samplers import CrossDomainIdentitySampler
-from dnreid_plugins.data.transforms import VIEW_STEPS, build_domain_transform
+from dnreid_plugins.data.transforms import VIEW_STEPS, build_domain_transform, build_transforms
 from dnreid_plugins.evaluation.evaluator import evaluate
 from dnreid_plugins.functional.types import Domain
+from dnreid_plugins.runtime.generators import seed_generators
 
 Read = list[str]
 COUNT = 12
@@ -142,6 +146,39 @@ def test_batches_of_two_epochs_are_those_of_the_files(
     assert_same(epochs(config("disk", workers=workers, steps=steps, **views), items), expected)
     cut = lambda: [os.unlink(item.path) for item in items]  # noqa: E731
     assert_same(epochs(config("ram", workers=workers, steps=steps, **views), items, between=cut), expected)
+
+
+@pytest.mark.parametrize("value", [[123.675, 116.28, 103.53], [7.25]])
+@pytest.mark.parametrize("padding", [0, 1, 10, 40])
+def test_cut_and_erased_as_torchvision_does(items: list[DomainItem], padding: int, value: list[float]) -> None:
+    """Float images of fast-reid's own steps, one by one; here they are cut as arrays and erased in the batch."""
+    cfg = config("ram", steps=False)
+    cfg.INPUT.CJ.ENABLED, cfg.INPUT.PADDING.SIZE = False, padding
+    cfg.INPUT.REA.ENABLED, cfg.INPUT.REA.PROB, cfg.INPUT.REA.VALUE = True, 0.8, value
+    plain, transform = build_transforms(cfg), build_domain_transform(cfg, is_train=True)
+    (pixels,) = open_pixels(cfg, items, transform)
+    erased = 0
+    for data in (DomainDataset(items, transform, pixels=pixels), DomainDataset(items, transform)):
+        keys = [(place % COUNT, place) for place in range(5 * COUNT)]
+        batch = on_device(collate(data.__getitems__(keys)), torch.device("cpu"))
+        assert "erased" not in batch and batch["images"].dtype == torch.float32
+        for (index, seed), image in zip(keys, batch["images"], strict=True):
+            seed_generators(seed)
+            expected = plain(read_image(items[index].path))
+            assert torch.equal(image, expected)
+            erased += int((expected == value[0]).any())
+    assert 2 * COUNT < erased < 10 * COUNT
+
+
+def test_a_rectangle_that_is_not_found_erases_nothing(items: list[DomainItem]) -> None:
+    """torchvision draws ten rectangles and gives up; so does this, with the same draws."""
+    erasing = T.RandomErasing(p=1.0, scale=(1.5, 2.0), value=[1.5, 2.5, 3.5])
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    image, box = ErasedBytes(erasing)(pixels)
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    assert torch.equal(erasing(ToPixels()(pixels)), image.float()) and box.tolist() == [0.0] * 7
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("step", VIEW_STEPS)

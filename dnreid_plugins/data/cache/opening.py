@@ -13,16 +13,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import PIL
 from fastreid.utils import comm
 
 from ...runtime.devices import available_memory
 from ...runtime.files import lock, remove_leftovers, temporary_name
+from ..augment import ChannelExchange
 from ..digest import THREADS, short_hash
-from ..transforms import ChannelExchange, DomainTransform, Split
+from .split import Split
 from .store import Layout, PixelStore
+
+if TYPE_CHECKING:
+    from ..transforms import DomainTransform
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +68,7 @@ def open_pixels(
     Args:
         once: the images are read once, so that memory is only used inside `kept_pixels`.
     """
-    splits = [[split for split in one.splits() if split] for one in transforms]
+    splits = [list(one.splits().values()) for one in transforms]
     every: dict[str, list[Split]] = {}
     for found in splits:
         every.setdefault(repr(found[0].resize) if found else "", []).extend(found)
