@@ -150,7 +150,9 @@ def test_batches_of_two_epochs_are_those_of_the_files(
 
 @pytest.mark.parametrize("value", [[123.675, 116.28, 103.53], [7.25]])
 @pytest.mark.parametrize("padding", [0, 1, 10, 40])
-def test_cut_and_erased_as_torchvision_does(items: list[DomainItem], padding: int, value: list[float]) -> None:
+def test_cut_and_erased_as_torchvision_does(
+    items: list[DomainItem], padding: int, value: list[float]
+) -> None:
     """Float images of fast-reid's own steps, one by one; here they are cut as arrays and erased in the batch."""
     cfg = config("ram", steps=False)
     cfg.INPUT.CJ.ENABLED, cfg.INPUT.PADDING.SIZE = False, padding
@@ -172,7 +174,7 @@ def test_cut_and_erased_as_torchvision_does(items: list[DomainItem], padding: in
 
 def test_a_rectangle_that_is_not_found_erases_nothing(items: list[DomainItem]) -> None:
     """torchvision draws ten rectangles and gives up; so does this, with the same draws."""
-    erasing = T.RandomErasing(p=1.0, scale=(1.5, 2.0), value=[1.5, 2.5, 3.5])
+    erasing = T.RandomErasing(p=1.0, scale=(0.98, 1.0), ratio=(3.0, 3.3), value=[1.5, 2.5, 3.5])
     pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
     image, box = ErasedBytes(erasing)(pixels)
     state = torch.get_rng_state()
