@@ -114,6 +114,13 @@ _keys(
         "are). A loss head belongs to one of them. A stream whose clusters a refiner makes later begins then.",
     ),
     (
+        "CACHE",
+        "ram",
+        Literal["ram", "disk", "off"],
+        "Keep the resized images, so that each file is decoded once, with the same pixels: in memory (at most a "
+        "quarter of what is free), in files of $DNREID_CACHE (~/.cache/dnreid) for later runs too, or not.",
+    ),
+    (
         "PAIRED",
         False,
         bool,

@@ -24,13 +24,71 @@ class ToPixels:
     """
 
     def __call__(self, image: Image.Image | np.ndarray) -> Tensor:
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float()
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        return pixels.to(torch.float32, memory_format=torch.contiguous_format)
 
     def __repr__(self) -> str:
         return "ToPixels()"
 
 
-class ChannelAugmentation:
+class ToBytes:
+    """RGB image or ``(H, W, 3)`` array to ``(3, H, W)`` uint8, pixel by pixel in memory; `on_device` makes it float32.
+
+    A quarter of `ToPixels` on its way through workers to the device, with the same values.
+    """
+
+    def __call__(self, image: Image.Image | np.ndarray) -> Tensor:
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+    def __repr__(self) -> str:
+        return "ToBytes()"
+
+
+class ErasedBytes:
+    """`ToBytes`, and the rectangle that torchvision's ``RandomErasing`` with a constant value would erase then.
+
+    Returns the pixels and ``(7,)`` float32: top, left, height, width (0 = nothing is erased) and the colour that
+    `on_device` fills in, which no byte may hold.
+    """
+
+    def __init__(self, erasing: T.RandomErasing) -> None:
+        value = erasing.value
+        colour = [float(one) for one in value] if isinstance(value, (list, tuple)) else [float(value)]
+        self.erasing, self.colour = erasing, colour * (3 if len(colour) == 1 else 1)
+
+    def __call__(self, image: Image.Image | np.ndarray) -> tuple[Tensor, Tensor]:
+        pixels, erasing = ToBytes()(image), self.erasing
+        if torch.rand(1) < erasing.p:
+            top, left, height, width, fill = erasing.get_params(
+                pixels, scale=erasing.scale, ratio=erasing.ratio, value=self.colour
+            )
+            if fill is not pixels:  # else no rectangle has been found
+                return pixels, torch.tensor([top, left, height, width, *self.colour])
+        return pixels, torch.zeros(7)
+
+    def __repr__(self) -> str:
+        return f"ErasedBytes({self.erasing})"
+
+
+class PlaneStep:
+    """A step that keeps an RGB image or puts one plane of it, or its grey value, in all three.
+
+    So it can follow a resize as well as precede it, bit for bit, if the grey value of the image before the resize is
+    there: as the fourth plane of a picture in mode RGBX (`PixelStore`). It returns RGB or, unchanged, its input.
+    """
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        raise NotImplementedError
+
+    def grey(self, image: Image.Image) -> Image.Image:
+        """The grey plane."""
+        return image.getchannel(3) if image.mode == "RGBX" else image.convert("L")
+
+    def everywhere(self, plane: Image.Image) -> Image.Image:
+        return Image.merge("RGB", (plane, plane, plane))
+
+
+class ChannelAugmentation(PlaneStep):
     """With probability ``p`` replace an RGB image by one of its channels, or by its grey value.
 
     One of red, green, blue, grey with equal probability, in all three channels: colour becomes unreliable, as it is at
@@ -44,14 +102,13 @@ class ChannelAugmentation:
         if torch.rand(()).item() >= self.p:
             return image
         choice = int(torch.randint(4, ()).item())
-        plane = image.convert("L") if choice == 3 else image.getchannel(choice)
-        return Image.merge("RGB", (plane, plane, plane))
+        return self.everywhere(self.grey(image) if choice == 3 else image.getchannel(choice))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(p={self.p})"
 
 
-class ChannelExchange:
+class ChannelExchange(PlaneStep):
     """Replace an RGB image by one of its three channels, with equal probability, in all three channels.
 
     The second day view of the field's baselines (Ye et al., ICCV 2021). It works on the raw image, before any
@@ -59,14 +116,13 @@ class ChannelExchange:
     """
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        plane = image.getchannel(int(torch.randint(3, ()).item()))
-        return Image.merge("RGB", (plane, plane, plane))
+        return self.everywhere(image.getchannel(int(torch.randint(3, ()).item())))
 
     def __repr__(self) -> str:
         return "ChannelExchange()"
 
 
-class ChannelOrGrey:
+class ChannelOrGrey(PlaneStep):
     """Replace an RGB image by one of its channels (1/4 each) or its grey value (1/8), or leave it as it is (1/8).
 
     The draws of the released ``ChannelAdapGray(0.5)``, whose probability is used within the last quarter only.
@@ -76,21 +132,30 @@ class ChannelOrGrey:
         choice = int(torch.randint(8, ()).item())
         if choice == 7:
             return image
-        plane = image.convert("L") if choice == 6 else image.getchannel(choice // 2)
-        return Image.merge("RGB", (plane, plane, plane))
+        return self.everywhere(self.grey(image) if choice == 6 else image.getchannel(choice // 2))
 
     def __repr__(self) -> str:
         return "ChannelOrGrey()"
 
 
-class Grey:
+class Grey(PlaneStep):
     """Replace an RGB image by its grey value, in all three channels."""
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        return image.convert("L").convert("RGB")
+        return self.everywhere(self.grey(image))
 
     def __repr__(self) -> str:
         return "Grey()"
+
+
+class GreyOrColour(PlaneStep):
+    """Replace an RGB image by its grey value with probability 1/2: torchvision's ``RandomGrayscale(0.5)``."""
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        return self.everywhere(self.grey(image)) if torch.rand(1) < 0.5 else image
+
+    def __repr__(self) -> str:
+        return "GreyOrColour()"
 
 
 class NoiseErasing(T.RandomErasing):

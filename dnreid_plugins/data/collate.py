@@ -20,11 +20,21 @@ class LoadFailure:
 
 
 def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """``batch`` with its tensors on ``device``; from pinned memory the copy is asynchronous."""
-    return {
+    """``batch`` with its tensors on ``device``, images as float32; from pinned memory the copy is asynchronous."""
+    moved = {
         key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
         for key, value in batch.items()
     }
+    images = moved.get("images")
+    if isinstance(images, Tensor) and images.dtype is torch.uint8:
+        moved["images"] = images = images.to(torch.float32, memory_format=torch.contiguous_format)
+    if moved.pop("erased", None) is not None:
+        for image, (*box, red, green, blue) in zip(images, batch["erased"].tolist()):  # type: ignore[arg-type]
+            top, left, height, width = map(int, box)
+            if height > 0:
+                colour = torch.tensor([red, green, blue], device=device).view(3, 1, 1)
+                image[:, top : top + height, left : left + width] = colour
+    return moved
 
 
 def collate(samples: Sequence[Any]) -> Any:

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 from fastreid.data.common import CommDataset
+from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from ..runtime.generators import generators_kept, seed_generators
+from .cache import PixelStore
 from .collate import LoadFailure
 from .errors import DataError
 from .images import read_image
@@ -72,16 +74,24 @@ class DomainDataset(SeededSamples):
 
     Args:
         items: ``(path, pid, camid)`` in canonical order, :class:`DomainItem` if domains are needed.
-        transform: ``(image, domain) -> (3, H, W)`` float32 in 0..255.
+        transform: ``(image, domain) -> (3, H, W)`` in 0..255.
         reveal_ids: ``targets`` are the true identities as ``0 .. num_classes-1``; otherwise -1, so that unsupervised
             training cannot use them accidentally.
+        pixels: where the resized images of ``items`` are kept; None = every image is read from its file.
     """
 
     def __init__(
-        self, items: Sequence[tuple[Any, ...]], transform: DomainTransform, *, reveal_ids: bool = True
+        self,
+        items: Sequence[tuple[Any, ...]],
+        transform: DomainTransform,
+        *,
+        reveal_ids: bool = True,
+        pixels: PixelStore | None = None,
     ) -> None:
         self.items = list(items)
         self.transform = transform
+        self.pixels = pixels
+        self._splits = transform.splits() if pixels is not None else {}
         self.pids = sorted({item[1] for item in self.items})
         self.cams = sorted({item[2] for item in self.items})
         relabel = {pid: i for i, pid in enumerate(self.pids)}
@@ -111,10 +121,11 @@ class DomainDataset(SeededSamples):
 
     def read(self, index: int, view: int = 0) -> dict[str, Any]:
         path = self.items[index][0]
+        image = self._image(index, view)
+        image, *erased = image if isinstance(image, tuple) else (image,)
         sample = {
-            "images": self.transform(
-                read_image(path), domain_of(self.items[index]), *([view] if view else [])
-            ),
+            "images": image,
+            **({"erased": erased[0]} if erased else {}),
             "targets": int(self._targets[index]),
             "camids": int(self.camids[index]),
             "img_paths": path,
@@ -122,6 +133,13 @@ class DomainDataset(SeededSamples):
             "views": view,
         }
         return {**sample, "domains": int(self.domains[index])} if self._know_domains else sample
+
+    def _image(self, index: int, view: int) -> Tensor | tuple[Tensor, Tensor]:
+        path, domain = self.items[index][0], domain_of(self.items[index])
+        split = self._splits.get((domain, view))
+        if self.pixels is None or split is None:
+            return self.transform(read_image(path), domain, *([view] if view else []))
+        return split(self.pixels.pixels(index, path, split.resize))
 
     def complaint(self, index: int) -> str:
         return f"image {self.items[index][0]!r} cannot be transformed"

@@ -13,6 +13,7 @@ from fastreid.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..runtime.sentences import lost_worker
+from .cache import PixelStore
 from .collate import LoadFailure, collate
 from .dataset import DomainDataset
 from .domain_images import DomainImages
@@ -49,7 +50,7 @@ class SentenceLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         try:
-            for batch in super().__iter__():
+            for batch in self.batches():
                 if isinstance(batch, LoadFailure):
                     if batch.traceback:
                         logger.debug("%s\n%s", batch.message, batch.traceback)
@@ -58,6 +59,26 @@ class SentenceLoader(DataLoader[Any]):
         except RuntimeError as error:
             lost = lost_worker(error)
             raise (error if lost is None else DataError(str(lost))) from None
+        finally:
+            if (pixels := getattr(self.dataset, "pixels", None)) is not None:
+                pixels.settle()
+
+    def batches(self) -> Iterator[Any]:
+        """Batches, a `LoadFailure` in place of one that cannot be loaded."""
+        return super().__iter__()
+
+
+class InferenceLoader(SentenceLoader):
+    """Starts its workers anew each time, and none once all images are kept: copying them costs less than a worker."""
+
+    def __init__(self, dataset: DomainDataset, **kwargs: Any) -> None:
+        super().__init__(dataset, persistent_workers=False, **kwargs)
+
+    def batches(self) -> Iterator[Any]:
+        pixels = self.dataset.pixels  # type: ignore[attr-defined]
+        if pixels is None or not pixels.complete:
+            return super().batches()
+        return (collate(self.dataset.__getitems__(places)) for places in self.batch_sampler)  # type: ignore[attr-defined, union-attr]
 
 
 class CpuGpuLoader(SentenceLoader):
@@ -103,11 +124,12 @@ def build_train_loader(
     *,
     transform: DomainTransform | None = None,
     reveal_ids: bool = False,
+    pixels: PixelStore | None = None,
 ) -> SentenceLoader:
     """Loader that starts ``batch_sampler`` anew each epoch; ``targets`` are -1 unless ``reveal_ids``."""
     transform = transform or build_domain_transform(cfg, is_train=True)
     return SentenceLoader(
-        DomainDataset(items, transform, reveal_ids=reveal_ids),
+        DomainDataset(items, transform, reveal_ids=reveal_ids, pixels=pixels),
         batch_sampler=batch_sampler,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         generator=torch.Generator(),  # else every iterator would draw from the global generator
@@ -121,18 +143,18 @@ def build_inference_loader(
     *,
     rank: int = 0,
     world_size: int = 1,
-) -> SentenceLoader:
+    pixels: PixelStore | None = None,
+) -> InferenceLoader:
     """Loader over ``items`` in canonical order with test transforms; each process gets its consecutive share.
 
     ``TEST.IMS_PER_BATCH`` counts the images of all processes together, as in fast-reid.
     """
     transform = transform or build_domain_transform(cfg, is_train=False)
     batch_size = cfg.TEST.IMS_PER_BATCH // world_size
-    return SentenceLoader(
-        DomainDataset(items, transform),
+    return InferenceLoader(
+        DomainDataset(items, transform, pixels=pixels),
         batch_sampler=InferenceSlice(len(items), batch_size, rank=rank, world_size=world_size),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
-        persistent_workers=False,
         generator=torch.Generator(),
     )
 

@@ -15,11 +15,12 @@ from fastreid.utils import comm
 from torch import Tensor
 
 from ..functional.types import Assignment, Domain, Epoch, StreamName, TrainImages
+from .cache import open_pixels
 from .dataset import DomainDataset
 from .items import DomainItem, domain_of
 from .loaders import build_inference_loader, build_train_loader
 from .samplers import CrossDomainIdentitySampler
-from .transforms import view_steps
+from .transforms import build_domain_transform, view_steps
 
 logger = logging.getLogger(__name__)
 
@@ -112,8 +113,14 @@ def build_train_data(cfg: Any) -> TrainData:
                 f"DATASETS.NAMES {tuple(cfg.DATASETS.NAMES)} has no {domain.name.lower()} image for training; "
                 "both domains are needed."
             )
+    train, test = (build_domain_transform(cfg, is_train=is_train) for is_train in (True, False))
+    train_pixels, test_pixels = open_pixels(cfg, items, train, test)
     streams = {
-        name: _stream(cfg, place, name, items, domains) for place, name in enumerate(cfg.DATALOADER.STREAMS)
+        name: BatchStream(
+            sampler := _sampler(cfg, place, name, domains),
+            build_train_loader(cfg, items, sampler, transform=train, pixels=train_pixels),
+        )
+        for place, name in enumerate(cfg.DATALOADER.STREAMS)
     }
     images = next(iter(streams.values())).loader.dataset
     assert isinstance(images, DomainDataset)
@@ -123,11 +130,13 @@ def build_train_data(cfg: Any) -> TrainData:
             domains, torch.from_numpy(images.camids), _true_ids(items), tuple(item.path for item in items)
         ),
         streams,
-        build_inference_loader(cfg, items, rank=comm.get_rank(), world_size=comm.get_world_size()),
+        build_inference_loader(
+            cfg, items, test, rank=comm.get_rank(), world_size=comm.get_world_size(), pixels=test_pixels
+        ),
     )
 
 
-def _stream(cfg: Any, place: int, name: StreamName, items: list[DomainItem], domains: Tensor) -> BatchStream:
+def _sampler(cfg: Any, place: int, name: StreamName, domains: Tensor) -> CrossDomainIdentitySampler:
     batch, num_instances = cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_INSTANCE
     if num_instances < 1 or batch % (len(Domain) * num_instances) != 0:
         raise ValueError(
@@ -137,19 +146,18 @@ def _stream(cfg: Any, place: int, name: StreamName, items: list[DomainItem], dom
     # To the sampler the clusters of a union are of one kind.
     union = name == "union"
     views = (len(view_steps(cfg, Domain.DAY)), len(view_steps(cfg, Domain.NIGHT)))
-    sampler = CrossDomainIdentitySampler(
+    return CrossDomainIdentitySampler(
         None,
         torch.zeros_like(domains) if union else domains,
         num_clusters=batch // num_instances if union else batch // len(Domain) // num_instances,
         num_instances=num_instances,
-        iterations=cfg.DATALOADER.ITERS_PER_EPOCH or max(len(items) // batch, 1),
+        iterations=cfg.DATALOADER.ITERS_PER_EPOCH or max(len(domains) // batch, 1),
         seed=cfg.SEED,
         rank=comm.get_rank(),
         world_size=comm.get_world_size(),
         views=(min(views), 1) if union else views,
         stream=place,
     )
-    return BatchStream(sampler, build_train_loader(cfg, items, sampler))
 
 
 def read_dataset(name: str) -> Any:

@@ -18,11 +18,15 @@ from .augment import (
     ChannelAugmentation,
     ChannelExchange,
     ChannelOrGrey,
+    ErasedBytes,
     Grey,
+    GreyOrColour,
     NoiseErasing,
     SmallPoolPatch,
+    ToBytes,
     ToPixels,
 )
+from .cache.split import Split
 
 ImageTransform = Callable[[Image.Image], Tensor]
 
@@ -31,7 +35,7 @@ ImageTransform = Callable[[Image.Image], Tensor]
 VIEW_STEPS: dict[str, Callable[[], Any]] = {
     "exchange": ChannelExchange,
     "grey": Grey,
-    "grey_or_colour": lambda: T.RandomGrayscale(0.5),
+    "grey_or_colour": GreyOrColour,
     "channel_or_grey": ChannelOrGrey,
     "grey_or_channel": lambda: ChannelAugmentation(0.5),
 }
@@ -58,6 +62,11 @@ class DomainTransform:
     def __call__(self, image: Image.Image, domain: Domain, view: int = 0) -> Tensor:
         return self.of(domain)[view](image)
 
+    def splits(self) -> dict[tuple[Domain, int], Split]:
+        """The pipelines, by domain and view, that a kept image can go through; see `Split`."""
+        found = {(domain, n): Split.of(one) for domain in Domain for n, one in enumerate(self.of(domain))}
+        return {place: split for place, split in found.items() if split is not None}
+
     def begin_batch(self) -> None:
         """Reset state left by earlier batches, so that a batch depends on its own seeds alone."""
         for pipeline in {id(p): p for domain in Domain for p in self.of(domain)}.values():
@@ -67,12 +76,16 @@ class DomainTransform:
 
 
 def build_domain_transform(cfg: CfgNode, *, is_train: bool) -> DomainTransform:
-    """Pipelines of ``cfg.INPUT``: RGB image -> ``(3, H, W)`` float32 in 0..255. Test pipelines are deterministic.
+    """Pipelines of ``cfg.INPUT``: RGB image -> ``(3, H, W)`` in 0..255. Test pipelines are deterministic.
+
+    The result is uint8 unless steps on floats are the last ones; then it is float32. Random erasing by a constant is
+    none of them: with it the result is a pair, see `ErasedBytes`.
 
     Raises:
         ValueError: ``INPUT.REA.MODE`` or ``INPUT.VIEWS`` is unknown.
     """
     shared = build_transforms(cfg, is_train=is_train)
+    shared = _as_bytes(shared)
     if not is_train:
         return DomainTransform(day=shared, night=shared)
     before = [ChannelAugmentation(cfg.INPUT.CHANNEL_AUG.PROB)] if cfg.INPUT.CHANNEL_AUG.ENABLED else []
@@ -100,6 +113,15 @@ def view_steps(cfg: CfgNode, domain: Domain) -> list[list[Any]]:
 
 def _with_steps(shared: Any, steps: list[Any]) -> Any:
     return T.Compose([*steps, *shared.transforms]) if steps else shared
+
+
+def _as_bytes(pipeline: Any) -> Any:
+    *steps, last = pipeline.transforms
+    if isinstance(last, ToPixels):
+        return T.Compose([*steps, ToBytes()])
+    if type(last) is T.RandomErasing and not isinstance(last.value, str) and isinstance(steps[-1], ToPixels):
+        return T.Compose([*steps[:-1], ErasedBytes(last)])
+    return pipeline
 
 
 def build_transforms(cfg: CfgNode, is_train: bool = True) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.cache import kept_pixels
 from ..data.digest import DataDigest, short_hash
 from ..runtime import VERSION
 from ..runtime.agreement import texts_of_all
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 FREE_KEYS = (
     "OUTPUT_DIR",
     "DATALOADER.NUM_WORKERS",
+    "DATALOADER.CACHE",
     "DATASETS.DIGEST",
     "REPORT.ENABLED",
     "AUDIT.PERIOD",
@@ -49,7 +51,8 @@ FREE_NAME = ".CHECKPOINT_PERIOD"
 ROUNDING_KEYS = ("MODEL.DEVICE",)
 #: In these the machines of one job may differ.
 OF_THE_MACHINE = (
-    *("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "DATASETS.DAY_DIR", "DATASETS.NIGHT_DIR"),
+    *("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE"),
+    *("DATASETS.DAY_DIR", "DATASETS.NIGHT_DIR"),
     "REPORT.ENABLED",
 )
 TRAINING_IMAGES = "training images"
@@ -172,7 +175,8 @@ def training_of(identity: RunIdentity) -> Iterator[None]:
     """Inside, whatever is evaluated belongs to this run; at its end the run lets its folder go."""
     token = _TRAINING.set(identity)
     try:
-        yield
+        with kept_pixels():
+            yield
     finally:
         _TRAINING.reset(token)
         unlock_folder(identity.cfg.OUTPUT_DIR)

@@ -16,9 +16,11 @@ import numpy.typing as npt
 from fastreid.utils import comm
 from torch import Tensor, nn
 
+from ..data.cache import open_pixels
 from ..data.items import domain_of
 from ..data.loaders import build_inference_loader
 from ..data.protocols import Direction, Protocol, Removal, is_variant, same_identity_and_camera
+from ..data.transforms import build_domain_transform
 from ..functional.types import Domain
 from ..runtime.agreement import computed_once
 from .extraction import extract_features
@@ -72,9 +74,12 @@ def evaluate(model: nn.Module, dataset: Any, cfg: Any, *, name: str = "") -> Res
         ValueError: the data set has no identities, or the features cannot be ranked.
     """
     items, protocol = evaluation_set(dataset)
+    transform = build_domain_transform(cfg, is_train=False)
+    (pixels,) = open_pixels(cfg, items, transform, once=True)
+    place = {"rank": comm.get_rank(), "world_size": comm.get_world_size()}
     features = extract_features(
         model,
-        build_inference_loader(cfg, items, rank=comm.get_rank(), world_size=comm.get_world_size()),
+        build_inference_loader(cfg, items, transform, **place, pixels=pixels),
         flip=cfg.TEST.FLIP.ENABLED,
         normalize=False,
         progress=f"extract {protocol.name}",

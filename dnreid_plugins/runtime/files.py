@@ -44,7 +44,7 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Non
         if isinstance(error, OSError) and error.errno is not None:
             error.filename = str(path)  # a write knows no name, and the temporary one says nothing
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def hash_of(file: IO[bytes], digest: Any) -> str:
@@ -135,7 +135,7 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename durable. Some file systems cannot sync a folder; the rename itself has been done."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

@@ -85,6 +85,7 @@ OTHERS = {
     "bridging_step": "One step of each stage",
     "cpml": "20 x 20 clusters",
     "label_parts": "400 x 64",
+    "loader": "Processor time of an epoch",
     "prompts": "One step",
     "search": "3000 x 256",
     "step": "A step beside the bare minimum",

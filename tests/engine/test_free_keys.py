@@ -21,6 +21,7 @@ from dnreid_plugins.engine.trainer import CrossDomainTrainer
 CHANGES: dict[str, Any] = {
     "OUTPUT_DIR": None,  # every resume of this file has another one
     "DATALOADER.NUM_WORKERS": 1,
+    "DATALOADER.CACHE": "off",
     "DATASETS.DIGEST": "content",
     "REPORT.ENABLED": True,
     "AUDIT.PERIOD": 1,

@@ -57,7 +57,7 @@ def attended(model: nn.Module, cfg: Any, pairs: Sequence[Pair]) -> list[Attended
     items = [item for pair in pairs for item in (pair.one, pair.other)]
     loader = build_inference_loader(cfg, items)
     batches = list(loader)
-    images = torch.cat([batch["images"] for batch in batches])
+    images = torch.cat([batch["images"].float() for batch in batches])
     domains = torch.cat([batch["domains"] for batch in batches])
     partner = torch.arange(len(items)).view(-1, 2).flip(1).flatten()
     with evaluating(model):
