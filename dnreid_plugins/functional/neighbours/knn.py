@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .._jit import map_rows
-from ._knn_kernels import feed_columns, feed_rows, nearest, rerank
+from ._filter import Filter, coarse_filter, fine_filter
+from ._knn_kernels import complete, feed_columns, feed_rows, finish, rerank
 from ._product import multiplier
 
 Progress = Callable[[int, int], None]
@@ -20,8 +21,8 @@ Progress = Callable[[int, int], None]
 BLOCK = 1024
 """Default rows per product: near the best rate of a matrix product, with little wasted on the diagonal."""
 
-SPARE = 8
-"""Candidates kept beyond k: a product rounds distances by about 1e-6, so the last ranks may be swapped."""
+SPARE = 18
+"""Candidates kept beyond k. Real rows leave 32 to 53 of k = 30; more than kept, and the row is searched in float32."""
 
 _CHUNK = 256
 """Rows or columns of a product block that one thread scans at a time."""
@@ -64,9 +65,9 @@ def knn_table(
 ) -> Neighbours:
     """Exact k nearest neighbours by squared Euclidean distance, the lower index first among equals.
 
-    A float32 matrix product proposes ``k + 8`` candidates per row, and their distances are then summed again in
-    float64. So the table does not depend on ``block``, threads, library or device, unless more than eight rows tie
-    with the last rank within the rounding of a product (then they are all equally near).
+    Products of rounded rows, int8 where the processor has instructions for it, only leave out what provably is no
+    neighbour (`_filter`); the distances of all others are summed in float64 and rounded to float32. So the table does
+    not depend on ``block``, threads, library or device, whatever the rows.
 
     Args:
         features: ``(N, D)``, any float type, NumPy or torch; searched on the GPU if it lies there.
@@ -78,13 +79,15 @@ def knn_table(
         raise ValueError(f"k must be at least 1, got {k}; a row is its own first neighbour.")
     matrix = as_matrix(features)
     num = matrix.shape[0]
-    k, width = min(k, num), min(k + SPARE, num)
+    k = min(k, num)
     if num == 0:
         return Neighbours(np.empty((0, 0), np.int32), np.empty((0, 0), np.float32))
     if matrix.is_cuda:
-        return _search_cuda(matrix, matrix, k, width, block=block, progress=progress)
+        return _search_cuda(matrix, matrix, k, min(k + SPARE, num), block=block, progress=progress)
     matrix = matrix.cpu()
-    return _ranked(matrix, _candidates(matrix, width, block=block, progress=progress), k)
+    found = _Candidates(coarse_filter(matrix), num, k)
+    found.search_all(block, progress)
+    return found.table(matrix, range(num), block)
 
 
 def knn_across(
@@ -114,26 +117,17 @@ def knn_across(
             f"queries have {asking.shape[1]} columns and reference {others.shape[1]}; give features of one encoder."
         )
     num, count = len(asking), len(others)
-    k, width = min(k, count), min(k + SPARE, count)
+    k = min(k, count)
     if num == 0 or count == 0:
         return Neighbours(np.empty((num, k), np.int32), np.empty((num, k), np.float32))
     if asking.is_cuda:
-        return _search_cuda(asking, others, k, width, block=block, progress=progress)
+        return _search_cuda(asking, others, k, min(k + SPARE, count), block=block, progress=progress)
     # one matrix, queries first, so that the loops of `knn_table` serve here, too
     both = torch.cat([asking, others])
-    found = _ranked(both, _candidates_across(both, num, width, block=block, progress=progress), k)
+    candidates = _Candidates(coarse_filter(both), num, k)
+    candidates.search_across(block, progress)
+    found = candidates.table(both, range(num, len(both)), block)
     return Neighbours(found.indices - np.int32(num), found.distances)
-
-
-def _ranked(matrix: Tensor, candidates: NDArray[np.int32], k: int) -> Neighbours:
-    """The best ``k`` of the candidates of the first rows of ``matrix``, by true distances."""
-    num = len(candidates)
-    indices, distances = np.empty((num, k), np.int32), np.empty((num, k), np.float32)
-    # consecutive rows with the same neighbours find them in the processor's cache
-    order = np.argsort(candidates.min(axis=1), kind="stable")
-    rows = matrix.numpy()
-    map_rows(partial(rerank, rows, candidates, order, indices, distances), num, chunk=512)
-    return Neighbours(indices, distances)
 
 
 def squared_norms(matrix: Tensor) -> Tensor:
@@ -141,52 +135,76 @@ def squared_norms(matrix: Tensor) -> Tensor:
     return torch.cat([part.square().sum(dim=1) for part in matrix.split(4096)])
 
 
-def _candidates(matrix: Tensor, width: int, *, block: int, progress: Progress | None) -> NDArray[np.int32]:
-    """``(N, width)`` indices of the nearest rows by the float32 product, unordered.
+class _Candidates:
+    """What may be among the ``k`` nearest of the first ``num`` rows of ``rounded``, as the loops keep it."""
 
-    The product of two different blocks serves both: half of the multiplications of a plain search.
-    """
-    num = matrix.shape[0]
-    norms = squared_norms(matrix).numpy()
-    limits, used = np.full(num, np.inf, dtype=np.float32), np.zeros(num, dtype=np.int64)
-    keys = np.empty((num, 2 * width), dtype=np.int64)
-    state = (norms, limits, keys, used)
-    blocks = range(0, num, block)
-    done, total = 0, len(blocks) * (len(blocks) + 1) // 2
-    for col0 in blocks:
-        multiply = multiplier(matrix[col0 : col0 + block])
-        for row0 in range(0, col0 + 1, block):
-            product = multiply(matrix[row0 : row0 + block]).numpy()
-            map_rows(partial(feed_rows, product, row0, col0, *state), product.shape[0], chunk=_CHUNK)
-            if row0 != col0:
-                map_rows(partial(feed_columns, product, row0, col0, *state), product.shape[1], chunk=_CHUNK)
-            done += 1
+    def __init__(self, rounded: Filter, num: int, k: int) -> None:
+        self.rounded, self.num, self.k = rounded, num, k
+        keys = np.empty((num, 2 * (k + SPARE)), dtype=np.int64)
+        limits, lost = np.full((2, num), np.inf, dtype=np.float32)
+        self.state = (rounded.bounds, rounded.tiny, k, keys, np.zeros(num, dtype=np.int64), limits, lost)
+
+    def search_all(self, block: int, progress: Progress | None) -> None:
+        """Offer every row to every other one; the product of two different blocks serves both."""
+        blocks = range(0, self.num, block)
+        done, total = 0, len(blocks) * (len(blocks) + 1) // 2
+        for col0 in blocks:
+            multiply = self.rounded.start(slice(col0, min(col0 + block, self.num)))
+            for row0 in range(0, col0 + 1, block):
+                product = multiply(slice(row0, min(row0 + block, self.num)))
+                work = partial(feed_rows, product, row0, col0, *self.state)
+                map_rows(work, product.shape[0], chunk=_CHUNK)
+                if row0 != col0:
+                    work = partial(feed_columns, product, row0, col0, *self.state)
+                    map_rows(work, product.shape[1], chunk=_CHUNK)
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+
+    def search_across(self, block: int, progress: Progress | None) -> None:
+        """Offer the rows after ``num`` to those before."""
+        end = self.rounded.bounds.shape[1]
+        columns = range(self.num, end, block)
+        for done, col0 in enumerate(columns, start=1):
+            multiply = self.rounded.start(slice(col0, min(col0 + block, end)))
+            for row0 in range(0, self.num, block):
+                product = multiply(slice(row0, min(row0 + block, self.num)))
+                work = partial(feed_rows, product, row0, col0, *self.state)
+                map_rows(work, product.shape[0], chunk=_CHUNK)
             if progress is not None:
-                progress(done, total)
-    candidates = np.empty((num, width), dtype=np.int32)
-    map_rows(partial(nearest, keys, used, candidates), num, chunk=4096)
-    return candidates
+                progress(done, len(columns))
+
+    def table(self, matrix: Tensor, columns: range, block: int) -> Neighbours:
+        """The table by true distances; rows without a proof are searched again among ``columns`` of ``matrix``."""
+        proven = np.empty(self.num, dtype=bool)
+        map_rows(partial(finish, *self.state, proven), self.num, chunk=4096)
+        keys, used = self.state[3:5]
+        tables = np.empty((self.num, self.k), np.int32), np.empty((self.num, self.k), np.float32)
+        # consecutive rows with the same neighbours find them in the processor's cache
+        order = np.argsort(keys[:, 0] & 0x7FFFFFFF, kind="stable")
+        map_rows(partial(rerank, matrix.numpy(), keys, used, order, *tables), self.num, chunk=512)
+        _complete(matrix, np.flatnonzero(~proven), columns, tables, block)
+        return Neighbours(*tables)
 
 
-def _candidates_across(
-    both: Tensor, num: int, width: int, *, block: int, progress: Progress | None
-) -> NDArray[np.int32]:
-    """`_candidates` of the first ``num`` rows among the rows after them."""
-    norms = squared_norms(both).numpy()
-    limits, used = np.full(num, np.inf, dtype=np.float32), np.zeros(num, dtype=np.int64)
-    keys = np.empty((num, 2 * width), dtype=np.int64)
-    columns = range(num, len(both), block)
-    for done, col0 in enumerate(columns, start=1):
-        multiply = multiplier(both[col0 : col0 + block])
-        for row0 in range(0, num, block):
-            product = multiply(both[row0 : min(row0 + block, num)]).numpy()
-            work = partial(feed_rows, product, row0, col0, norms, limits, keys, used)
-            map_rows(work, product.shape[0], chunk=_CHUNK)
-        if progress is not None:
-            progress(done, len(columns))
-    candidates = np.empty((num, width), dtype=np.int32)
-    map_rows(partial(nearest, keys, used, candidates), num, chunk=4096)
-    return candidates
+def _complete(
+    matrix: Tensor,
+    rows: NDArray[np.int64],
+    columns: range,
+    tables: tuple[NDArray[np.int32], NDArray[np.float32]],
+    block: int,
+) -> None:
+    """Make rows ``rows`` of ``tables`` exact, from any ``k`` different neighbours of each."""
+    if len(rows) == 0:
+        return
+    fine = fine_filter(matrix)
+    for col0 in range(columns.start, columns.stop, block):
+        multiply = fine.start(slice(col0, min(col0 + block, columns.stop)))
+        for first in range(0, len(rows), block):
+            some = rows[first : first + block]
+            product = multiply(torch.from_numpy(some))
+            work = partial(complete, product, matrix.numpy(), some, col0, fine.bounds, fine.unit, *tables)
+            map_rows(work, len(some), chunk=64)
 
 
 def _search_cuda(
