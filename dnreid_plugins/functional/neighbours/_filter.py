@@ -65,8 +65,16 @@ class Filter:
     unit: float
     start: Callable[[slice], Multiply]
 
+    def rooms(self) -> NDArray[np.float64]:
+        """``(N,)`` at least the upper less the lower bound of any pair of a row."""
+        lengths, errors = self.bounds[LENGTH].astype(np.float64), self.bounds[ERROR].astype(np.float64)
+        longest = lengths.max()
+        slack = 2.0**-17 * (lengths**2 + longest**2) + 2 * self.tiny
+        rooms: NDArray[np.float64] = 4 * (lengths * errors.max() + errors * longest) + 2 * slack
+        return rooms
 
-def coarse_filter(matrix: Tensor) -> Filter:
+
+def rounded_filter(matrix: Tensor) -> Filter:
     """int8 where the processor multiplies it fast and the sums fit into int32, else float32.
 
     Args:
@@ -74,7 +82,7 @@ def coarse_filter(matrix: Tensor) -> Filter:
     """
     num, dim = matrix.shape
     if not (has_int8() and dim * 127**2 < 2**31):
-        return float_filter(matrix, torch.zeros(dim))
+        return _float_filter(matrix)
     codes, figures = torch.empty(num, dim, dtype=torch.int8), np.empty((4, num))
     work = partial(rounded_rows, matrix.numpy(), _centre(matrix).numpy(), codes.numpy(), figures)
     map_rows(work, num, chunk=512)
@@ -87,15 +95,13 @@ def coarse_filter(matrix: Tensor) -> Filter:
     return _filter(squares, scales, lengths, residuals, dim, start)
 
 
-def fine_filter(matrix: Tensor) -> Filter:
-    """float32 around the rows' mean, which is subtracted block by block: no second matrix."""
-    return float_filter(matrix, _centre(matrix))
-
-
-def float_filter(matrix: Tensor, centre: Tensor) -> Filter:
-    """`Filter` of float32 products of ``matrix - centre``."""
+def _float_filter(matrix: Tensor) -> Filter:
+    """float32, around 0; around the mean if the rows are far from 0 for their spread. No second matrix."""
     num, dim = matrix.shape
-    squares = np.empty(num)
+    squares, centre, origin = np.empty(num), _centre(matrix), torch.zeros(dim)
+    map_rows(partial(row_lengths, matrix.numpy(), origin.numpy(), squares), num, chunk=512)
+    if centre.double().square().sum() < 0.9 * squares.mean():
+        centre = origin
     map_rows(partial(row_lengths, matrix.numpy(), centre.numpy(), squares), num, chunk=512)
     share = dim * FLOAT_UNIT
     assert share < 0.5, "a row of four million numbers"
@@ -139,7 +145,7 @@ def _filter(
 def _power(lengths: NDArray[np.float64]) -> float:
     """The power of two that brings the longest row to 0.5 ... 1; 1 where that is near enough."""
     exponent = math.frexp(float(lengths.max(initial=0)))[1]
-    return 1.0 if abs(exponent) <= 4 else 2.0**-exponent
+    return 1.0 if abs(exponent) <= 4 else 2.0 ** min(-exponent, 100)  # a float32 itself
 
 
 def _centre(matrix: Tensor) -> Tensor:

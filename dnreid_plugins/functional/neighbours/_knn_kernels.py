@@ -2,8 +2,9 @@
 
 Each row collects candidates in a buffer of twice the wanted width. A candidate is one integer, the bits of the lower
 bound of its distance above its index, so that integers compare like (bound, index). A full buffer is cut: what lies
-beyond the k-th smallest upper bound cannot be a neighbour. If more than ``width`` are left, the lower ones stay, and
-``lost`` keeps the smallest bound of all that went: the row is proven when this is beyond the k-th upper bound, too.
+beyond the k-th smallest upper bound cannot be a neighbour; until the end the k-th lower bound and the largest ``room``
+between the two bounds of any pair of the row stand for it. If more than ``width`` are left, the lowest stay, and
+``lost`` keeps the smallest bound of all that went: the row is proven if this is beyond the k-th upper bound, too.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from .._jit import Array, jit, jit_vector_sum
 LOW, SCALE, LENGTH, ERROR = 0, 1, 2, 3
 """Rows of the ``(4, N)`` bounds, see `_filter.Filter`."""
 
-_LANES = 16
+_LANES = 8
 """Columns tested at once. A constant, so that one test compiles to a few vector instructions."""
 
 _UP = np.float64(1 + 2.0**-20)
@@ -92,9 +93,31 @@ def _any_below(low: Array, limit: float) -> bool:
 
 
 @jit
-def cut(i: int, bounds: Array, tiny: float, k: int, keys: Array, used: Array, limits: Array, lost: Array) -> float:
-    """Drop candidates of row ``i`` that cannot be among the ``k`` nearest; the k-th smallest upper bound."""
-    count, width = used[i], keys.shape[1] // 2
+def _bound(key: int) -> np.float32:
+    """The lower bound in a candidate."""
+    return np.int32(key >> 32).view(np.float32)
+
+
+@jit
+def _keep(i: int, limit: float, width: int, keys: Array, used: Array, limits: Array, lost: Array) -> None:
+    """Only candidates of row ``i`` whose bounds are up to ``limit``, and of these the ``width`` lowest."""
+    kept = 0
+    for c in range(used[i]):
+        if _bound(keys[i, c]) <= limit:
+            keys[i, kept] = keys[i, c]
+            kept += 1
+    limits[i] = limit
+    if kept > width:
+        keys[i, :kept] = np.partition(keys[i, :kept], width)
+        lost[i] = min(lost[i], _bound(keys[i, width]))
+        limits[i] = min(limits[i], lost[i])
+        kept = width
+    used[i] = kept
+
+
+@jit
+def _last_upper(i: int, bounds: Array, tiny: float, k: int, keys: Array, count: int) -> float:
+    """The k-th smallest upper bound of the ``count`` candidates of row ``i``."""
     length, error = np.float64(bounds[LENGTH, i]), np.float64(bounds[ERROR, i])
     upper = np.empty(count, dtype=np.float64)
     for c in range(count):
@@ -102,22 +125,8 @@ def cut(i: int, bounds: Array, tiny: float, k: int, keys: Array, used: Array, li
         theirs = np.float64(bounds[LENGTH, j])
         room = 4 * (length * np.float64(bounds[ERROR, j]) + error * theirs)
         slack = 2 * (_SLACK * (length * length + theirs * theirs) + 2 * tiny)
-        upper[c] = np.float64(np.int32(keys[i, c] >> 32).view(np.float32)) + room + slack
-    last = np.partition(upper, k - 1)[k - 1] * _UP if count >= k else np.inf
-    kept = 0
-    for c in range(count):
-        key = keys[i, c]
-        if np.int32(key >> 32).view(np.float32) <= last:
-            keys[i, kept] = key
-            kept += 1
-    limits[i] = last
-    if kept > width:
-        keys[i, :kept] = np.partition(keys[i, :kept], width)
-        lost[i] = min(lost[i], np.int32(keys[i, width] >> 32).view(np.float32))
-        limits[i] = min(limits[i], lost[i])
-        kept = width
-    used[i] = kept
-    return last
+        upper[c] = np.float64(_bound(keys[i, c])) + room + slack
+    return np.partition(upper, k - 1)[k - 1] * _UP
 
 
 @jit
@@ -125,9 +134,9 @@ def _offer(
     i: int,
     j: int,
     low: float,
-    bounds: Array,
-    tiny: float,
+    rooms: Array,
     k: int,
+    width: int,
     keys: Array,
     used: Array,
     limits: Array,
@@ -138,7 +147,8 @@ def _offer(
     keys[i, used[i]] = (bits << 32) | np.int64(j)
     used[i] += 1
     if used[i] == keys.shape[1]:
-        cut(i, bounds, tiny, k, keys, used, limits, lost)
+        nearest = _bound(np.partition(keys[i], k - 1)[k - 1])
+        _keep(i, (np.float64(nearest) + rooms[i]) * _UP, width, keys, used, limits, lost)
 
 
 @jit
@@ -147,8 +157,9 @@ def feed_rows(
     row0: int,
     col0: int,
     bounds: Array,
-    tiny: float,
+    rooms: Array,
     k: int,
+    width: int,
     keys: Array,
     used: Array,
     limits: Array,
@@ -169,7 +180,7 @@ def feed_rows(
                 continue
             for c in range(first, last):
                 if low[c] <= limit:
-                    _offer(i, col0 + c, low[c], bounds, tiny, k, keys, used, limits, lost)
+                    _offer(i, col0 + c, low[c], rooms, k, width, keys, used, limits, lost)
                     limit = limits[i]
 
 
@@ -179,8 +190,9 @@ def feed_columns(
     row0: int,
     col0: int,
     bounds: Array,
-    tiny: float,
+    rooms: Array,
     k: int,
+    width: int,
     keys: Array,
     used: Array,
     limits: Array,
@@ -199,7 +211,7 @@ def feed_columns(
                 continue
             for c in range(first, last):
                 if low[c] <= limit[c]:
-                    _offer(col0 + start + c, row0 + r, low[c], bounds, tiny, k, keys, used, limits, lost)
+                    _offer(col0 + start + c, row0 + r, low[c], rooms, k, width, keys, used, limits, lost)
 
 
 @jit_vector_sum
@@ -217,6 +229,7 @@ def finish(
     bounds: Array,
     tiny: float,
     k: int,
+    width: int,
     keys: Array,
     used: Array,
     limits: Array,
@@ -227,7 +240,8 @@ def finish(
 ) -> None:
     """The last cut of rows ``start..stop``, and whether what is left is proven to hold the ``k`` nearest."""
     for i in range(start, stop):
-        last = cut(i, bounds, tiny, k, keys, used, limits, lost)
+        last = _last_upper(i, bounds, tiny, k, keys, used[i])
+        _keep(i, last, width, keys, used, limits, lost)
         proven[i] = lost[i] > last
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .._jit import map_rows
-from ._filter import Filter, coarse_filter, fine_filter
+from ._filter import Filter, rounded_filter
 from ._knn_kernels import complete, feed_columns, feed_rows, finish, rerank
 from ._product import multiplier
 
@@ -21,8 +21,8 @@ Progress = Callable[[int, int], None]
 BLOCK = 1024
 """Default rows per product: near the best rate of a matrix product, with little wasted on the diagonal."""
 
-SPARE = 18
-"""Candidates kept beyond k. Real rows leave 32 to 53 of k = 30; more than kept, and the row is searched in float32."""
+SPARE, ROOM = 38, 22
+"""Candidates kept beyond k, and places for new ones. Where rounding leaves more, the row is searched once more."""
 
 _CHUNK = 256
 """Rows or columns of a product block that one thread scans at a time."""
@@ -85,7 +85,7 @@ def knn_table(
     if matrix.is_cuda:
         return _search_cuda(matrix, matrix, k, min(k + SPARE, num), block=block, progress=progress)
     matrix = matrix.cpu()
-    found = _Candidates(coarse_filter(matrix), num, k)
+    found = _Candidates(rounded_filter(matrix), num, k)
     found.search_all(block, progress)
     return found.table(matrix, range(num), block)
 
@@ -124,7 +124,7 @@ def knn_across(
         return _search_cuda(asking, others, k, min(k + SPARE, count), block=block, progress=progress)
     # one matrix, queries first, so that the loops of `knn_table` serve here, too
     both = torch.cat([asking, others])
-    candidates = _Candidates(coarse_filter(both), num, k)
+    candidates = _Candidates(rounded_filter(both), num, k)
     candidates.search_across(block, progress)
     found = candidates.table(both, range(num, len(both)), block)
     return Neighbours(found.indices - np.int32(num), found.distances)
@@ -140,9 +140,11 @@ class _Candidates:
 
     def __init__(self, rounded: Filter, num: int, k: int) -> None:
         self.rounded, self.num, self.k = rounded, num, k
-        keys = np.empty((num, 2 * (k + SPARE)), dtype=np.int64)
+        self.keys = np.empty((num, k + SPARE + ROOM), dtype=np.int64)
+        self.used = np.zeros(num, dtype=np.int64)
         limits, lost = np.full((2, num), np.inf, dtype=np.float32)
-        self.state = (rounded.bounds, rounded.tiny, k, keys, np.zeros(num, dtype=np.int64), limits, lost)
+        self.kept = (k, k + SPARE, self.keys, self.used, limits, lost)
+        self.state = (rounded.bounds, rounded.rooms(), *self.kept)
 
     def search_all(self, block: int, progress: Progress | None) -> None:
         """Offer every row to every other one; the product of two different blocks serves both."""
@@ -175,36 +177,35 @@ class _Candidates:
                 progress(done, len(columns))
 
     def table(self, matrix: Tensor, columns: range, block: int) -> Neighbours:
-        """The table by true distances; rows without a proof are searched again among ``columns`` of ``matrix``."""
+        """The table by true distances; rows without a proof are searched once more among rows ``columns``."""
         proven = np.empty(self.num, dtype=bool)
-        map_rows(partial(finish, *self.state, proven), self.num, chunk=4096)
-        keys, used = self.state[3:5]
+        rounded = self.rounded
+        map_rows(partial(finish, rounded.bounds, rounded.tiny, *self.kept, proven), self.num, chunk=4096)
         tables = np.empty((self.num, self.k), np.int32), np.empty((self.num, self.k), np.float32)
         # consecutive rows with the same neighbours find them in the processor's cache
-        order = np.argsort(keys[:, 0] & 0x7FFFFFFF, kind="stable")
-        map_rows(partial(rerank, matrix.numpy(), keys, used, order, *tables), self.num, chunk=512)
-        _complete(matrix, np.flatnonzero(~proven), columns, tables, block)
+        order = np.argsort(self.keys[:, 0] & 0x7FFFFFFF, kind="stable")
+        map_rows(partial(rerank, matrix.numpy(), self.keys, self.used, order, *tables), self.num, chunk=512)
+        self._complete(np.flatnonzero(~proven), matrix, columns, tables, block)
         return Neighbours(*tables)
 
-
-def _complete(
-    matrix: Tensor,
-    rows: NDArray[np.int64],
-    columns: range,
-    tables: tuple[NDArray[np.int32], NDArray[np.float32]],
-    block: int,
-) -> None:
-    """Make rows ``rows`` of ``tables`` exact, from any ``k`` different neighbours of each."""
-    if len(rows) == 0:
-        return
-    fine = fine_filter(matrix)
-    for col0 in range(columns.start, columns.stop, block):
-        multiply = fine.start(slice(col0, min(col0 + block, columns.stop)))
-        for first in range(0, len(rows), block):
-            some = rows[first : first + block]
-            product = multiply(torch.from_numpy(some))
-            work = partial(complete, product, matrix.numpy(), some, col0, fine.bounds, fine.unit, *tables)
-            map_rows(work, len(some), chunk=64)
+    def _complete(
+        self,
+        rows: NDArray[np.int64],
+        matrix: Tensor,
+        columns: range,
+        tables: tuple[NDArray[np.int32], NDArray[np.float32]],
+        block: int,
+    ) -> None:
+        """Make some rows of ``tables`` exact; ``k`` different neighbours of each, any of them, are there."""
+        if len(rows) == 0:
+            return
+        rounded = self.rounded
+        for col0 in range(columns.start, columns.stop, block):
+            multiply = rounded.start(slice(col0, min(col0 + block, columns.stop)))
+            for some in np.split(rows, range(block, len(rows), block)):
+                product = multiply(torch.from_numpy(some))
+                state = (product, matrix.numpy(), some, col0, rounded.bounds, rounded.unit, *tables)
+                map_rows(partial(complete, *state), len(some), chunk=64)
 
 
 def _search_cuda(
