@@ -85,6 +85,7 @@ OTHERS = {
     "bridging_step": "One step of each stage",
     "cia_step": "One training step",
     "cpml": "20 x 20 clusters",
+    "million": "Exact labels and those of an IVF table",
     "prompts": "One step",
     "search": "3000 x 256",
     "systems": "An epoch of every system",

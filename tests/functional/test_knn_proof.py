@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dnreid_plugins.functional.neighbours import _filter, _knn_kernels, _product
+from dnreid_plugins.functional.neighbours import _filter, _knn_kernels, _product, knn
 from dnreid_plugins.functional.neighbours.knn import Neighbours, knn_across, knn_table
 
 NUM, DIM, K = 260, 24, 7
@@ -112,6 +112,14 @@ def test_the_bounds_hold_for_every_pair(name: str, product: str) -> None:
         assert (true <= np.maximum(low, 0) + rounded.rooms()[:, None])[finite].all()
     if name == "plain":  # and say something: a bound that is always 0 holds, too
         assert (low > 0).mean() > 0.9
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_search_of_a_gpu_is_exact(name: str) -> None:
+    """Its steps, on the CPU."""
+    rows = ROWS[name]()
+    found = knn._search_cuda(rows[:90], rows, K, K + 9, block=50, progress=None)
+    assert_equal(found, exact(rows[:90], rows, K))
 
 
 def test_few_rows_are_searched_twice(product: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,8 +35,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .._jit import map_rows
-from ._knn_kernels import ERROR, LENGTH, LOW, SCALE, row_lengths, rounded_rows
+from ._knn_kernels import ERROR, LENGTH, LOW, SCALE
 from ._product import has_int8, multiplier
+from ._rounding_kernels import rounded_rows, row_lengths
 
 Rows = slice | Tensor
 """Consecutive rows, or any by their numbers."""

@@ -1,6 +1,6 @@
-"""Compiled loops of the exact k-NN search: rounding, candidates of each row, and their final order.
+"""Compiled loops of the exact k-NN search: the candidates of each row, and their final order.
 
-Each row collects candidates in a buffer of twice the wanted width. A candidate is one integer, the bits of the lower
+Each row collects candidates in a buffer. A candidate is one integer, the bits of the lower
 bound of its distance above its index, so that integers compare like (bound, index). A full buffer is cut: what lies
 beyond the k-th smallest upper bound cannot be a neighbour; until the end the k-th lower bound and the largest ``room``
 between the two bounds of any pair of the row stand for it. If more than ``width`` are left, the lowest stay, and
@@ -22,43 +22,6 @@ _LANES = 8
 _UP = np.float64(1 + 2.0**-20)
 _SLACK = np.float64(2.0**-17)
 _INDEX = 0x7FFFFFFF
-
-
-@jit_vector_sum
-def row_lengths(rows: Array, centre: Array, squares: Array, start: int, stop: int) -> None:
-    """Squared lengths of ``rows - centre``, summed in float64."""
-    for i in range(start, stop):
-        total = 0.0
-        for d in range(rows.shape[1]):
-            value = np.float64(rows[i, d]) - np.float64(centre[d])
-            total += value * value
-        squares[i] = total
-
-
-@jit_vector_sum
-def rounded_rows(rows: Array, centre: Array, codes: Array, figures: Array, start: int, stop: int) -> None:
-    """``rows - centre`` as int8 times a scale of each row; squared length, scale, length and residual's length."""
-    dim = rows.shape[1]
-    values = np.empty(dim, dtype=np.float64)
-    for i in range(start, stop):
-        total, largest = 0.0, 0.0
-        for d in range(dim):
-            value = np.float64(rows[i, d]) - np.float64(centre[d])
-            values[d] = value
-            total += value * value
-            largest = max(largest, abs(value))
-        scale = largest / 127.0 if largest > 0 else 1.0
-        inverse = 1.0 / scale
-        rounded, residual = 0.0, 0.0
-        for d in range(dim):
-            code = min(max(np.rint(values[d] * inverse), -127.0), 127.0)
-            codes[i, d] = np.int8(code)
-            rounded += code * code
-            rest = values[d] - scale * code
-            residual += rest * rest
-        figures[0, i], figures[1, i] = total, scale
-        figures[2, i] = max(np.sqrt(total), scale * np.sqrt(rounded))
-        figures[3, i] = np.sqrt(residual)
 
 
 @jit_vector_sum
@@ -143,7 +106,7 @@ def _offer(
     lost: Array,
 ) -> None:
     """Take ``j`` as a candidate of ``i``. The bound is not negative, so that its bits compare like the number."""
-    bits = np.int64(np.float32(max(low, np.float32(0))).view(np.int32))
+    bits = np.int64(np.float32(max(low, 0.0)).view(np.int32))
     keys[i, used[i]] = (bits << 32) | np.int64(j)
     used[i] += 1
     if used[i] == keys.shape[1]:
@@ -270,10 +233,12 @@ def rerank(
 
 
 @jit
-def _insert(i: int, j: int, distance: float, indices: Array, distances: Array) -> None:
+def _insert(i: int, j: int, distance: np.float32, indices: Array, distances: Array) -> None:
     """Put ``j`` into its place in row ``i`` of the sorted tables; the last entry goes."""
     c = indices.shape[1] - 1
-    while c > 0 and (distances[i, c - 1] > distance or (distances[i, c - 1] == distance and indices[i, c - 1] > j)):
+    while c > 0 and (
+        distances[i, c - 1] > distance or (distances[i, c - 1] == distance and indices[i, c - 1] > j)
+    ):
         indices[i, c], distances[i, c] = indices[i, c - 1], distances[i, c - 1]
         c -= 1
     indices[i, c], distances[i, c] = j, distance

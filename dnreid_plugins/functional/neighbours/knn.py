@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .._jit import map_rows
-from ._filter import Filter, rounded_filter
+from ._filter import FLOAT_UNIT, Filter, rounded_filter
 from ._knn_kernels import complete, feed_columns, feed_rows, finish, rerank
 from ._product import multiplier
 
@@ -84,10 +85,8 @@ def knn_table(
         return Neighbours(np.empty((0, 0), np.int32), np.empty((0, 0), np.float32))
     if matrix.is_cuda:
         return _search_cuda(matrix, matrix, k, min(k + SPARE, num), block=block, progress=progress)
-    matrix = matrix.cpu()
-    found = _Candidates(rounded_filter(matrix), num, k)
-    found.search_all(block, progress)
-    return found.table(matrix, range(num), block)
+    _check_loops()
+    return _search(matrix.cpu(), k, block, progress)
 
 
 def knn_across(
@@ -122,12 +121,31 @@ def knn_across(
         return Neighbours(np.empty((num, k), np.int32), np.empty((num, k), np.float32))
     if asking.is_cuda:
         return _search_cuda(asking, others, k, min(k + SPARE, count), block=block, progress=progress)
+    _check_loops()
     # one matrix, queries first, so that the loops of `knn_table` serve here, too
     both = torch.cat([asking, others])
     candidates = _Candidates(rounded_filter(both), num, k)
     candidates.search_across(block, progress)
     found = candidates.table(both, range(num, len(both)), block)
     return Neighbours(found.indices - np.int32(num), found.distances)
+
+
+def _search(matrix: Tensor, k: int, block: int, progress: Progress | None = None) -> Neighbours:
+    found = _Candidates(rounded_filter(matrix), len(matrix), k)
+    found.search_all(block, progress)
+    return found.table(matrix, range(len(matrix)), block)
+
+
+@functools.cache
+def _check_loops() -> None:
+    """A search with a known answer, once per process: compiled loops come from files on a disk."""
+    rows = torch.arange(120.0)[:, None] * torch.tensor([1.0, 0.5, -2.0])
+    rows[40:] = rows[20]
+    true = (rows[:, None].double() - rows[None].double()).square().sum(dim=2)
+    order = true.argsort(dim=1, stable=True)[:, :3].to(torch.int32)
+    if not np.array_equal(_search(rows, 3, block=32).indices, order.numpy()):
+        folder = finish.stats.cache_path  # type: ignore[attr-defined]
+        raise RuntimeError(f"The compiled loops of the neighbour search give wrong results; delete {folder}.")
 
 
 def squared_norms(matrix: Tensor) -> Tensor:
@@ -211,11 +229,16 @@ class _Candidates:
 def _search_cuda(
     queries: Tensor, matrix: Tensor, k: int, width: int, *, block: int, progress: Progress | None
 ) -> Neighbours:
-    """The same search on a GPU: products and sums stay there, only the table is copied back."""
+    """The search on a GPU: float32 products and sums stay there, only the table is copied back.
+
+    The rows left out are beyond the last candidate by the product, which is off by at most
+    ``2 (D u / (1 - D u) + 4 u) (|x|^2 + |y|^2)``, u = 2^-24; where that does not prove a row, all are summed.
+    """
     num, dim = matrix.shape
     norms, own = squared_norms(matrix), squared_norms(queries)
+    share = dim * FLOAT_UNIT
+    slack = 2.5 * (share / (1 - share) + 8 * FLOAT_UNIT) * (own.double() + norms.max()) + dim * 2.0**-120
     multiply = multiplier(matrix)
-    rows_at_once = max(1, 2**28 // (8 * width * max(dim, 1)))  # a quarter of a gigabyte of differences
     number = torch.arange(num, device=matrix.device)
     indices, distances = [], []
     starts = range(0, len(queries), block)
@@ -224,13 +247,37 @@ def _search_cuda(
         near = own[start : start + block, None] + norms - 2 * multiply(part)
         # one integer key per pair, distance first: equal distances go to the lower index
         keys = (near.clamp_min_(0).view(torch.int32).to(torch.int64) << 32) + number
-        candidates = keys.topk(width, dim=1, largest=False).values.bitwise_and(2**32 - 1).sort(dim=1).values
+        best = keys.topk(width, dim=1, largest=False).values
+        last = (best.amax(dim=1) >> 32).to(torch.int32).view(torch.float32).double()
         del near, keys
-        for some, theirs in zip(part.split(rows_at_once), candidates.split(rows_at_once), strict=True):
-            true = (some[:, None] - matrix[theirs]).double().square().sum(dim=2).float()
-            true, order = true.sort(dim=1, stable=True)
-            indices.append(theirs.gather(1, order)[:, :k].to(torch.int32).cpu().numpy())
-            distances.append(true[:, :k].cpu().numpy())
+        order, true = _nearest_by_sums(part, matrix, best.bitwise_and(2**32 - 1), k)
+        proven = (last - slack[start : start + block] > true[:, -1]) | (width == num)
+        for row in (~proven).nonzero().flatten().tolist():
+            order[row], true[row] = _nearest_of_all(part[row], matrix, k)
+        indices.append(order.to(torch.int32).cpu().numpy())
+        distances.append(true.cpu().numpy())
         if progress is not None:
             progress(done, len(starts))
     return Neighbours(np.concatenate(indices), np.concatenate(distances))
+
+
+def _nearest_by_sums(part: Tensor, matrix: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The best ``k`` candidates of each row by true distance and index, and these distances."""
+    candidates = candidates.sort(dim=1).values
+    # a quarter of a gigabyte of differences
+    rows_at_once = max(1, 2**28 // (8 * candidates.shape[1] * max(matrix.shape[1], 1)))
+    indices, distances = [], []
+    for some, theirs in zip(part.split(rows_at_once), candidates.split(rows_at_once), strict=True):
+        true = (some[:, None] - matrix[theirs]).double().square().sum(dim=2).float()
+        true, order = true.sort(dim=1, stable=True)
+        indices.append(theirs.gather(1, order)[:, :k])
+        distances.append(true[:, :k])
+    return torch.cat(indices), torch.cat(distances)
+
+
+def _nearest_of_all(row: Tensor, matrix: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`_nearest_by_sums` of one row among all rows."""
+    parts = matrix.split(max(1, 2**28 // (8 * max(matrix.shape[1], 1))))
+    true = torch.cat([(row - part).double().square().sum(dim=1).float() for part in parts])
+    true, order = true.sort(stable=True)
+    return order[:k], true[:k]
