@@ -67,6 +67,8 @@ class LabelPhase(HookBase):
         """New labels, unless a checkpoint of this epoch has restored them."""
         number = self.trainer.epoch + 1
         if self.epoch is None or self.epoch.number != number:
+            # The features of the old epoch, which the parts still hold, make room for the new ones.
+            self.trainer.bare_model.parts.epoch = None
             self.epoch = self._label(number)
         self._start(self.epoch)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +56,10 @@ class _Cache(FunctionCache):
 
     _impl_class = _Places
 
+    def _index_key(self, *args: Any) -> Any:
+        """numba looks at the file of a loop alone, but the loops that it calls from other files are part of it."""
+        return (super()._index_key(*args), loops_digest(Path(__file__).parent))
+
     def load_overload(self, *args: Any) -> Any:
         try:
             return super().load_overload(*args)
@@ -75,6 +81,17 @@ class _Cache(FunctionCache):
         # Python shows the same text once, so it names the folder of all functions.
         folder = Path(self.cache_path).parent
         warnings.warn(f"{folder}, where compiled loops are kept, {text}.", RuntimeWarning, stacklevel=2)
+
+
+@functools.cache
+def loops_digest(folder: Path) -> str:
+    """Changes with any file below ``folder`` that has compiled loops."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        content = path.read_bytes()
+        if b"jit" in content:
+            digest.update(content)
+    return digest.hexdigest()
 
 
 def map_rows(work: Callable[[int, int], Result], num_rows: int, *, chunk: int) -> list[Result]:

@@ -86,6 +86,7 @@ OTHERS = {
     "cpml": "20 x 20 clusters",
     "label_parts": "400 x 64",
     "loader": "Processor time of an epoch",
+    "million": "Exact labels and those of an IVF table",
     "prompts": "One step",
     "search": "3000 x 256",
     "step": "A step beside the bare minimum",

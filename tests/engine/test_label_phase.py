@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from fastreid.utils import comm
 from dnreid_plugins.engine.label_phase import LabelPhase
 from dnreid_plugins.engine.preflight.resources import WORTH_SAYING, label_phase_objection
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
+from dnreid_plugins.functional.types import Epoch
 from dnreid_plugins.labels import DomainClusters, Labels, TrainImages
 from dnreid_plugins.modeling.meta_arch import StudentFeatures
 from dnreid_plugins.runtime import progress
@@ -96,3 +100,27 @@ def test_clusters_are_made_of_both_mirror_images_where_asked(tiny_cfg: CfgNode, 
             rows = sum(F.normalize(model({**batch, "images": side}), dim=1) for side in sides)
         expected.append(F.normalize(rows, dim=1))
     torch.testing.assert_close(trainer.build_label_phase().extract(), torch.cat(expected), rtol=0, atol=1e-5)
+
+
+def test_the_old_features_are_gone_before_new_ones_are_made(tiny_cfg: CfgNode, tmp_path: Path) -> None:
+    tiny_cfg.OUTPUT_DIR = str(tmp_path)
+    trainer = CrossDomainTrainer(tiny_cfg)
+    (phase,) = (hook for hook in trainer._hooks if isinstance(hook, LabelPhase))
+    extract, old, alive = phase.extract, list[weakref.ref[torch.Tensor]](), list[int]()
+
+    def watched() -> torch.Tensor:
+        gc.collect()
+        alive.append(sum(one() is not None for one in old))
+        features = extract()
+        old.append(weakref.ref(features))
+        return features
+
+    start = phase._start
+
+    def started(epoch: Epoch) -> None:
+        old.extend(weakref.ref(part.features) for part in epoch.clusters.values())
+        start(epoch)
+
+    phase.extract, phase._start = watched, started  # type: ignore[method-assign]
+    trainer.train()
+    assert len(alive) >= 2 and not any(alive)

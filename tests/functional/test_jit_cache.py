@@ -13,11 +13,14 @@ from types import ModuleType
 from typing import Any
 
 import numba
+import numpy as np
 import pytest
+import torch
 from numba.core.caching import IndexDataCacheFile
 from numba.core.codegen import CPUCodeLibrary
 
 from dnreid_plugins.functional import _jit
+from dnreid_plugins.functional.neighbours import knn
 from dnreid_plugins.functional.ranking import _kernels
 
 AREA = "compiled loops"
@@ -62,6 +65,28 @@ def test_nothing_is_written_beside_the_source(module: ModuleType, tmp_path: Path
     package = Path(_jit.__file__).parent
     own = [one for one in vars(_kernels).values() if hasattr(one, "stats")]
     assert own and all(not str(one.stats.cache_path).startswith(str(package)) for one in own)
+
+
+@pytest.mark.attack(AREA, "a loop from another file has changed: the loops that call it are compiled anew")
+def test_loops_of_other_files_count(
+    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "package"
+    (package / "room").mkdir(parents=True)
+    (package / "room" / "loops.py").write_text("@jit\ndef once(x): return x\n")
+    (package / "plain.py").write_text("pass\n")
+    monkeypatch.setattr(_jit, "__file__", str(package / "_jit.py"))
+
+    def from_cache() -> bool:
+        _jit.loops_digest.cache_clear()
+        return bool(sum(called(module)[0].stats.cache_hits.values()))
+
+    assert not from_cache()
+    assert from_cache()
+    (package / "plain.py").write_text("a change that no loop sees\n")
+    assert from_cache()
+    (package / "room" / "loops.py").write_text("@jit\ndef once(x): return -x\n")
+    assert not from_cache()
 
 
 @pytest.mark.attack(AREA, "a damaged file of the cache: compiled anew, said, mended")
@@ -130,3 +155,21 @@ def test_a_kill_while_it_compiles(module: ModuleType, place: str) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert called(module)[1] == []
     assert sum(called(module)[0].stats.cache_hits.values()) == 1
+
+
+@pytest.mark.attack(
+    AREA, "loops that give wrong numbers: one sentence before the first search, with the folder"
+)
+def test_wrong_loops_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = knn.rerank
+
+    def wrong(rows: Any, keys: Any, used: Any, order: Any, indices: Any, *rest: Any) -> None:
+        right(rows, keys, used, order, indices, *rest)
+        indices[np.ix_([7], [0, 1])] = indices[np.ix_([7], [1, 0])]
+
+    monkeypatch.setattr(knn, "rerank", wrong)
+    knn._check_loops.cache_clear()
+    with pytest.raises(RuntimeError, match=r"give wrong results; delete /\S+\.$"):
+        knn.knn_table(torch.rand(9, 4), 2)
+    monkeypatch.undo()
+    knn.knn_table(torch.rand(9, 4), 2)

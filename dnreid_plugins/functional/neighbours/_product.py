@@ -1,4 +1,4 @@
-"""Float32 products of row blocks: oneDNN on packed rows where this PyTorch has it, else torch's own BLAS."""
+"""Products of row blocks: float32 by oneDNN on packed rows where this PyTorch has it, else torch's own BLAS; int8."""
 
 from __future__ import annotations
 
@@ -58,6 +58,21 @@ def _has_packed() -> bool:
         return torch.allclose(_packed(a)(a), a @ a.t())
     except (AttributeError, NotImplementedError, RuntimeError):
         return False
+
+
+@functools.cache
+def has_int8() -> bool:
+    """Whether this processor multiplies int8 fast, and exactly: without VNNI sums of pairs may saturate."""
+    if not torch.cpu._is_vnni_supported():
+        return False
+    codes = torch.arange(70 * 130).mul(37).remainder(255).sub(127).reshape(70, 130).to(torch.int8)
+    codes[:2] = 127
+    codes[2] = -127
+    try:
+        exact = torch.equal(torch._int_mm(codes, codes.t()).long(), codes.long() @ codes.long().t())
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    return exact
 
 
 def _seconds(work: Callable[[], object]) -> float:

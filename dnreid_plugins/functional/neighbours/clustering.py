@@ -11,9 +11,9 @@ from scipy import sparse
 from torch import Tensor
 
 from .._jit import Array, jit
-from ._product import product_rate
+from ._product import has_int8, product_rate
 from .jaccard import jaccard_graph
-from .knn import BLOCK, SPARE, Neighbours
+from .knn import BLOCK, ROOM, SPARE, Neighbours
 
 TIE_TOLERANCE = 1e-6
 """Added to ``eps``. Two images that share j of their k2 expansion rows and nothing else are exactly
@@ -165,12 +165,13 @@ def estimate_label_phase(
 
     Returns:
         The N^2 D operations of the symmetric search at half that rate, since the search reads every product
-        once more for its candidates, and 25 microseconds per image for all that follows; peak memory in bytes, either
-        of the search (candidates and product blocks) or of the graph (about 300 sparse entries per image
-        with k1 = 30).
+        once more for its candidates (at the full rate where int8 is multiplied), and 25 microseconds per image for all
+        that follows; peak memory in bytes, either of the search (candidates, product blocks, int8 rows if there are
+        any) or of the graph (about 300 sparse entries per image with k1 = 30).
     """
     rate = product_rate() if rate is None else rate
-    seconds = 2 * num_images * (num_images + BLOCK) * dim / rate + 2.5e-5 * num_images
-    search = num_images * (k1 + SPARE) * 20 + 3 * 4 * min(BLOCK, num_images) ** 2
+    quick = has_int8()
+    seconds = (1 if quick else 2) * num_images * (num_images + BLOCK) * dim / rate + 2.5e-5 * num_images
+    search = num_images * ((k1 + SPARE + ROOM) * 8 + 64 + quick * dim) + 3 * 4 * min(BLOCK, num_images) ** 2
     graph = num_images * k1 * 8 + num_images * 10 * k1 * 2 * 8
     return LabelPhaseEstimate(max(search, graph), seconds)

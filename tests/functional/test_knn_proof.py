@@ -1,0 +1,180 @@
+"""The proof of the rounded search: bounds that hold for every pair, and exact tables whatever the rows are like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from dnreid_plugins.functional.neighbours import _filter, _knn_kernels, _product, knn
+from dnreid_plugins.functional.neighbours.knn import Neighbours, knn_across, knn_table
+
+NUM, DIM, K = 260, 24, 7
+
+
+def noise(seed: int = 0, dim: int = DIM) -> torch.Tensor:
+    return torch.randn(NUM, dim, generator=torch.Generator().manual_seed(seed))
+
+
+def near_duplicates() -> torch.Tensor:
+    rows = torch.nn.functional.normalize(noise(), dim=1)
+    rows[20:240] = rows[3] + 1e-5 * noise(1)[20:240]
+    return rows
+
+
+def one_ulp_apart() -> torch.Tensor:
+    angle = torch.arange(NUM, dtype=torch.float64)[torch.randperm(NUM)] * 2.5e-7
+    return torch.stack([angle.cos(), angle.sin()], dim=1).float()
+
+
+def identical_pictures() -> torch.Tensor:
+    rows = noise()
+    rows[torch.randperm(NUM)[:200]] = rows[0].clone()
+    return rows
+
+
+ROWS: dict[str, Callable[[], torch.Tensor]] = {
+    "plain": noise,
+    "near duplicates": near_duplicates,
+    "one ulp apart": one_ulp_apart,
+    "identical pictures": identical_pictures,
+    "constant": lambda: torch.full((NUM, DIM), 0.3),
+    "zero": lambda: torch.zeros(NUM, DIM),
+    "collapsed": lambda: 5 + noise()[:1] + 1e-4 * noise(1),
+    "signs": lambda: noise(dim=8).sign(),
+    "huge and tiny": lambda: noise() * 10.0 ** torch.linspace(-17, 17, NUM)[torch.randperm(NUM), None],
+    "all tiny": lambda: noise() * 1e-19,
+    "no distance in float32": lambda: noise() * 1e-25,
+    "denormal": lambda: noise() * 1e-41,
+    "distances beyond float32": lambda: torch.nn.functional.normalize(noise(), dim=1) * 1.7e19,
+    "one large number": lambda: torch.cat([noise(), 1e4 * noise()[:, :1]], dim=1),
+}
+
+
+def exact(queries: torch.Tensor, reference: torch.Tensor, k: int) -> Neighbours:
+    """Float32 differences, squares summed in float64, rounded once; lower index first among equals."""
+    steps = (queries[:, None] - reference[None]).numpy().astype(np.float64)
+    with np.errstate(over="ignore"):
+        distances = (steps**2).sum(axis=2).astype(np.float32)
+    order = np.argsort(distances, axis=1, kind="stable")[:, :k].astype(np.int32)
+    return Neighbours(order, np.take_along_axis(distances, order, axis=1))
+
+
+def assert_equal(found: Neighbours, true: Neighbours) -> None:
+    np.testing.assert_array_equal(found.indices, true.indices)
+    np.testing.assert_array_equal(found.distances, true.distances)
+
+
+@pytest.fixture(params=["int8", "float32"])
+def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Both products, also where the processor has no fast int8 one: torch's own is exact everywhere."""
+    monkeypatch.setattr(_filter, "has_int8", lambda: request.param == "int8")
+    if request.param == "int8" and not _product.has_int8():
+        monkeypatch.setattr(torch, "_int_mm", lambda a, b: (a.double() @ b.double()).to(torch.int32))
+    yield request.param
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("block", [61, 1024])
+def test_the_table_is_exact(name: str, block: int, product: str) -> None:
+    rows = ROWS[name]()
+    assert_equal(knn_table(rows, K, block=block), exact(rows, rows, K))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_table_across_is_exact(name: str, product: str) -> None:
+    rows = ROWS[name]()
+    queries, reference = rows[:90], rows[90:]
+    assert_equal(knn_across(queries, reference, K, block=50), exact(queries, reference, K))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_bounds_hold_for_every_pair(name: str, product: str) -> None:
+    rows = ROWS[name]()
+    rounded = _filter.rounded_filter(rows)
+    every = slice(0, NUM)
+    products = rounded.start(every)(every)
+    low = np.empty((NUM, NUM), np.float32)
+    for i in range(NUM):
+        _knn_kernels._lower_bounds(products[i], rounded.bounds, i, 0, low[i])
+    apart = (rows[:, None].double() - rows[None].double()).square().sum(dim=2).numpy()
+    table = exact(rows, rows, NUM)
+    assert table.distances is not None
+    stated: NDArray[np.float64] = np.empty((NUM, NUM))
+    np.put_along_axis(stated, table.indices.astype(np.int64), table.distances.astype(np.float64), axis=1)
+    for true in (apart, stated):
+        true = true * rounded.unit
+        assert (low <= true).all()
+        finite = np.isfinite(true)
+        assert (true <= np.maximum(low, 0) + rounded.rooms()[:, None])[finite].all()
+    if name == "plain":  # and say something: a bound that is always 0 holds, too
+        assert (low > 0).mean() > 0.9
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_search_of_a_gpu_is_exact(name: str) -> None:
+    """Its steps, on the CPU."""
+    rows = ROWS[name]()
+    found = knn._search_cuda(rows[:90], rows, K, K + 9, block=50, progress=None)
+    assert_equal(found, exact(rows[:90], rows, K))
+
+
+def test_few_rows_are_searched_twice(product: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first search proves nearly all rows of usual data."""
+    calls: list[int] = []
+    complete = _knn_kernels.complete
+    monkeypatch.setattr(
+        "dnreid_plugins.functional.neighbours.knn.complete",
+        lambda block, *rest: calls.append(len(block)) or complete(block, *rest),
+    )
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(20, 64, generator=generator)
+    rows = centres.repeat(40, 1) + 0.7 * torch.randn(800, 64, generator=generator)
+    assert_equal(knn_table(rows, 20), exact(rows, rows, 20))
+    assert sum(calls) <= 8
+    rows = near_duplicates()
+    knn_table(rows, K)
+    assert sum(calls) >= 200
+
+
+@pytest.mark.skipif(not _product.has_int8(), reason="this processor has no fast int8 product")
+def test_int8_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = []
+    multiply = torch._int_mm
+    monkeypatch.setattr(torch, "_int_mm", lambda a, b: shapes.append(a.shape) or multiply(a, b))
+    knn_table(noise(), K, block=100)
+    assert len(shapes) == 6
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda a, b: (a.float() @ b.float()).clamp(-(2**15), 2**15 - 1).to(torch.int32),  # saturates
+        lambda a, b: (a.to(torch.bfloat16) @ b.to(torch.bfloat16)).to(torch.int32),
+    ],
+)
+def test_an_inexact_int8_product_is_not_used(
+    wrong: Callable[..., torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
+    monkeypatch.setattr(torch, "_int_mm", wrong)
+    _product.has_int8.cache_clear()
+    try:
+        assert not _product.has_int8()
+        rows = noise()
+        assert_equal(knn_table(rows, K), exact(rows, rows, K))
+    finally:
+        _product.has_int8.cache_clear()
+
+
+def test_without_vnni_nothing_is_multiplied_in_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    monkeypatch.setattr(torch, "_int_mm", lambda a, b: pytest.fail("int8"))
+    _product.has_int8.cache_clear()
+    try:
+        knn_table(noise(), K)
+    finally:
+        _product.has_int8.cache_clear()
