@@ -7,10 +7,13 @@ identities from the even half, the pre-training source set from the odd half, so
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+
+Vehicle = TypeVar("Vehicle")
 
 BODIES = ("sedan", "hatchback", "wagon", "suv", "pickup", "van", "minibus", "truck")
 WINDOW_COUNTS = {
@@ -94,7 +97,12 @@ class Identity:
 
     def half(self) -> int:
         """0 (DNMini) or 1 (source set): parity of a SHA-256 of all attributes, the same on every machine."""
-        return hashlib.sha256(repr(astuple(self)).encode()).digest()[0] & 1
+        return half_of(self)
+
+
+def half_of(identity: Any) -> int:
+    """Parity of a SHA-256 of all fields of a dataclass: 0 or 1, about equally often."""
+    return hashlib.sha256(repr(astuple(identity)).encode()).digest()[0] & 1
 
 
 def _pick(
@@ -148,16 +156,26 @@ def sample_identities(*, count: int, seed: int, half: int) -> list[Identity]:
         seed: any non-negative integer.
         half: 0 for DNMini, 1 for the source set; the two halves never share a vehicle.
     """
+    return different(sample_identity, np.random.default_rng([seed, half, 348]), count=count, half=half)
+
+
+def different(
+    sample: Callable[[np.random.Generator], Vehicle], rng: np.random.Generator, *, count: int, half: int
+) -> list[Vehicle]:
+    """The first ``count`` different vehicles of one half that ``sample`` draws; a longer list begins as a shorter.
+
+    Raises:
+        ValueError: ``half`` is neither 0 nor 1, or ``count`` is negative.
+    """
     if half not in (0, 1):
-        raise ValueError(f"half must be 0 (DNMini) or 1 (source set), got {half}")
+        raise ValueError(f"half must be 0 (the sets) or 1 (pre-training), got {half}")
     if count < 0:
         raise ValueError(f"count must be >= 0, got {count}; ask for at least zero identities")
-    rng = np.random.default_rng([seed, half, 348])
-    found: dict[Identity, None] = {}  # keeps the order of sampling
+    found: dict[Vehicle, None] = {}  # keeps the order of sampling
     while len(found) < count:
-        identity = sample_identity(rng)
-        if identity.half() == half:
-            found[identity] = None
+        vehicle = sample(rng)
+        if half_of(vehicle) == half:
+            found[vehicle] = None
     return list(found)
 
 

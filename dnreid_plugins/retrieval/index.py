@@ -127,7 +127,7 @@ class Index:
         starts = range(0, len(self), step)
         blocks = ((np.arange(s, min(s + step, len(self))), self.features[s : s + step]) for s in starts)
         with store.writing(folder) as path:
-            write_rows(path, self.entries, blocks, like=self)
+            write_rows(path, self.entries, blocks, like=self, grown=self._structure is not None)
         self.folder = Path(folder)
 
     @classmethod

@@ -85,6 +85,7 @@ OTHERS = {
     "bridging_step": "One step of each stage",
     "cia_step": "One training step",
     "cpml": "20 x 20 clusters",
+    "label_parts": "400 x 64",
     "prompts": "One step",
     "search": "3000 x 256",
     "systems": "An epoch of every system",
@@ -97,7 +98,9 @@ def test_the_others(name: str, tmp_path: Path, tiny_root: Path, monkeypatch: pyt
     monkeypatch.setenv("FASTREID_DATASETS", str(tiny_root))
     printed, found = run_quick(name, tmp_path / "figures.json")
     rows = next(rows for title, rows in found["tables"].items() if title.startswith(OTHERS[name]))
-    assert all(value > 0 for row in rows for value in row.values() if isinstance(value, float))
+    figures = [(name, value) for row in rows for name, value in row.items() if isinstance(value, float)]
+    # a tiny job may grow by nothing
+    assert figures and all(value > 0 or "growth" in name for name, value in figures)
     assert OTHERS[name] in printed
 
 

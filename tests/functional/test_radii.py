@@ -108,21 +108,31 @@ def test_the_chosen_radius_finds_the_groups(noise: float, seed: int) -> None:
     assert best > 0.9 and adjusted_rand_score(ids, labels) > best - 0.05
 
 
-def test_scores_are_the_mean_silhouette_with_outliers_as_zero() -> None:
-    features, ids = grouped([5, 5, 5], noise=0.1)
+def test_scores_are_silhouette_of_all_images_times_entropy() -> None:
+    features, ids = grouped([5, 10, 5], noise=0.1)
     half = ids.copy()
     half[::2] = -1
     whole, part, one, none = radius_scores(
         np.stack([ids, half, np.zeros_like(ids), np.full_like(ids, -1)]), features
     )
-    assert 0.5 < whole <= 1 and part == pytest.approx(whole * 7 / 15, rel=0.2)
-    assert (one, none) == (-1, -2)
+    rows = features.double().numpy()
+    centres = np.stack([rows[ids == group].mean(axis=0) for group in range(3)])
+    near = 1 - rows @ (centres / np.linalg.norm(centres, axis=1, keepdims=True)).T
+    own = near[np.arange(20), ids]
+    near[np.arange(20), ids] = np.inf
+    other = near.min(axis=1)
+    entropy = 2 * 0.25 * np.log(4) + 0.5 * np.log(2)
+    assert whole == pytest.approx(np.mean((other - own) / np.maximum(own, other)) * entropy, abs=1e-5)
+    assert 0 < part == pytest.approx(whole / 2, rel=0.2)
+    assert none == -np.inf < one < -1e9
 
 
-def test_a_labelling_with_most_images_in_one_cluster_counts_as_one_cluster() -> None:
-    """Two tiny far clusters would make its silhouette good."""
-    features, ids = grouped([20, 4, 4], noise=0.05)
-    assert radius_scores(ids[None], features).tolist() == [-1]
+def test_one_large_cluster_beside_small_clear_ones_loses_to_the_groups() -> None:
+    """Two tiny far clusters make the silhouette of the merged labelling better than that of the groups."""
+    features, ids = grouped([10] * 6 + [4, 4], noise=0.1)
+    merged = np.where(ids < 6, 0, ids)
+    apart, together = radius_scores(np.stack([ids, merged]), features)
+    assert apart > 2 * together
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

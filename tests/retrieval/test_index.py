@@ -69,6 +69,17 @@ def test_approximate_kinds_find_nearly_all_and_are_always_full(kind: Any, tmp_pa
     assert np.sort(rare, axis=1).tolist() == [allowed.tolist()] * 40, "a rare domain is found, too"
 
 
+def test_what_was_searched_is_saved_without_being_built_again(tmp_path: Path, monkeypatch: Any) -> None:
+    index = synthetic(300, kind="ivf")
+    found = index.search(index.features[:5], 3)[1]
+    monkeypatch.setattr(backends, "build", lambda *a: pytest.fail("built again"))
+    index.save(tmp_path / "g")
+    loaded = Index.load(tmp_path / "g")
+    loaded.save(tmp_path / "h")
+    for one in (loaded, Index.load(tmp_path / "h")):
+        assert one.search(index.features[:5], 3)[1].tolist() == found.tolist()
+
+
 def test_what_cannot_be_asked_is_refused() -> None:
     index = synthetic(5)
     with pytest.raises(ValueError, match=r"shape \(2, 9\); the gallery needs \(Q, 8\)"):

@@ -6,10 +6,11 @@ the other for pre-training, so that they can never share one.
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
+
+from ..identity import different, half_of
 
 BODIES = ("coupe", "saloon", "estate", "crossover", "offroader", "microvan", "coach", "flatbed", "tanker")
 PAINTS = (
@@ -79,7 +80,7 @@ class WildIdentity:
 
     def half(self) -> int:
         """0 (the sets) or 1 (pre-training), the same on every machine."""
-        return hashlib.sha256(repr(astuple(self)).encode()).digest()[0] & 1
+        return half_of(self)
 
 
 def sample_wild_identity(rng: np.random.Generator) -> WildIdentity:
@@ -122,14 +123,4 @@ def sample_wild_identities(*, count: int, seed: int, half: int) -> list[WildIden
     Raises:
         ValueError: ``half`` is neither 0 nor 1, or ``count`` is negative.
     """
-    if half not in (0, 1):
-        raise ValueError(f"half must be 0 (the sets) or 1 (pre-training), got {half}")
-    if count < 0:
-        raise ValueError(f"count must be >= 0, got {count}; ask for at least zero identities")
-    rng = np.random.default_rng([seed, half, 2286])
-    found: dict[WildIdentity, None] = {}
-    while len(found) < count:
-        identity = sample_wild_identity(rng)
-        if identity.half() == half:
-            found[identity] = None
-    return list(found)
+    return different(sample_wild_identity, np.random.default_rng([seed, half, 2286]), count=count, half=half)

@@ -20,7 +20,7 @@ from ...data.train_data import TrainData, build_train_data
 from ...evaluation.extraction import extract_features
 from ...functional.neighbours.jaccard import jaccard_graph
 from ...functional.neighbours.knn import knn_table
-from ...functional.neighbours.radius import RADII, jaccard_dbscan_auto, k_distances
+from ...functional.neighbours.radius import RADII, dbscan_auto, k_distances
 from ...functional.types import Domain
 from ...modeling.meta_arch import StudentFeatures
 from ...runtime.devices import use_device
@@ -57,7 +57,7 @@ class DomainView:
         images: how many.
         clusters, clustered: number of clusters, and of images in them, at ``radius``.
         size: images of the median cluster; 0 = none.
-        radius: the one with the most distinct clusters (`jaccard_dbscan_auto`).
+        radius: the one with the most distinct clusters (`dbscan_auto`).
         curve: ``(N,)`` float32, Jaccard distance of each image to the neighbour that makes it a core, ascending.
     """
 
@@ -157,9 +157,9 @@ def _views(features: Tensor, data: TrainData, cfg: Any, k1: int, k2: int) -> dic
 def _view(features: Tensor, min_samples: int, k1: int, k2: int, name: str) -> DomainView:
     line = ProgressLine(f"Neighbours among {len(features)} {name} images")
     found = knn_table(features, k1, progress=line)
-    labels, radius = jaccard_dbscan_auto(features, k1=k1, k2=k2, min_samples=min_samples, knn=found)
-    sizes = np.bincount(labels[labels >= 0])
     graph = jaccard_graph(features, k1=k1, k2=k2, radius=FARTHEST, knn=found)
+    labels, radius = dbscan_auto(graph, features, min_samples=min_samples)
+    sizes = np.bincount(labels[labels >= 0])
     curve = np.sort(k_distances(graph, min_samples))
     size = int(np.median(sizes)) if len(sizes) else 0
     return DomainView(len(features), len(sizes), int(sizes.sum()), size, radius, curve)

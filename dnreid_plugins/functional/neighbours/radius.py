@@ -1,4 +1,4 @@
-"""The radius of DBSCAN without labels: of many radii, all from one graph, the one with the most distinct clusters."""
+"""The radius of DBSCAN without labels: of many radii, all from one graph, the one with the most clear structure."""
 
 from __future__ import annotations
 
@@ -16,11 +16,6 @@ from .knn import Neighbours
 
 RADII: tuple[float, ...] = tuple(round(0.3 + 0.025 * step, 3) for step in range(19))
 """0.3, 0.325 ... 0.75. Below there are hardly clusters, above they are one."""
-
-SAMPLE = 1024
-"""Images whose silhouette is measured at each radius."""
-
-MERGED = 0.5
 
 
 def jaccard_dbscan_auto(
@@ -40,9 +35,24 @@ def jaccard_dbscan_auto(
         features, k1, k2, min_samples, knn: see `jaccard_dbscan`.
         radii: in ascending order, each in (0, 1).
     """
-    limits = [radius + TIE_TOLERANCE for radius in radii]
-    graph = jaccard_graph(features, k1=k1, k2=k2, radius=limits[-1], knn=knn)
-    found = dbscan_radii(graph, limits, min_samples=min_samples)
+    graph = jaccard_graph(features, k1=k1, k2=k2, radius=radii[-1] + TIE_TOLERANCE, knn=knn)
+    return dbscan_auto(graph, features, min_samples=min_samples, radii=radii)
+
+
+def dbscan_auto(
+    graph: sparse.csr_array,
+    features: NDArray[np.floating] | Tensor,
+    *,
+    min_samples: int = 4,
+    radii: Sequence[float] = RADII,
+) -> tuple[Labels, float]:
+    """`jaccard_dbscan_auto` where the graph is there already.
+
+    Args:
+        graph: `jaccard_graph` of ``features``, at least to the largest of ``radii``.
+        features, min_samples, radii: see `jaccard_dbscan_auto`.
+    """
+    found = dbscan_radii(graph, [radius + TIE_TOLERANCE for radius in radii], min_samples=min_samples)
     if found.max(initial=-1) < 0:
         return found[-1], float(radii[-1])
     best = int(np.argmax(radius_scores(found, features)))
@@ -50,11 +60,12 @@ def jaccard_dbscan_auto(
 
 
 def radius_scores(labels: Labels, features: NDArray[np.floating] | Tensor) -> NDArray[np.float64]:
-    """How distinct the clusters of each labelling are: the mean silhouette of all images, an outlier's being 0.
+    """How much clear structure each labelling has: silhouette of all images x entropy of the cluster sizes.
 
-    A small radius leaves images out, a large one merges clusters; either lowers the mean. The silhouette is that of
-    `label_free_quality`. One cluster has none; it counts -1, as does a labelling with more than `MERGED` of the images
-    in one cluster, whose few other clusters may be very distinct. No cluster at all counts -2.
+    A small radius leaves images out, which lowers the mean silhouette (that of `label_free_quality`, an outlier's
+    being 0). A large one merges clusters: those that are left are as distinct as before, but there are fewer of them,
+    which lowers the entropy ``-sum p log p`` of their shares ``p`` of the clustered images. Fewer than two clusters
+    have no silhouette and stand below all others, none below one.
 
     Args:
         labels: ``(R, N)`` integers, -1 = outlier.
@@ -65,10 +76,14 @@ def radius_scores(labels: Labels, features: NDArray[np.floating] | Tensor) -> ND
     """
     scores = np.empty(len(labels))
     for place, own in enumerate(labels):
-        quality = label_free_quality(own, features, sample=SAMPLE)
-        merged = quality["clusters"] < 2 or quality["share_largest"] > MERGED
-        value = quality["silhouette"] * quality["share_clustered"]
-        scores[place] = min(quality["clusters"], 1) - 2 if merged else value
+        quality = label_free_quality(own, features)
+        if quality["clusters"] < 2:
+            scores[place] = -np.finfo(np.float64).max if quality["clusters"] else -np.inf
+            continue
+        sizes = np.bincount(own[own >= 0])
+        shares = sizes[sizes > 0] / sizes.sum()
+        entropy = -(shares * np.log(shares)).sum()
+        scores[place] = quality["silhouette"] * quality["share_clustered"] * entropy
     return scores
 
 
