@@ -1,4 +1,4 @@
-"""The GPU suite with the CPU in the GPU's place: every check passes, a broken function fails, no limit stops others."""
+"""The GPU suite with the CPU in the GPU's place: every check passes, a broken function fails, a limit stops one."""
 
 from __future__ import annotations
 
