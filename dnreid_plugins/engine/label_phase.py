@@ -22,7 +22,7 @@ from ..labels import Labels, TrainImages
 from ..labels.build import describe
 from ..labels.guard import Guard
 from ..labels.quality import label_free_figures
-from ..runtime.agreement import check_agreement, computed_once
+from ..runtime.agreement import check_agreement, computed_together
 from .epoch_state import epoch_from_state, epoch_to_state
 
 logger = logging.getLogger(__name__)
@@ -130,8 +130,9 @@ class LabelPhase(HookBase):
 
         if comm.get_world_size() == 1:
             return work()
-        # Every process has all features; labels are made once, so that all have the same ones.
-        return epoch_from_state(computed_once(lambda: epoch_to_state(work(), with_features=False)), features)
+        # Every process has all features; they share the search for neighbours, nearly all of the work.
+        state = computed_together(lambda: epoch_to_state(work(), with_features=False))
+        return epoch_from_state(state, features)
 
     def _guarded(self, figures: dict[str, float], epoch: Epoch) -> None:
         if not self.labels.features_are_read():

@@ -13,6 +13,7 @@ from ..functional.neighbours.clustering import jaccard_dbscan
 from ..functional.neighbours.knn import Neighbours, knn_table
 from ..functional.neighbours.radius import jaccard_dbscan_auto
 from ..functional.types import Clusters, Domain
+from ..runtime.agreement import peers
 from ..runtime.progress import ProgressLine
 from ..runtime.sections import Count, Range, configured
 from .base import (
@@ -86,7 +87,7 @@ class DomainClusters(LabelSource):
         own = features[indices]
         # the search takes nearly all of the time, so one table is used for every radius
         line = ProgressLine(f"Label phase, neighbours among {len(own)} {name} images")
-        found = knn_table(own, self.k1, progress=line)
+        found = knn_table(own, self.k1, progress=line, peers=peers())
         labels, first = self._chosen(own, found)
         eps = first
         wider = widened_radii(eps) if self.on_empty == "widen" else []

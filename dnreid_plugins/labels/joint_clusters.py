@@ -14,6 +14,7 @@ from ..functional.neighbours.clustering import jaccard_dbscan
 from ..functional.neighbours.codes import softmax_codes
 from ..functional.neighbours.knn import knn_table
 from ..functional.types import Epoch, TrainImages
+from ..runtime.agreement import peers
 from ..runtime.progress import ProgressLine
 from ..runtime.sections import Count, CountOrNone, Positive, Range
 from .base import Refiner, make_clusters, refiner, with_clusters
@@ -67,7 +68,7 @@ class JointClusters(Refiner):
         line = ProgressLine(f"Label phase, neighbours among all {len(rows)} images")
         found = jaccard_dbscan(
             rows,
-            knn=knn_table(rows, self.k1, progress=line),
+            knn=knn_table(rows, self.k1, progress=line, peers=peers()),
             k1=self.k1,
             k2=self.k2,
             eps=self.eps,

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..functional.neighbours.knn import knn_across, knn_table
 from ..functional.neighbours.votes import majority_smooth, transfer_by_vote
 from ..functional.types import Clusters, Domain, Epoch, TrainImages
+from ..runtime.agreement import peers
 from ..runtime.progress import ProgressLine
 from ..runtime.sections import Count
 from .base import Refiner, make_clusters, refiner, with_clusters, without_gaps
@@ -59,7 +60,7 @@ class TransferByVote(Refiner):
             logger.warning(text, self.domain.other.word, self.domain.word)
             return with_clusters(epoch, {SHARED: shared})
         line = ProgressLine(f"Label phase, votes for {len(part.labels)} {self.domain.word} images")
-        found = knn_across(part.features, voters.features, self.neighbours, progress=line)
+        found = knn_across(part.features, voters.features, self.neighbours, progress=line, peers=peers())
         assert found.distances is not None
         voted = transfer_by_vote(
             torch.from_numpy(found.indices).long(),
@@ -93,7 +94,7 @@ class MajoritySmooth(Refiner):
         shared = SHARED in epoch.clusters and epoch.clusters[SHARED].num_clusters > 0
         labels = epoch.targets(SHARED, part.indices) if shared else part.labels
         line = ProgressLine(f"Label phase, votes among {len(part.labels)} {self.domain.word} images")
-        near = knn_table(part.features, self.neighbours, progress=line).indices
+        near = knn_table(part.features, self.neighbours, progress=line, peers=peers()).indices
         smooth = majority_smooth(torch.from_numpy(near).long(), labels)
         if shared:
             return _relabelled(epoch, self.domain, smooth)

@@ -9,9 +9,11 @@ import pickle
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from fastreid.utils import comm
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .group import timeout_minutes
@@ -42,6 +44,42 @@ def computed_once(work: Callable[[], T]) -> T:
     if answer[1] is not None:
         raise answer[1]
     return answer[0]
+
+
+def computed_together(work: Callable[[], T]) -> T:
+    """Let all processes do ``work``, in which they share parts of it as `peers`; the result is that of rank 0 in all.
+
+    They could compute all of it alike, but processors of different machines may round differently.
+    """
+    if comm.get_world_size() == 1:
+        return work()
+    own = work()
+    return computed_once(lambda: own)
+
+
+class ProcessPeers:
+    """The other processes of the job, as peers of a k-NN search."""
+
+    def __init__(self) -> None:
+        self.rank, self.count = comm.get_rank(), comm.get_world_size()
+
+    def exchange(self, parts: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        """``parts[r]`` goes to rank ``r``; what each rank has sent to this one. All are alike but for their axis 0."""
+        group = comm._get_global_gloo_group()
+        sizes = torch.tensor([part.nbytes for part in parts])
+        theirs = torch.empty_like(sizes)
+        dist.all_to_all_single(theirs, sizes, group=group)
+        sent = torch.from_numpy(np.concatenate([np.ascontiguousarray(one).reshape(-1) for one in parts]))
+        found = torch.empty(int(theirs.sum()), dtype=torch.uint8)
+        split = (theirs.tolist(), sizes.tolist())
+        dist.all_to_all_single(found, sent.view(torch.uint8), *split, group=group)
+        like = parts[0]
+        return [one.numpy().view(like.dtype).reshape(-1, *like.shape[1:]) for one in found.split(split[0])]
+
+
+def peers() -> ProcessPeers | None:
+    """The processes of this job; None if this is the only one."""
+    return ProcessPeers() if comm.get_world_size() > 1 else None
 
 
 def portable(error: BaseException) -> BaseException:

@@ -20,7 +20,7 @@ from numba.core.caching import IndexDataCacheFile
 from numba.core.codegen import CPUCodeLibrary
 
 from dnreid_plugins.functional import _jit
-from dnreid_plugins.functional.neighbours import knn
+from dnreid_plugins.functional.neighbours import _candidates, knn
 from dnreid_plugins.functional.ranking import _kernels
 
 AREA = "compiled loops"
@@ -161,13 +161,13 @@ def test_a_kill_while_it_compiles(module: ModuleType, place: str) -> None:
     AREA, "loops that give wrong numbers: one sentence before the first search, with the folder"
 )
 def test_wrong_loops_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = knn.rerank
+    right = _candidates.rerank
 
     def wrong(rows: Any, keys: Any, used: Any, order: Any, indices: Any, *rest: Any) -> None:
         right(rows, keys, used, order, indices, *rest)
         indices[np.ix_([7], [0, 1])] = indices[np.ix_([7], [1, 0])]
 
-    monkeypatch.setattr(knn, "rerank", wrong)
+    monkeypatch.setattr(_candidates, "rerank", wrong)
     knn._check_loops.cache_clear()
     with pytest.raises(RuntimeError, match=r"give wrong results; delete /\S+\.$"):
         knn.knn_table(torch.rand(9, 4), 2)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from dnreid_plugins.functional.neighbours import _filter, _knn_kernels, _product, knn
+from dnreid_plugins.functional.neighbours import _candidates, _cuda_search, _filter, _knn_kernels, _product
 from dnreid_plugins.functional.neighbours.knn import Neighbours, knn_across, knn_table
 
 NUM, DIM, K = 260, 24, 7
@@ -116,10 +118,11 @@ def test_the_bounds_hold_for_every_pair(name: str, product: str) -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_the_search_of_a_gpu_is_exact(name: str) -> None:
+def test_the_search_of_a_gpu_is_exact(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its steps, on the CPU."""
     rows = ROWS[name]()
-    found = knn._search_cuda(rows[:90], rows, K, K + 1, block=50, progress=None)
+    monkeypatch.setattr(_cuda_search, "SPARE", 1)
+    found = _cuda_search.search_cuda(rows[:90], rows, K, block=50, progress=None)
     assert_equal(found, exact(rows[:90], rows, K))
 
 
@@ -128,7 +131,7 @@ def test_few_rows_are_searched_twice(product: str, monkeypatch: pytest.MonkeyPat
     calls: list[int] = []
     complete = _knn_kernels.complete
     monkeypatch.setattr(
-        "dnreid_plugins.functional.neighbours.knn.complete",
+        "dnreid_plugins.functional.neighbours._candidates.complete",
         lambda block, *rest: calls.append(len(block)) or complete(block, *rest),
     )
     generator = torch.Generator().manual_seed(0)
@@ -139,6 +142,61 @@ def test_few_rows_are_searched_twice(product: str, monkeypatch: pytest.MonkeyPat
     rows = near_duplicates()
     knn_table(rows, K)
     assert sum(calls) >= 200
+
+
+class Together:
+    """Threads in place of processes: what each hands over lies in a shared box, between two barriers."""
+
+    def __init__(self, rank: int, boxes: list[list[NDArray[np.generic]]], barrier: threading.Barrier) -> None:
+        self.rank, self.count, self.boxes, self.barrier = rank, len(boxes), boxes, barrier
+
+    def exchange(self, parts: list[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
+        self.boxes[self.rank] = [part.copy() for part in parts]
+        self.barrier.wait(60)
+        found = [box[self.rank] for box in self.boxes]
+        self.barrier.wait(60)
+        return found
+
+
+def together(count: int, search: Callable[[Together], Neighbours]) -> list[Neighbours]:
+    barrier = threading.Barrier(count)
+    boxes: list[list[NDArray[np.generic]]] = [[] for _ in range(count)]
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(lambda rank: search(Together(rank, boxes, barrier)), range(count)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", ["plain", "near duplicates", "constant", "huge and tiny"])
+def test_several_processes_find_the_table_of_one(name: str, count: int, product: str) -> None:
+    rows = ROWS[name]()
+    for found in together(count, lambda peers: knn_table(rows, K, block=50, peers=peers)):
+        assert_equal(found, exact(rows, rows, K))
+    for found in together(count, lambda peers: knn_across(rows[:30], rows, K, block=50, peers=peers)):
+        assert_equal(found, exact(rows[:30], rows, K))
+
+
+@pytest.mark.parametrize("num", [0, 1, 2, 5])
+def test_more_processes_than_rows(num: int) -> None:
+    rows = noise()[:num]
+    for found in together(4, lambda peers: knn_table(rows, 3, peers=peers)):
+        assert_equal(found, exact(rows, rows, min(3, num)))
+    for found in together(4, lambda peers: knn_across(rows, noise(), 3, peers=peers)):
+        assert_equal(found, exact(rows, noise(), 3))
+
+
+def test_each_pair_of_blocks_is_multiplied_by_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks: list[tuple[int, int]] = []
+    feed = _candidates.feed_rows
+
+    def seen(product: NDArray[np.generic], row0: int, col0: int, *rest: object) -> None:
+        if rest[-2] == 0:  # the first rows of a block
+            blocks.append((row0, col0))
+        feed(product, row0, col0, *rest)
+
+    monkeypatch.setattr(_candidates, "feed_rows", seen)
+    rows = noise()
+    together(3, lambda peers: knn_table(rows, K, block=50, peers=peers))
+    assert sorted(blocks) == sorted((row, col) for col in range(0, NUM, 50) for row in range(0, col + 1, 50))
 
 
 @pytest.mark.skipif(not _product.has_int8(), reason="this processor has no fast int8 product")

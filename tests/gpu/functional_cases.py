@@ -244,7 +244,6 @@ CASES: dict[str, Case] = {
     "neighbours.knn.as_matrix": lambda w: knn.as_matrix(w.groups),
     "neighbours.knn.knn_across": lambda w: knn.knn_across(w.groups[::3], w.groups, 5),
     "neighbours.knn.knn_table": lambda w: knn.knn_table(w.groups, 5),
-    "neighbours.knn.squared_norms": lambda w: knn.squared_norms(w.groups),
     "neighbours.radius.jaccard_dbscan_auto": lambda w: radius.jaccard_dbscan_auto(w.groups, k1=8, k2=3)[0],
     "neighbours.soft_targets.neighbour_soft_targets": lambda w: soft_targets.neighbour_soft_targets(
         w.whole(96, 5).view(24, 4), w.to(torch.full((5,), 5)), w.x_ids

@@ -95,3 +95,8 @@ def full_precision(cuda: bool) -> Iterator[None]:
         yield
     finally:
         setattr(setting, name, before)
+
+
+def squared_norms(matrix: Tensor) -> Tensor:
+    """``(N,)`` squared lengths, without a second matrix."""
+    return torch.cat([part.square().sum(dim=1) for part in matrix.split(4096)])

@@ -11,9 +11,10 @@ from scipy import sparse
 from torch import Tensor
 
 from .._jit import Array, jit
+from ._candidates import ROOM, SPARE
 from ._product import has_int8, product_rate
 from .jaccard import jaccard_graph
-from .knn import BLOCK, ROOM, SPARE, Neighbours
+from .knn import BLOCK, Neighbours
 
 TIE_TOLERANCE = 1e-6
 """Added to ``eps``. Two images that share j of their k2 expansion rows and nothing else are exactly

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..neighbours._product import multiplier
-from ..neighbours.knn import as_matrix, squared_norms
+from ..neighbours._product import multiplier, squared_norms
+from ..neighbours.knn import as_matrix
 
 Features = NDArray[np.floating] | Tensor
 Metric = Literal["cosine", "euclidean"]

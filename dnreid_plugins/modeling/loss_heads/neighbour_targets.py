@@ -10,6 +10,7 @@ from ...functional.losses.soft_contrast import soft_nce
 from ...functional.neighbours.knn import Neighbours, knn_across, knn_table
 from ...functional.neighbours.soft_targets import SoftTargets, neighbour_soft_targets
 from ...functional.types import Clusters, Domain, Epoch
+from ...runtime.agreement import peers
 from ...runtime.sections import Count, NotNegative, Positive, Share
 from ..batch import BatchFeatures
 from ..matchers.progressive import ProgressiveMatcher
@@ -60,10 +61,10 @@ class NeighbourTargets(LossHead):
         self.targets, figures = {}, {}
         for domain in Domain:
             own, other = epoch[domain], epoch[domain.other]
-            wanted = [(domain, own, own.labels, knn_table(own.features, self.neighbours))]
+            wanted = [(domain, own, own.labels, knn_table(own.features, self.neighbours, peers=peers()))]
             if domain in contrasted_domains(epoch.number, alternate=self.alternate):
                 mapped = mapped_targets(own.labels, matching.partner(domain)[0])
-                found = knn_across(own.features, other.features, self.neighbours)
+                found = knn_across(own.features, other.features, self.neighbours, peers=peers())
                 wanted.append((domain.other, other, mapped, found))
             for where, clusters, labels, near in wanted:
                 soft = self._soft(clusters, labels, near)
