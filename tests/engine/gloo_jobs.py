@@ -225,6 +225,24 @@ def score_by_loop(opts: list[Any]) -> dict[str, Any]:
     return dict(Looped.test(cfg, Looped.build_model(cfg)))
 
 
+def searches(opts: list[Any]) -> list[int]:
+    """How many processes shared each search for neighbours of a run."""
+    from dnreid_plugins.labels import clusters, joint_clusters
+
+    counts = []
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (clusters, joint_clusters):
+            table = module.knn_table
+
+            def seen(*rows: Any, table: Any = table, **rest: Any) -> Any:
+                counts.append(1 if rest["peers"] is None else rest["peers"].count)
+                return table(*rows, **rest)
+
+            patch.setattr(module, "knn_table", seen)
+        train(opts)
+    return counts
+
+
 def ranks() -> list[Any]:
     """What fast-reid's own helpers say in this process, from all processes."""
     place = (comm.get_rank(), comm.get_local_rank(), comm.get_world_size(), comm.get_local_size())

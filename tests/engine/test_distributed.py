@@ -63,6 +63,12 @@ def test_a_run_gives_the_same_results_as_with_one_process(
     assert len((tmp_path / "health.jsonl").read_text().splitlines()) == 2
 
 
+def test_all_processes_share_the_search_for_neighbours(pool: gloo_jobs.Pool, tmp_path: Path) -> None:
+    options = [*OPTIONS, "DATALOADER.ITERS_PER_EPOCH", 1, "SOLVER.MAX_EPOCH", 1, "OUTPUT_DIR", str(tmp_path)]
+    options += ["LABELS.REFINERS", ["JointClusters"]]
+    assert pool.run(2, "searches", options) == [[2, 2, 2]] * 2
+
+
 @pytest.mark.parametrize("kind", ["domains and joint", "union"])
 def test_several_streams_give_the_same_results(
     pool: gloo_jobs.Pool, tmp_path: Path, tiny_root: Path, monkeypatch: pytest.MonkeyPatch, kind: str
