@@ -18,7 +18,7 @@ from fastreid.utils import comm
 
 logger = logging.getLogger(__name__)
 
-#: A process that does not answer for this long counts as lost; the label phase of rank 0 must be shorter.
+#: A process that does not answer for this long counts as lost; a share of the label phase must be shorter.
 TIMEOUT_MINUTES = 120.0
 #: Messages of gloo, NCCL and the store when another process is gone. This process's own errors may also mention NCCL
 #: or a timeout and must stay as they are, e.g. out of memory or tensors of unequal size (gloo's "preamble").
@@ -119,7 +119,7 @@ def _make_groups(machine: int, timeout: datetime.timedelta) -> None:
     """Tell fast-reid which processes share this machine, and which group all of them use on the CPU.
 
     Machines may have different numbers of processes. A group made without ``timeout`` would have PyTorch's default (30
-    minutes on gloo), and it is the CPU group that waits for the label phase of rank 0.
+    minutes on gloo), and it is the CPU group that waits in the label phase.
     """
     machines: list[int] = [0] * dist.get_world_size()
     dist.all_gather_object(machines, machine)
