@@ -15,11 +15,13 @@ from dnreid_plugins.engine.preflight.model import needs_clusters
 from dnreid_plugins.engine.solver.schedule import plan_from_config
 from dnreid_plugins.modeling.loss_heads import build_loss_heads
 
+NO_CONFIGS = ("tables.yml", "reproduce.yml")
 CONFIGS = sorted(
     path
     for home in ("configs", "projects")
     for path in (ROOT / home).rglob("*.yml")
-    if path.name != "tables.yml" and not path.name.startswith("Base-")  # what others are based on
+    if path.name not in ("tables.yml", "reproduce.yml")
+    and not path.name.startswith("Base-")  # what others are based on
 )
 
 

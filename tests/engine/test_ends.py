@@ -159,6 +159,7 @@ def test_a_killed_worker(tiny_cfg: CfgNode, tmp_path: Path) -> None:
         dataset.read_image = read  # type: ignore[assignment]
 
     words = [*TINY, "OUTPUT_DIR", str(tmp_path / "out"), "DATALOADER.NUM_WORKERS", "2"]
+    words += ["DATALOADER.CACHE", "off"]  # kept images are not read, so that nothing would be killed
     says(run_forked(words, tmp_path, before=before), 1, "error: A process that reads images ")
 
 

@@ -91,7 +91,7 @@ def test_every_tool_gets_the_features_of_its_domain(
     night = [place for place, item in enumerate(items) if item.domain == 1]
     day = [place for place, item in enumerate(items) if item.domain == 0]
     loader = build_inference_loader(tiny_cfg, items)
-    images = torch.cat([batch["images"] for batch in loader]).numpy()
+    images = torch.cat([batch["images"] for batch in loader]).float().numpy()
     exported = torch.from_numpy(np.concatenate([session.run(None, {name: one[None]})[0] for one in images]))
     for features in (found["demo"], F.normalize(exported, dim=1)):
         cosine = (features * expected).sum(dim=1)

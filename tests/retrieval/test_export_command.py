@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::Deprec
 
 def pixels(matcher: Matcher, paths: list[str]) -> torch.Tensor:
     transform = build_domain_transform(matcher.cfg, is_train=False)
-    return torch.stack([transform.day(read_image(path)) for path in paths])
+    return torch.stack([transform.day(read_image(path)) for path in paths]).float()
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -118,15 +118,11 @@ def build(folder: Path, patch: pytest.MonkeyPatch, root: Path) -> World:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path) -> Iterator[World]:
     """Everything that can be made, once."""
-    from conftest import write_tiny_dn348  # the one of tests/, as its fixtures use it
-
     folder = tmp_path_factory.mktemp("paper")
-    root = tmp_path_factory.mktemp("sets")
-    write_tiny_dn348(root)
     with pytest.MonkeyPatch.context() as patch:
-        world = build(folder, patch, root)
+        world = build(folder, patch, tiny_root)
         write_stand_in("DNWild", folder / "data", workers=1)
         world.do("--all", "--seeds", "0,1")
         yield world
