@@ -54,10 +54,11 @@ def label_phase_of_this_process(_: Namespace) -> tuple[list[str], list[int]]:
 
 
 @pytest.mark.slow
-def test_of_several_processes_only_the_main_one_searches_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_search_together_and_have_the_same_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the three products of 1,050 images the main process makes two, so it says once how far it is."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     first, second = launch(label_phase_of_this_process, 2, args=(Namespace(opts=["MODEL.DEVICE", "cpu"]),))
-    assert len(first[0]) == 2 and "1050 day images: 33 %" in first[0][0]
+    assert len(first[0]) == 1 and "1050 day images: 50 %" in first[0][0]
     assert second[0] == []
     assert first[1] == second[1] and max(first[1]) > 5
 
