@@ -47,6 +47,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.mark.slow
 def test_search_and_correct_in_a_browser(browser: Any, address: str, world: Path) -> None:
+    expect = pytest.importorskip("playwright.sync_api").expect
     page = browser.new_page(viewport={"width": 390, "height": 800})
     said: list[str] = []
     asked: list[str] = []
@@ -61,27 +62,27 @@ def test_search_and_correct_in_a_browser(browser: Any, address: str, world: Path
     page.get_by_role("radio", name="at night").check()
     page.get_by_role("button", name="Search").click()
     page.wait_for_url("**/search?query=*")
-    assert page.locator(".matches li").count() == len(NAMES)
-    assert page.locator(".matches .badge.day").count() == len(NAMES)
-    assert "onerror" in page.locator(".name").inner_text()
+    expect(page.locator(".matches li")).to_have_count(len(NAMES))
+    expect(page.locator(".matches .badge.day")).to_have_count(len(NAMES))
+    expect(page.locator(".name")).to_contain_text("onerror")
     page.get_by_role("radio", name="both").check()
     page.wait_for_url("**among=both*")
-    assert page.locator(".matches b").first.inner_text() == "1.000"
+    expect(page.locator(".matches b").first).to_have_text("1.000")
     page.locator("input[name=k]").fill("5")
     page.wait_for_url("**k=5*")
-    assert page.locator(".matches li").count() == 5
+    expect(page.locator(".matches li")).to_have_count(5)
     assert page.evaluate("[...document.images].every((one) => one.complete && one.naturalWidth > 0)")
 
     page.get_by_role("link", name="Clusters").click()
     page.get_by_role("link", name="day 1").click()
     page.locator("input[name=images]").first.check()
     page.get_by_role("button", name="Remove").click()
-    assert page.locator("input[name=images]").count() == 2
-    assert "remove" in page.locator(".undo").inner_text()
+    expect(page.locator("input[name=images]")).to_have_count(2)  # waits for the next page, as those below
+    expect(page.locator(".undo")).to_contain_text("remove")
     page.get_by_role("button", name="The same vehicle").click()
-    assert "by you" in page.locator("h2").inner_text()
+    expect(page.locator("h2")).to_contain_text("by you")
     page.get_by_role("button", name="Undo").click()
-    assert "remove 1 of day 1" in page.locator(".undo").inner_text()
+    expect(page.locator(".undo")).to_contain_text("remove 1 of day 1")
     with page.expect_download() as download:
         page.get_by_role("link", name="Export labels.csv").click()
     assert download.value.suggested_filename == "labels.csv"
