@@ -43,6 +43,19 @@ def run_forked(
     return Ended(os.waitstatus_to_exitcode(found[1]), text.read_text(errors="replace"))
 
 
+def forked(work: Callable[[], object]) -> int:
+    """Starts a process that does ``work`` and no more; its exit code is 0 if that came to its end, else 1."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return child
+
+
 def _child(words: list[str], text: Path, before: Callable[[], object]) -> None:
     """Never returns; what pytest has set up in this process must not run twice."""
     # Log files of tests before this one would count against the limits that are tried.

@@ -19,6 +19,7 @@ import pytest
 import torch
 import torchvision.transforms as T
 from fastreid.config import CfgNode, get_cfg
+from forked import forked
 from PIL import Image
 from run_helpers import same, train, weights
 
@@ -367,17 +368,6 @@ def test_a_damaged_file_is_made_anew(
     path.write_bytes(path.read_bytes()[:-1] if damage is None else damage)
     assert all(itertools.starmap(torch.equal, zip(filled(config("disk"), items), expected, strict=True)))
     assert len(read) == 2 * COUNT and list(folder.iterdir()) == [path]
-
-
-def forked(work: Callable[[], object]) -> int:
-    """Starts a process that does ``work`` and nothing else."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    return child
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forked import forked
 
 from dnreid_plugins.data.errors import DataError
 from dnreid_plugins.dnmini import write as write_module
@@ -38,17 +39,6 @@ def lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def forked(work: Callable[[], object]) -> int:
-    """A process of its own that does ``work`` and no more."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        finally:
-            os._exit(1)
-    return child
 
 
 @pytest.mark.attack(
