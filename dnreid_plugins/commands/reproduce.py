@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -49,14 +49,14 @@ def list_items(
     logs: Logs = Path("logs/reproduce"),
 ) -> None:
     """List every table and figure: its id, what is there of it, and what it still costs."""
-    from dataclasses import replace
-
     overrides = tuple(pairs_only(pairs))
     load()
     from ..report.reproduce import list_text
 
-    choice = _choice(data, test, seeds, data_seeds, out, logs)
-    typer.echo(list_text(replace(choice, weights=weights, clip=clip, overrides=overrides)))
+    choice = _choice(
+        data, test, seeds, data_seeds, out=out, logs=logs, weights=weights, clip=clip, overrides=overrides
+    )
+    typer.echo(list_text(choice))
 
 
 @reproduce.command(context_settings=KEY_VALUE)
@@ -83,12 +83,10 @@ def run(
     dnreid reproduce run cia-2 --data DNMini --seeds 0,1,2
     """
     import logging
-    from dataclasses import replace
 
     names, pairs = list[str](), list(words or ())
-    while pairs and (
-        "-" in pairs[0] or not pairs[0].isupper()
-    ):  # an id in any case, a key never has a hyphen
+    # an id in any case, a key never has a hyphen
+    while pairs and ("-" in pairs[0] or not pairs[0].isupper()):
         names.append(pairs.pop(0))
     if every == bool(names):
         raise ValueError("Name the items to make, or give --all; `dnreid reproduce list` shows their ids.")
@@ -98,8 +96,13 @@ def run(
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("dnreid_plugins.report").setLevel(logging.INFO)
-    choice = replace(
-        _choice(data, test, seeds, data_seeds, out, logs),
+    choice = _choice(
+        data,
+        test,
+        seeds,
+        data_seeds,
+        out=out,
+        logs=logs,
         jobs=jobs,
         weights=weights,
         clip=clip,
@@ -109,7 +112,7 @@ def run(
     run_items(chosen, choice, typer.echo)
 
 
-def _choice(data: str, test: str, seeds: str, data_seeds: str, out: Path, logs: Path) -> Choice:
+def _choice(data: str, test: str, seeds: str, data_seeds: str, **rest: Any) -> Choice:
     from ..report.reproduce import SETS, Choice
     from ..report.reproduce.catalogue import data_set
 
@@ -120,7 +123,7 @@ def _choice(data: str, test: str, seeds: str, data_seeds: str, out: Path, logs: 
     numbers = _numbers(seeds, "--seeds"), _numbers(data_seeds, "--data-seeds")
     if numbers[1] != (0,) and not trained.rendered:
         raise ValueError(f"--data-seeds is for rendered sets, and {trained.name} is none; leave it out.")
-    return Choice(trained, tested, *numbers, out, logs)
+    return Choice(trained, tested, *numbers, **rest)
 
 
 def _numbers(text: str, option: str) -> tuple[int, ...]:

@@ -129,34 +129,32 @@ def body(record: Mapping[str, Any], folder: str) -> str:
 def write_index(out: Path) -> Path:
     """Write ``<out>.md``: which command makes which table or figure, then all that were made; its path."""
     order = list(items())
-    found = [read_json(path) for path in out.glob("*/*.json")]
-    found.sort(
-        key=lambda one: (list(SETS).index(one["data"]), order.index(one["id"]) if one["id"] in order else 999)
+    pages = {path: read_json(path) for path in out.glob("*/*.json")}
+    found = sorted(
+        pages.items(),
+        key=lambda page: (
+            list(SETS).index(page[1]["data"]),
+            order.index(page[1]["id"]) if page[1]["id"] in order else 999,
+        ),
     )
     lines = ["# Results", "", INTRODUCTION, ""]
     lines += ["| what | data | command | date |", "|---|---|---|---|"]
-    for one in found:
-        place = f"{quote(out.name)}/{one['data'].lower()}/{_file(one)}.md"
+    for path, one in found:
+        place = quote(path.with_suffix(".md").relative_to(out.parent).as_posix())
         title = f"{one['paper'].split(' (')[0]}: {one['title']}"
         lines.append(
             f"| [{as_cell(title)}]({place}) | {one['data']} | `{as_cell(one['command'])}` | {one['date'][:10]} |"
         )
-    for one in found:
+    for path, one in found:
         lines += ["", f"## {as_cell(one['paper'])}, {as_cell(one['title'])}, {one['data']}", ""]
-        lines.append(body(one, f"{out.name}/{one['data'].lower()}/").rstrip())
-    path = out.parent / f"{out.name}.md"
-    _write(path, ("\n".join(lines) + "\n").encode())
-    return path
+        lines.append(body(one, f"{path.parent.relative_to(out.parent).as_posix()}/").rstrip())
+    index = out.parent / f"{out.name}.md"
+    _write(index, ("\n".join(lines) + "\n").encode())
+    return index
 
 
 def _write(path: Path, content: bytes) -> None:
     write_atomically(path, lambda file: file.write(content))
-
-
-def _file(record: Mapping[str, Any]) -> str:
-    words = record["command"].split()
-    test = words[words.index("--test") + 1].lower() if "--test" in words else ""
-    return f"{record['id']}-{test}" if test else str(record["id"])
 
 
 INTRODUCTION = """\
