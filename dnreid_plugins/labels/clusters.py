@@ -42,7 +42,8 @@ class DomainClusters(LabelSource):
         k1: Neighbours of the k-reciprocal encoding; keep K1 below the images per identity and domain.
         k2: Neighbours of the local query expansion.
         eps: Largest Jaccard distance between neighbours of one cluster, the radius; "auto": the one from 0.3 to 0.75
-            whose clusters are the most distinct, chosen anew for each epoch and domain (docs/choosing-the-radius.md).
+            whose clusters are the most distinct in both domains, chosen anew for each epoch
+            (docs/choosing-the-radius.md).
         min_samples: Neighbours (the image itself included) that make an image a core of a cluster.
         feature: Which feature is clustered and makes the prototypes: "after" the batch-norm neck, the one that is
             compared at test time, or "before" it, as some released code does (T2).
@@ -66,12 +67,8 @@ class DomainClusters(LabelSource):
         self.feature, self.flip, self.on_empty = feature, flip, on_empty
 
     def __call__(self, features: Tensor, images: TrainImages, *, epoch: int) -> dict[str, Clusters]:
-        parts = {
-            domain.word: self._cluster(
-                features, torch.nonzero(images.domains == domain).flatten(), domain.word
-            )
-            for domain in Domain
-        }
+        places = {domain.word: torch.nonzero(images.domains == domain).flatten() for domain in Domain}
+        parts = self._cluster(features, places)
         self._refuse_nothing(parts, epoch)
         return parts
 
@@ -83,12 +80,24 @@ class DomainClusters(LabelSource):
                 f"(now {self.min_samples}) or start from better weights."
             )
 
-    def _cluster(self, features: Tensor, indices: Tensor, name: str) -> Clusters:
-        own = features[indices]
+    def _cluster(self, features: Tensor, places: dict[str, Tensor]) -> dict[str, Clusters]:
+        """The clusters of each named set of images, which are clustered separately."""
+        sets = {name: features[indices] for name, indices in places.items()}
         # the search takes nearly all of the time, so one table is used for every radius
+        found = {name: self._neighbours(own, name) for name, own in sets.items()}
+        labels, radius = self._chosen(sets, found)
+        return {
+            name: self._part(own, found[name], labels[name], radius, places[name], name)
+            for name, own in sets.items()
+        }
+
+    def _neighbours(self, own: Tensor, name: str) -> Neighbours:
         line = ProgressLine(f"Label phase, neighbours among {len(own)} {name} images")
-        found = knn_table(own, self.k1, progress=line, peers=peers())
-        labels, first = self._chosen(own, found)
+        return knn_table(own, self.k1, progress=line, peers=peers())
+
+    def _part(
+        self, own: Tensor, found: Neighbours, labels: np.ndarray, first: float, indices: Tensor, name: str
+    ) -> Clusters:
         eps = first
         wider = widened_radii(eps) if self.on_empty == "widen" else []
         while labels.max(initial=-1) < 0 and wider:
@@ -103,11 +112,20 @@ class DomainClusters(LabelSource):
             logger.warning("%s: nothing clustered at eps %.2f, widened to %.2f.", name.upper(), first, eps)
         return make_clusters(torch.from_numpy(labels), own, indices, radius=eps)
 
-    def _chosen(self, features: Tensor, found: Neighbours) -> tuple[np.ndarray, float]:
-        """Labels and their radius."""
+    def _chosen(
+        self, sets: dict[str, Tensor], found: dict[str, Neighbours]
+    ) -> tuple[dict[str, np.ndarray], float]:
+        """Labels of each set and the radius of all."""
         if not isinstance(self.eps, str):
-            return self._labels(features, found, self.eps), self.eps
-        return jaccard_dbscan_auto(features, k1=self.k1, k2=self.k2, min_samples=self.min_samples, knn=found)
+            return {name: self._labels(own, found[name], self.eps) for name, own in sets.items()}, self.eps
+        labels, radius = jaccard_dbscan_auto(
+            list(sets.values()),
+            k1=self.k1,
+            k2=self.k2,
+            min_samples=self.min_samples,
+            knn=[found[name] for name in sets],
+        )
+        return dict(zip(sets, labels, strict=True)), radius
 
     def _labels(self, features: Tensor, found: Neighbours, eps: float) -> np.ndarray:
         return jaccard_dbscan(
@@ -125,7 +143,7 @@ class UnionClusters(DomainClusters):
     makes = ("joint",)
 
     def __call__(self, features: Tensor, images: TrainImages, *, epoch: int) -> dict[str, Clusters]:
-        joint = self._cluster(features, torch.arange(len(images)), "joint")
+        joint = self._cluster(features, {"joint": torch.arange(len(images))})["joint"]
         self._refuse_nothing({"joint": joint}, epoch)
         parts = {}
         for domain in Domain:

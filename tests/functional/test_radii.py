@@ -98,7 +98,7 @@ def test_the_chosen_radius_finds_the_groups(noise: float, seed: int) -> None:
     from sklearn.metrics import adjusted_rand_score
 
     features, ids = grouped([12] * 8 + [20] * 4, noise=noise, seed=seed)
-    labels, radius = jaccard_dbscan_auto(features, k1=10, k2=6)
+    (labels,), radius = jaccard_dbscan_auto([features], k1=10, k2=6)
     assert radius in RADII
     np.testing.assert_array_equal(labels, jaccard_dbscan(features, k1=10, k2=6, eps=radius))
     alone = [jaccard_dbscan(features, k1=10, k2=6, eps=one) for one in RADII]
@@ -108,23 +108,53 @@ def test_the_chosen_radius_finds_the_groups(noise: float, seed: int) -> None:
     assert best > 0.9 and adjusted_rand_score(ids, labels) > best - 0.05
 
 
-def test_scores_are_silhouette_of_all_images_times_entropy() -> None:
+def silhouette(features: torch.Tensor, labels: np.ndarray) -> float:
+    """Mean over all images, with the distance to centroids; every image has a cluster."""
+    rows = features.double().numpy()
+    centres = np.stack([rows[labels == group].mean(axis=0) for group in range(labels.max() + 1)])
+    far = 1 - rows @ (centres / np.linalg.norm(centres, axis=1, keepdims=True)).T
+    own = far[np.arange(len(rows)), labels]
+    far[np.arange(len(rows)), labels] = np.inf
+    other = far.min(axis=1)
+    return float(np.mean((other - own) / np.maximum(own, other)))
+
+
+def test_scores_are_silhouette_of_all_images_times_entropy_beside_the_best() -> None:
     features, ids = grouped([5, 10, 5], noise=0.1)
     half = ids.copy()
     half[::2] = -1
-    whole, part, one, none = radius_scores(
-        np.stack([ids, half, np.zeros_like(ids), np.full_like(ids, -1)]), features
-    )
-    rows = features.double().numpy()
-    centres = np.stack([rows[ids == group].mean(axis=0) for group in range(3)])
-    near = 1 - rows @ (centres / np.linalg.norm(centres, axis=1, keepdims=True)).T
-    own = near[np.arange(20), ids]
-    near[np.arange(20), ids] = np.inf
-    other = near.min(axis=1)
-    entropy = 2 * 0.25 * np.log(4) + 0.5 * np.log(2)
-    assert whole == pytest.approx(np.mean((other - own) / np.maximum(own, other)) * entropy, abs=1e-5)
-    assert 0 < part == pytest.approx(whole / 2, rel=0.2)
-    assert none == -np.inf < one < -1e9
+    merged = np.minimum(ids, 1)
+    labels = np.stack([ids, half, merged, np.zeros_like(ids), np.full_like(ids, -1)])
+    whole, part, two, one, none = radius_scores(labels, features)
+    assert whole == 1 and part == pytest.approx(0.5, rel=0.2)
+    of_three, of_two = 0.5 * np.log(4) + 0.5 * np.log(2), 0.25 * np.log(4) + 0.75 * np.log(4 / 3)
+    ratio = silhouette(features, merged) * of_two / (silhouette(features, ids) * of_three)
+    assert two == pytest.approx(ratio, abs=1e-5)
+    assert (one, none) == (-2, -3)
+
+
+@pytest.mark.parametrize(("noise", "follows"), [(0.1, 1), (0.2, 0)])
+def test_several_sets_get_the_radius_with_the_largest_sum_of_their_scores(noise: float, follows: int) -> None:
+    sets = [grouped([12] * 8, noise=noise)[0], grouped([20] * 5, noise=0.18, seed=1)[0]]
+    every = [np.stack([jaccard_dbscan(one, k1=10, k2=6, eps=eps) for eps in RADII]) for one in sets]
+    scores = [radius_scores(labels, features) for labels, features in zip(every, sets, strict=True)]
+    best = int((scores[0] + scores[1]).argmax())
+    found, radius = jaccard_dbscan_auto(sets, k1=10, k2=6)
+    assert radius == RADII[best]
+    for labels, twin in zip(found, every, strict=True):
+        np.testing.assert_array_equal(labels, twin[best])
+    alone = [jaccard_dbscan_auto([one], k1=10, k2=6)[1] for one in sets]
+    assert radius == alone[follows] != alone[1 - follows]
+
+
+@pytest.mark.parametrize("hopeless", [torch.eye(3), torch.eye(1)])
+def test_a_set_without_clusters_does_not_decide(hopeless: torch.Tensor) -> None:
+    features, _ = grouped([12] * 8 + [20] * 4, noise=0.12, seed=1)
+    hopeless = torch.nn.functional.pad(hopeless, (0, features.shape[1] - hopeless.shape[1]))
+    (alone,), radius = jaccard_dbscan_auto([features], k1=10)
+    (none, labels), common = jaccard_dbscan_auto([hopeless, features], k1=10)
+    assert common == radius and set(none) == {-1}
+    np.testing.assert_array_equal(labels, alone)
 
 
 def test_one_large_cluster_beside_small_clear_ones_loses_to_the_groups() -> None:
@@ -137,11 +167,11 @@ def test_one_large_cluster_beside_small_clear_ones_loses_to_the_groups() -> None
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_too_few_images_are_outliers_at_the_largest_radius(count: int) -> None:
-    labels, radius = jaccard_dbscan_auto(torch.eye(max(count, 1), 8)[:count], k1=8)
+    (labels,), radius = jaccard_dbscan_auto([torch.eye(max(count, 1), 8)[:count]], k1=8)
     assert labels.tolist() == [-1] * count and radius == RADII[-1]
 
 
 def test_a_single_group_is_one_cluster_at_the_smallest_radius_that_has_it() -> None:
     features, _ = grouped([12], noise=0.01)
-    labels, radius = jaccard_dbscan_auto(features, k1=12)
+    (labels,), radius = jaccard_dbscan_auto([features], k1=12)
     assert set(labels) == {0} and radius == RADII[0]

@@ -245,9 +245,11 @@ CASES: dict[str, Case] = {
     "neighbours.knn.knn_across": lambda w: knn.knn_across(w.groups[::3], w.groups, 5),
     "neighbours.knn.knn_table": lambda w: knn.knn_table(w.groups, 5),
     "neighbours.radius.dbscan_auto": lambda w: radius.dbscan_auto(
-        jaccard.jaccard_graph(w.groups, k1=8, k2=3, radius=0.9), w.groups
-    )[0],
-    "neighbours.radius.jaccard_dbscan_auto": lambda w: radius.jaccard_dbscan_auto(w.groups, k1=8, k2=3)[0],
+        [jaccard.jaccard_graph(w.groups, k1=8, k2=3, radius=0.9)], [w.groups]
+    )[0][0],
+    "neighbours.radius.jaccard_dbscan_auto": lambda w: radius.jaccard_dbscan_auto([w.groups], k1=8, k2=3)[0][
+        0
+    ],
     "neighbours.soft_targets.neighbour_soft_targets": lambda w: soft_targets.neighbour_soft_targets(
         w.whole(96, 5).view(24, 4), w.to(torch.full((5,), 5)), w.x_ids
     ),

@@ -158,7 +158,7 @@ def _view(features: Tensor, min_samples: int, k1: int, k2: int, name: str) -> Do
     line = ProgressLine(f"Neighbours among {len(features)} {name} images")
     found = knn_table(features, k1, progress=line)
     graph = jaccard_graph(features, k1=k1, k2=k2, radius=FARTHEST, knn=found)
-    labels, radius = dbscan_auto(graph, features, min_samples=min_samples)
+    (labels,), radius = dbscan_auto([graph], [features], min_samples=min_samples)
     sizes = np.bincount(labels[labels >= 0])
     curve = np.sort(k_distances(graph, min_samples))
     size = int(np.median(sizes)) if len(sizes) else 0

@@ -19,72 +19,84 @@ RADII: tuple[float, ...] = tuple(round(0.3 + 0.025 * step, 3) for step in range(
 
 
 def jaccard_dbscan_auto(
-    features: NDArray[np.floating] | Tensor,
+    sets: Sequence[NDArray[np.floating] | Tensor],
     *,
     k1: int = 30,
     k2: int = 6,
     min_samples: int = 4,
-    knn: Neighbours | NDArray[np.integer] | None = None,
+    knn: Sequence[Neighbours | NDArray[np.integer] | None] | None = None,
     radii: Sequence[float] = RADII,
-) -> tuple[Labels, float]:
-    """Labels ``(N,)`` as of `jaccard_dbscan` at the radius of ``radii`` that `radius_scores` prefers, and that radius.
+) -> tuple[list[Labels], float]:
+    """Labels ``(N,)`` of each set as of `jaccard_dbscan`, at the one radius of ``radii`` that is best for all.
 
-    Equal scores: the smallest radius. No cluster at any radius: the largest one, at which every image is an outlier.
+    Best is the largest sum of the sets' `radius_scores`; equal sums: the smallest radius. No cluster in any set at any
+    radius: the largest one, at which every image is an outlier.
 
     Args:
-        features, k1, k2, min_samples, knn: see `jaccard_dbscan`.
+        sets: features ``(N, D)`` of each set that is clustered by itself, such as the day and the night images.
+        k1, k2, min_samples: see `jaccard_dbscan`.
+        knn: for each set what `jaccard_dbscan` takes.
         radii: in ascending order, each in (0, 1).
     """
-    graph = jaccard_graph(features, k1=k1, k2=k2, radius=radii[-1] + TIE_TOLERANCE, knn=knn)
-    return dbscan_auto(graph, features, min_samples=min_samples, radii=radii)
+    farthest = radii[-1] + TIE_TOLERANCE
+    tables = knn or [None] * len(sets)
+    graphs = [
+        jaccard_graph(features, k1=k1, k2=k2, radius=farthest, knn=table)
+        for features, table in zip(sets, tables, strict=True)
+    ]
+    return dbscan_auto(graphs, sets, min_samples=min_samples, radii=radii)
 
 
 def dbscan_auto(
-    graph: sparse.csr_array,
-    features: NDArray[np.floating] | Tensor,
+    graphs: Sequence[sparse.csr_array],
+    sets: Sequence[NDArray[np.floating] | Tensor],
     *,
     min_samples: int = 4,
     radii: Sequence[float] = RADII,
-) -> tuple[Labels, float]:
-    """`jaccard_dbscan_auto` where the graph is there already.
+) -> tuple[list[Labels], float]:
+    """`jaccard_dbscan_auto` where the graphs are there already.
 
     Args:
-        graph: `jaccard_graph` of ``features``, at least to the largest of ``radii``.
-        features, min_samples, radii: see `jaccard_dbscan_auto`.
+        graphs: `jaccard_graph` of each set, at least to the largest of ``radii``.
+        sets, min_samples, radii: see `jaccard_dbscan_auto`.
     """
-    found = dbscan_radii(graph, [radius + TIE_TOLERANCE for radius in radii], min_samples=min_samples)
-    if found.max(initial=-1) < 0:
-        return found[-1], float(radii[-1])
-    best = int(np.argmax(radius_scores(found, features)))
-    return found[best], float(radii[best])
+    widened = [radius + TIE_TOLERANCE for radius in radii]
+    found = [dbscan_radii(graph, widened, min_samples=min_samples) for graph in graphs]
+    if all(labels.max(initial=-1) < 0 for labels in found):
+        best = len(radii) - 1
+    else:
+        best = int(np.argmax(sum(map(radius_scores, found, sets))))
+    return [labels[best] for labels in found], float(radii[best])
 
 
 def radius_scores(labels: Labels, features: NDArray[np.floating] | Tensor) -> NDArray[np.float64]:
-    """How much clear structure each labelling has: silhouette of all images x entropy of the cluster sizes.
+    """How much clear structure each labelling has, beside the others: 1 for the one with the most.
 
-    A small radius leaves images out, which lowers the mean silhouette (that of `label_free_quality`, an outlier's
-    being 0). A large one merges clusters: those that are left are as distinct as before, but there are fewer of them,
-    which lowers the entropy ``-sum p log p`` of their shares ``p`` of the clustered images. Fewer than two clusters
-    have no silhouette and stand below all others, none below one.
+    Clear structure is the silhouette of all images times the entropy of the cluster sizes. A small radius leaves
+    images out, which lowers the mean silhouette (that of `label_free_quality`, an outlier's being 0). A large one
+    merges clusters: those that are left are as distinct as before, but there are fewer of them, which lowers the
+    entropy ``-sum p log p`` of their shares ``p`` of the clustered images. The values are divided by the largest of
+    their sizes, so that each set has the same say in a sum. One cluster has no silhouette: -2. No cluster: -3.
 
     Args:
         labels: ``(R, N)`` integers, -1 = outlier.
         features: ``(N, D)``, normalised here.
 
     Returns:
-        ``(R,)``.
+        ``(R,)`` in [-1, 1], or -2 or -3.
     """
-    scores = np.empty(len(labels))
+    scores = np.zeros(len(labels))
+    few = np.zeros(len(labels))
     for place, own in enumerate(labels):
         quality = label_free_quality(own, features)
         if quality["clusters"] < 2:
-            scores[place] = -np.finfo(np.float64).max if quality["clusters"] else -np.inf
+            few[place] = -2 if quality["clusters"] else -3
             continue
         sizes = np.bincount(own[own >= 0])
         shares = sizes[sizes > 0] / sizes.sum()
         entropy = -(shares * np.log(shares)).sum()
         scores[place] = quality["silhouette"] * quality["share_clustered"] * entropy
-    return scores
+    return scores / max(np.abs(scores).max(initial=0), np.finfo(np.float64).tiny) + few
 
 
 def k_distances(graph: sparse.csr_array, count: int) -> NDArray[np.float32]:
