@@ -24,14 +24,13 @@ from ..functional.ranking.metrics import (
 )
 from ..functional.ranking.rerank import jaccard_distances
 from ..functional.ranking.roc import true_positive_rates
-from ..runtime.devices import available_memory
+from ..runtime.devices import GIB, available_memory
 from .query_expansion import expand_features
 
 logger = logging.getLogger(__name__)
 
 Ids = npt.NDArray[np.int64]
 _BLOCK = 512
-GIB = 2.0**30
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from fastreid.utils import comm
 
 from .config_files import read_config_file
 
+#: Bytes.
+GIB = 2.0**30
+
 
 def device_type(args: tuple[Any, ...]) -> str:
     """``"cuda"`` or ``"cpu"``: ``MODEL.DEVICE`` of the command line in ``args``, else what the machine has.

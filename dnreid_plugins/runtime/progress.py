@@ -19,6 +19,13 @@ EVERY = 4.0
 Thing = TypeVar("Thing")
 
 
+def duration(seconds: float) -> str:
+    """In words: seconds below 90, minutes below an hour and a half, else hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 class ProgressLine:
     """A ``progress(done, total)`` callback that logs share, seconds spent and seconds to go.
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from ...functional.neighbours.clustering import LabelPhaseEstimate, estimate_label_phase
 from ...runtime.config_files import ConfigError
-from ...runtime.devices import available_memory
+from ...runtime.devices import GIB, available_memory
 from ..step import amp_dtype
 
 try:
@@ -32,7 +32,6 @@ WORTH_SAYING = 5000
 #: Open files of a run and of each worker in it: pipes, and the tensors of the two batches that it prepares.
 FILES, FILES_PER_WORKER = 48, 16
 SMALLER_DIMS = (1024, 512, 256, 128, 64)
-GIB = 2.0**30
 
 
 def label_phase_need(

@@ -23,11 +23,11 @@ from ...functional.neighbours.knn import knn_table
 from ...functional.neighbours.radius import RADII, dbscan_auto, k_distances
 from ...functional.types import Domain
 from ...modeling.meta_arch import StudentFeatures
-from ...runtime.devices import use_device
-from ...runtime.progress import ProgressLine
+from ...runtime.devices import GIB, use_device
+from ...runtime.progress import ProgressLine, duration
 from .. import preflight
 from ..preflight.model import needs_clusters
-from ..preflight.resources import GIB, checkpoint_bytes, trial_batch
+from ..preflight.resources import checkpoint_bytes, trial_batch
 
 #: Neighbours per image of a cluster; the shipped configs have 12 for 20 images and 30 for 50.
 NEIGHBOURS_PER_IMAGE = 0.6
@@ -237,19 +237,13 @@ def _costs(cfg: Any, model: Any, label_phase: float, step: float, steps: int) ->
     """Time and memory of an epoch on this machine."""
     epoch = label_phase + steps * step
     parts = f"{label_phase:.1f} s for features and labels and {steps} steps of {step:.2f} s, measured without losses"
-    whole = f"{cfg.SOLVER.MAX_EPOCH} epochs take about {_duration(cfg.SOLVER.MAX_EPOCH * epoch)}"
+    whole = f"{cfg.SOLVER.MAX_EPOCH} epochs take about {duration(cfg.SOLVER.MAX_EPOCH * epoch)}"
     memory = (_peak_memory(model) + checkpoint_bytes(model, cfg.SOLVER.OPT)) / GIB
     where = "on the GPU" if model.device.type == "cuda" else "of this process"
     return (
-        Choice("", f"time per epoch: {_duration(epoch)}", f"{parts}; {whole}."),
+        Choice("", f"time per epoch: {duration(epoch)}", f"{parts}; {whole}."),
         Choice("", f"memory: {memory:.1f} GiB", f"The peak {where} until here, plus weights and optimizer."),
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _peak_memory(model: Any) -> int:

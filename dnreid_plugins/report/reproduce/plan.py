@@ -16,6 +16,7 @@ from fastreid.data.datasets import DATASET_REGISTRY
 from ...data.digest import short_hash
 from ...data.errors import DataError
 from ...engine.identity import code_version
+from ...runtime.progress import duration
 from ...runtime.shipped import home
 from ..runs import Run, collect, execute, merged, plan, read_json, unfinished
 from ..tables import Row, Table
@@ -220,14 +221,10 @@ def cost(runs: Sequence[Run], choice: Choice) -> str:
         one["seconds"] for one in kept.values() if one.get("seconds") and tests & set(one.get("data", ()))
     ]
     if seconds:
-        return f"{text}, about {_time(len(runs) * sum(seconds) / len(seconds) / choice.jobs)}"
+        return f"{text}, about {duration(len(runs) * sum(seconds) / len(seconds) / choice.jobs)}"
     images = sum(_images(merged_row(run.row.config, run.opts)) for run in runs)
     return f"{text}, {images:,} images" if images else text
 
 
 def _images(cfg: CfgNode) -> int:
     return int(cfg.SOLVER.MAX_EPOCH * cfg.DATALOADER.ITERS_PER_EPOCH * cfg.SOLVER.IMS_PER_BATCH)
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
