@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
+from .forest import forest
 from .power import Grid, estimate, variance_parts
 from .runs import Run, collect, execute, of_one_code, unfinished
 from .tables import Row, Table
@@ -172,10 +174,31 @@ def write_table(table: Table, runs: Sequence[Run], logs: Path, store: Path, *, r
     Raises:
         ValueError: the runs are of different code; nothing is written but the store.
     """
-    text = markdown(Results(table, runs, collect(runs, logs, store)))
+    results = Results(table, runs, collect(runs, logs, store))
+    text = markdown(results)
     if readme:
-        _replace(table, text)
+        _replace(table, text + _picture(results))
     return text
+
+
+def _picture(results: Results) -> str:
+    """Draws the table's forest plot, if it has one; the line that shows it."""
+    table, reference = results.table, results.table.reference()
+    if table.picture is None or reference is None:
+        return ""
+    differences = {
+        row.name: {
+            direction: results.grid(row, direction, "mAP", reference) for direction in table.directions
+        }
+        for row in table.rows
+        if row != reference and results.of(row)
+    }
+    if not differences:
+        return ""
+    table.picture.write_bytes(forest(differences, reference.name))
+    path = os.path.relpath(table.picture, table.readme.parent)
+    meaning = "diamonds: mean and standard error; dots: pairs of runs with the same two seeds"
+    return f"\n\n![mAP of each row less that of {reference.name}]({path})\n\n*{meaning}*"
 
 
 def _replace(table: Table, text: str) -> None:

@@ -41,6 +41,7 @@ class Table:
 
     ``protocol``: a config, by its shipped name or path; what it sets over its base is set in every row (`runs.plan`).
     ``difference_to``: name of the row that the others are compared with, run by run.
+    ``picture``: PNG file of these differences, which stands below the table.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Table:
     start: bool = False
     protocol: str = ""
     difference_to: str = ""
+    picture: Path | None = None
 
     @property
     def marker(self) -> str:
@@ -110,4 +112,5 @@ def load_table(root: Path, project: str, name: str) -> Table:
         start=bool(content.get("start", False)),
         protocol=str(content.get("protocol", "")),
         difference_to=str(content.get("difference_to", "")),
+        picture=root / content["picture"] if "picture" in content else None,
     )

@@ -16,7 +16,7 @@ from run_helpers import StoppedError, stop_at
 import dnreid_plugins
 from dnreid_plugins.data.digest import DataDigest
 from dnreid_plugins.data.items import DomainItem
-from dnreid_plugins.engine.identity import LIBRARIES, code_version, source_digest
+from dnreid_plugins.engine.identity import LIBRARIES, READERS, code_version, source_digest
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.functional.types import Domain
 from dnreid_plugins.runtime.weight_files import read_weight_file
@@ -206,5 +206,16 @@ def test_the_code_version_names_all_that_decides_the_bits(tmp_path: Path) -> Non
     seen.append(source_digest(tmp_path))
     assert len(set(seen)) == 4
     (tmp_path / "notes.txt").touch()
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "a.py").touch()
     assert source_digest(tmp_path) == seen[-1]
-    assert source_digest(Path(dnreid_plugins.__file__).parent) in code_version()
+    package = Path(dnreid_plugins.__file__).parent
+    assert source_digest(package) in code_version()
+
+
+def test_rooms_that_do_not_count_are_above_the_engine() -> None:
+    """What the engine and all below it cannot import cannot decide a figure of a run."""
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    assert set(READERS) <= set(layers[: layers.index("engine")])

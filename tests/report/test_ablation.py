@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from dnreid_plugins.report import ablation, runs
 from dnreid_plugins.report.ablation import (
@@ -17,6 +18,7 @@ from dnreid_plugins.report.ablation import (
     run_table,
     write_table,
 )
+from dnreid_plugins.report.forest import forest
 from dnreid_plugins.report.runs import Run, plan, protocol_changes
 from dnreid_plugins.report.tables import Row, Table, load_table
 from dnreid_plugins.runtime.config_files import ConfigError
@@ -269,6 +271,23 @@ def test_several_renderings_give_standard_errors_and_paired_differences(root: Pa
     assert "standard error over the renderings 1, 2" in text and "same two seeds" in text
     with pytest.raises(ValueError, match="'Three', which is no row"):
         write_table(replace(table, difference_to="Three"), found, root / "logs", store)
+
+
+def test_the_differences_are_drawn_below_the_table(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {("One", 1, 0): 40.0, ("One", 2, 0): 60.0, ("Two", 1, 0): 44.0, ("Two", 2, 0): 70.0}
+    table, found, store = filled(root, values, difference_to="One", picture=root / "docs.png")
+    drawn: list[Any] = []
+    monkeypatch.setattr(ablation, "forest", lambda *given: [drawn.append(given), forest(*given)][1])
+    write_table(table, found, root / "logs", store)
+    two = {1: [2.0], 2: [5.0]}
+    assert drawn == [({"Two": {"D2N": two, "N2D": two}}, "One")]
+    picture = Image.open(table.picture)
+    assert picture.width > 600 and picture.getextrema() != ((255, 255),) * 4
+    assert "](../../docs.png)" in table.readme.read_text()
+    assert "docs.png" not in write_table(table, found, root / "logs", store, readme=False)
+    table.picture.unlink()
+    write_table(table, planned(root, table=table, data_seeds=[7]), root / "logs", store)
+    assert not table.picture.exists(), "nothing to draw yet"
 
 
 def test_a_table_of_another_protocol_has_its_own_place(root: Path) -> None:
