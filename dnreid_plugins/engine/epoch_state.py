@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..functional.types import Clusters, Epoch, KnownPairs
+from ..labels.base import rows_at
 
 FIELDS = ("labels", "features", "centroids", "indices")
 
@@ -76,7 +77,7 @@ def epoch_from_state(state: dict[str, Any], features: torch.Tensor | None = None
     parts = {name: dict(part) for name, part in state["clusters"].items()}
     for part in parts.values():
         if features is not None:
-            part["features"] = features[part["indices"]]
+            part["features"] = rows_at(features, part["indices"])
     clusters = {name: Clusters(**part) for name, part in parts.items()}
     known = KnownPairs(**state["known"]) if state.get("known") else None
     return Epoch(

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from ..data.collate import on_device
 from ..data.errors import DataError
 from ..runtime.progress import with_progress
+from .shared_rows import SharedRows, summed
 
-_ROWS_PER_EXCHANGE = 16384
+#: That are looked at together.
+_ROWS = 16384
 
 
 class ImageLoader(Protocol):
@@ -40,7 +42,8 @@ def extract_features(
     """Features ``(N, D)`` float32 on the CPU, row i for item i of ``loader.dataset``.
 
     The model runs in eval mode without gradients; afterwards every sub-module is in the mode it was in, also
-    after an exception. With several processes each extracts its own part of the list and all get the whole result.
+    after an exception. With several processes each extracts its own part of the list and all get the whole result,
+    those of one machine the same memory (`SharedRows`): it is to be read only.
 
     Args:
         model: ``model(batch) -> (B, D)`` in eval mode.
@@ -56,22 +59,24 @@ def extract_features(
     """
     device = _device_of(model)
     error: Exception | None = None
-    features, seen = torch.empty(0, 0), torch.zeros(len(loader.dataset), dtype=torch.int64)
+    found: SharedRows | None = None
+    seen = torch.zeros(len(loader.dataset), dtype=torch.int64)
     try:
         with evaluating(model), torch.no_grad():
             for batch in _shown(loader, progress):
                 rows = _encode(model, batch, flip=flip, normalize=normalize, device=device)
-                if features.shape[1] == 0:
-                    features = torch.zeros(len(seen), rows.shape[1])
-                features[batch["indices"]] = rows
+                found = found or SharedRows(len(seen), rows.shape[1])
+                found.matrix[batch["indices"]] = rows
                 seen.index_add_(0, batch["indices"], torch.ones_like(batch["indices"]))
     except Exception as caught:
         if comm.get_world_size() == 1:
             raise
         error = caught
+    found = found or SharedRows(len(seen), 0)
     if comm.get_world_size() > 1:
         _stop_together(error)
-        features, seen = _joined(features, seen)
+    features = found.join()
+    summed(seen)
     _check(features, seen, loader.dataset)
     return features
 
@@ -119,7 +124,10 @@ def _check(features: Tensor, seen: Tensor, dataset: Sized) -> None:
             f"{int((seen == 0).sum())} of {len(seen)} images were not extracted and {int((seen > 1).sum())} more "
             "than once; use build_inference_loader with the rank and world size of this process"
         )
-    bad = torch.nonzero(~torch.isfinite(features).all(dim=1)).flatten()
+    # In parts: where all is well, no matrix of flags is needed beside that of the features.
+    bad = torch.nonzero(
+        ~torch.cat([torch.isfinite(part).all(dim=1) for part in features.split(_ROWS)])
+    ).flatten()
     if len(bad):
         items = getattr(dataset, "items", None)
         name = repr(items[int(bad[0])][0]) if items else f"number {int(bad[0])}"
@@ -151,20 +159,3 @@ def _stop_together(error: Exception | None) -> None:
             if expected:
                 raise DataError(text)
             raise RuntimeError(f"process {rank} could not extract its features ({text})")
-
-
-def _joined(features: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum over processes: each fills its own rows and leaves all others zero, so the sum is exact."""
-    device = (
-        torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else seen.device
-    )
-    dim = torch.tensor(features.shape[1], device=device)
-    dist.all_reduce(dim, op=dist.ReduceOp.MAX)
-    if features.shape[1] == 0:
-        features = torch.zeros(len(seen), int(dim))
-    for matrix in (features, seen):
-        for start in range(0, len(matrix), _ROWS_PER_EXCHANGE):
-            part = matrix[start : start + _ROWS_PER_EXCHANGE].to(device)
-            dist.all_reduce(part)
-            matrix[start : start + _ROWS_PER_EXCHANGE] = part.cpu()
-    return features, seen

@@ -22,6 +22,10 @@ REFINER_REGISTRY = Registry("REFINER")
 REFINER_REGISTRY.__doc__ = "Refiners by their name in ``LABELS.REFINERS``."
 
 
+#: Features that are looked at together: nobody needs a second matrix of all of them.
+ROWS = 16384
+
+
 class NothingClusteredError(ExpectedError):
     """Neither domain, or a domain under the policy ``stop``, has a single cluster."""
 
@@ -95,9 +99,18 @@ def make_clusters(
     """Centroids for given labels: the normalised mean of each cluster's features."""
     count = int(labels.max()) + 1 if len(labels) else 0
     sums = torch.zeros(count, features.shape[1])
-    kept = labels >= 0
-    sums.index_add_(0, labels[kept], features[kept].float())
+    for own, rows in zip(labels.split(ROWS), features.split(ROWS), strict=True):  # copies a part at a time
+        kept = own >= 0
+        sums.index_add_(0, own[kept], rows[kept].float())
     return Clusters(labels, features, F.normalize(sums, dim=1), indices, radius)
+
+
+def rows_at(features: Tensor, indices: Tensor) -> Tensor:
+    """``features[indices]``, without a copy where the indices are consecutive: the result is to be read only."""
+    count = len(indices)
+    if count and bool((indices[1:] - indices[:-1] == 1).all()):
+        return features[int(indices[0]) : int(indices[0]) + count]
+    return features[indices]
 
 
 def without_gaps(labels: Tensor) -> Tensor:

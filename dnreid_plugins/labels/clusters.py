@@ -22,6 +22,7 @@ from .base import (
     NothingClusteredError,
     TrainImages,
     make_clusters,
+    rows_at,
     without_gaps,
 )
 
@@ -82,7 +83,7 @@ class DomainClusters(LabelSource):
 
     def _cluster(self, features: Tensor, places: dict[str, Tensor]) -> dict[str, Clusters]:
         """The clusters of each named set of images, which are clustered separately."""
-        sets = {name: features[indices] for name, indices in places.items()}
+        sets = {name: rows_at(features, indices) for name, indices in places.items()}
         # the search takes nearly all of the time, so one table is used for every radius
         found = {name: self._neighbours(own, name) for name, own in sets.items()}
         labels, radius = self._chosen(sets, found)
@@ -148,7 +149,7 @@ class UnionClusters(DomainClusters):
         parts = {}
         for domain in Domain:
             own = torch.nonzero(images.domains == domain).flatten()
-            parts[domain.word] = make_clusters(without_gaps(joint.labels[own]), features[own], own)
+            parts[domain.word] = make_clusters(without_gaps(joint.labels[own]), rows_at(features, own), own)
         return {**parts, "joint": joint}
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..functional.types import Clusters, Domain
 from ..runtime.sections import configured
-from .base import LABEL_SOURCE_REGISTRY, LabelSource, TrainImages, make_clusters, without_gaps
+from .base import LABEL_SOURCE_REGISTRY, LabelSource, TrainImages, make_clusters, rows_at, without_gaps
 
 
 @LABEL_SOURCE_REGISTRY.register()
@@ -25,7 +25,7 @@ class Identities(LabelSource):
         parts = {"joint": make_clusters(without_gaps(ids), features, everything)}
         for domain in Domain:
             own = torch.nonzero(images.domains == domain).flatten()
-            parts[domain.word] = make_clusters(without_gaps(ids[own]), features[own], own)
+            parts[domain.word] = make_clusters(without_gaps(ids[own]), rows_at(features, own), own)
         return {name: parts[name] for name in ("day", "night", "joint")}
 
     def check(self, images: TrainImages) -> None:

@@ -14,7 +14,6 @@ from torch import nn
 
 from dnreid_plugins.engine.preflight import resources
 from dnreid_plugins.engine.preflight.resources import (
-    GIB,
     available_memory,
     checkpoint_bytes,
     disk_objection,
@@ -24,6 +23,7 @@ from dnreid_plugins.engine.preflight.resources import (
 )
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.runtime.config_files import ConfigError
+from dnreid_plugins.runtime.devices import GIB
 
 
 def test_the_machine_says_what_it_has() -> None:
@@ -31,11 +31,15 @@ def test_the_machine_says_what_it_has() -> None:
     assert found is None or 2**20 < found < 2**50
 
 
-def test_the_need_grows_with_images_floats_and_processes() -> None:
+def test_the_need_grows_with_images_floats_and_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     one = label_phase_need((1000, 500), 64, k1=20, rate=1e11)
-    features = 2 * 4 * 64 * 1500
-    assert one.bytes > features
-    assert label_phase_need((1000, 500), 64, k1=20, processes=3, rate=1e11).bytes - one.bytes == 2 * features
+    features = 4 * 64 * 1500
+    own = one.bytes - features
+    assert own > 0
+    monkeypatch.setattr(resources, "can_share", lambda size: size <= features)
+    assert label_phase_need((1000, 500), 64, k1=20, processes=3, rate=1e11).bytes == features + 3 * own
+    monkeypatch.setattr(resources, "can_share", lambda size: False)
+    assert label_phase_need((1000, 500), 64, k1=20, processes=3, rate=1e11).bytes == 3 * one.bytes
     longer = label_phase_need((1000, 500), 128, k1=20, rate=1e11).bytes - one.bytes
     assert longer in (
         features,

@@ -13,6 +13,7 @@ import torch
 from fastreid.utils import comm
 from torch import nn
 
+from ...evaluation.shared_rows import can_share
 from ...functional.neighbours.clustering import LabelPhaseEstimate, estimate_label_phase
 from ...runtime.config_files import ConfigError
 from ...runtime.devices import GIB, available_memory
@@ -39,12 +40,14 @@ def label_phase_need(
 ) -> LabelPhaseEstimate:
     """Peak memory on one machine and time of clustering both domains, ``counts`` images of ``dim`` floats.
 
-    Every process holds all features, twice while they are gathered; one process clusters, domain by domain.
+    The processes share one copy of the features where the machine has shared memory; each clusters, domain by domain.
+    A list that mixes day and night images costs each of them another copy, which is not counted.
     """
     parts = [estimate_label_phase(count, dim, k1=k1, rate=rate) for count in counts]
-    features = 2 * 4 * dim * sum(counts) * processes
+    features = 4 * dim * sum(counts)
+    copies = 1 if processes == 1 or can_share(features) else processes
     return LabelPhaseEstimate(
-        features + max(part.bytes for part in parts), sum(part.seconds for part in parts)
+        copies * features + processes * max(part.bytes for part in parts), sum(part.seconds for part in parts)
     )
 
 
@@ -70,7 +73,7 @@ def label_phase_objection(
         f"MODEL.HEADS.EMBEDDING_DIM {fits[0]} fits" if fits else "no feature length fits, use fewer images"
     )
     if processes > 1:
-        way_out += ", or use fewer processes per machine, each of which holds all features"
+        way_out += ", or use fewer processes per machine"
     return (
         f"The label phase needs about {need.bytes / GIB:.1f} GiB for {sum(counts)} images with {dim} floats each, "
         f"this machine has {available / GIB if available else 0:.1f} GiB left; {way_out}."
