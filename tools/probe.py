@@ -1,0 +1,165 @@
+"""What two losses do in a trained run: figures behind the discussions in projects/*/README.md.
+
+    python tools/probe.py alignment logs/CIA/dnmini --weights model_0005.pth
+    python tools/probe.py prototypes logs/BridgingDayNight/dnmini --top-k 5
+
+The training images are labelled anew from the features of the given weights, as the run's config says.
+
+alignment: gradients of CIA's L_MAA and of plain MMD^2 at the unit features of batches of 8 clusters x 4 images of each
+domain. Printed are the cosine of the two gradients, and how the mean cosine of pairs of images changes per unit step
+against either, on the unit sphere: of one domain and one cluster, of one domain and different clusters, of day and
+night images of the same vehicle and of different ones.
+
+prototypes: the mutual neighbours that Bridging's CPML attracts and the one-sided ones that it repels. Printed is the
+share of these pairs of clusters that mostly show the same vehicle. True identities are used for such figures only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from fastreid.config import get_cfg
+from fastreid.modeling.meta_arch import build_model
+from tabulate import tabulate
+from torch import Tensor
+
+from dnreid_plugins.data.datasets import configure
+from dnreid_plugins.data.train_data import build_train_data
+from dnreid_plugins.evaluation.extraction import extract_features
+from dnreid_plugins.functional.losses.adaptive_alignment import maa_loss
+from dnreid_plugins.functional.losses.mmd import mmd2
+from dnreid_plugins.functional.matching.mutual_topk import mutual_topk_partition
+from dnreid_plugins.functional.matching.quality import majority_identity
+from dnreid_plugins.functional.types import Clusters, Epoch
+from dnreid_plugins.labels.build import build_labels
+from dnreid_plugins.modeling.meta_arch import StudentFeatures
+from dnreid_plugins.runtime.config_files import merge_with_suggestions
+
+PAIRS = ("same cluster", "same domain, other cluster", "across, same vehicle", "across, other vehicle")
+Figures = dict[str, list[float]]
+
+
+def labelled(run: Path, weights: str) -> tuple[Epoch, np.ndarray]:
+    """The run's training images labelled by the features of the weights, and their true identities ``(N,)``."""
+    cfg = get_cfg()
+    merge_with_suggestions(cfg, run / "config.yaml", ["OUTPUT_DIR", "", "DATALOADER.NUM_WORKERS", "0"])
+    cfg.freeze()
+    configure(cfg)
+    data, model = build_train_data(cfg), build_model(cfg)
+    state = torch.load(run / weights, map_location="cpu", weights_only=False)["model"]
+    model.load_state_dict(state, strict=False)
+    student = StudentFeatures(model, feature=cfg.CLUSTER.FEATURE)
+    features = extract_features(student, data.inference_loader, flip=cfg.CLUSTER.FLIP)
+    last = cfg.SOLVER.MAX_EPOCH
+    return build_labels(cfg)(features, data.images, number=last, last=last), np.asarray(data.images.true_ids)
+
+
+def draw(labels: Tensor, rng: np.random.Generator) -> Tensor:
+    """Places of four images of each of eight clusters, as CIA's batches have them."""
+    names, sizes = torch.unique(labels[labels >= 0], return_counts=True)
+    chosen = rng.choice(names[sizes >= 4].numpy(), 8, replace=False)
+    places = [torch.nonzero(labels == name).flatten().numpy() for name in chosen]
+    return torch.from_numpy(np.concatenate([rng.choice(own, 4, replace=False) for own in places]))
+
+
+def changes(unit: Tensor, gradient: Tensor, masks: dict[str, Tensor]) -> dict[str, float]:
+    """Change of the mean cosine of the pairs of each mask per unit step against the gradient, on the sphere."""
+    step = -(gradient - (gradient * unit).sum(1, keepdim=True) * unit)
+    step = step / step.norm()
+    moved = step @ unit.T
+    return {name: float((moved + moved.T)[mask].mean()) for name, mask in masks.items()}
+
+
+def alignment(epoch: Epoch, ids: np.ndarray, *, batches: int = 200, **_: Any) -> Figures:
+    """The cosine of the two gradients and `changes` for each, of every batch."""
+    rng = np.random.default_rng(0)
+    found: Figures = defaultdict(list)
+    parts = [epoch.day, epoch.night]
+    for _ in range(batches):
+        places = [draw(part.labels, rng) for part in parts]
+        rows = [F.normalize(p.features[own], dim=1).requires_grad_() for p, own in zip(parts, places)]
+        targets = [part.labels[own] for part, own in zip(parts, places)]
+        losses = {"MAA": maa_loss(*rows, *targets).loss, "MMD": mmd2(*rows)}
+        gradients = {name: torch.cat(torch.autograd.grad(loss, rows)) for name, loss in losses.items()}
+        flat = [gradient.flatten() for gradient in gradients.values()]
+        found["cosine of the two gradients"].append(float(F.cosine_similarity(*flat, dim=0)))
+        vehicles = torch.from_numpy(ids[torch.cat([p.indices[own] for p, own in zip(parts, places)]).numpy()])
+        masks = _masks(torch.cat(targets), vehicles)
+        for loss, gradient in gradients.items():
+            for name, change in changes(torch.cat(rows).detach(), gradient, masks).items():
+                found[f"{loss}: {name}"].append(change)
+    return found
+
+
+def _masks(targets: Tensor, vehicles: Tensor) -> dict[str, Tensor]:
+    """Which pairs of a batch, its first half by day, are of each kind of `PAIRS`, kinds without a pair left out."""
+    night = torch.arange(len(targets)) >= len(targets) // 2
+    same_domain = night[:, None] == night[None]
+    same_cluster = same_domain & (targets[:, None] == targets[None])
+    same_vehicle = vehicles[:, None] == vehicles[None]
+    other = ~torch.eye(len(targets), dtype=torch.bool)
+    kinds = (
+        same_cluster & other,
+        same_domain & ~same_cluster,
+        ~same_domain & same_vehicle,
+        ~same_domain & ~same_vehicle,
+    )
+    return {name: mask for name, mask in zip(PAIRS, kinds, strict=True) if mask.any()}
+
+
+def prototypes(epoch: Epoch, ids: np.ndarray, *, top_k: int = 5, **_: Any) -> Figures:
+    """Shares of right pairs, in percent, and how many pairs a cluster has."""
+    similarity = epoch.day.centroids @ epoch.night.centroids.T
+    day, night = (_majority(part, ids) for part in (epoch.day, epoch.night))
+    right = day[:, None] == night[None]
+    found = mutual_topk_partition(similarity, top_k)
+    nearest = torch.zeros_like(right).scatter_(1, similarity.argmax(1, keepdim=True), True)
+    groups = {
+        "all pairs": torch.ones_like(right),
+        "nearest of a day cluster": nearest,
+        f"mutual, k = {top_k} (attracted)": found.positives,
+        "mutual, k = 1": mutual_topk_partition(similarity, 1).positives,
+        f"one-sided, k = {top_k} (repelled)": found.hard_day | found.hard_night,
+    }
+    figures = {
+        f"{name}: right, %": [100 * float(right[mask].float().mean())] for name, mask in groups.items()
+    }
+    each = 2 / sum(similarity.shape)
+    figures |= {f"{name}: per cluster": [each * float(mask.sum())] for name, mask in groups.items()}
+    return figures
+
+
+def _majority(part: Clusters, ids: np.ndarray) -> Tensor:
+    return majority_identity(part.labels, torch.from_numpy(ids[part.indices.numpy()]), part.num_clusters)
+
+
+PROBES = {"alignment": alignment, "prototypes": prototypes}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print a table: figure, mean and standard deviation over the batches."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("probe", choices=PROBES)
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("--weights", default="model_final.pth", help="checkpoint in that folder")
+    parser.add_argument("--batches", type=int, default=200, help="of alignment")
+    parser.add_argument("--top-k", type=int, default=5, help="of prototypes")
+    args = parser.parse_args(argv)
+    found = PROBES[args.probe](*labelled(args.run, args.weights), batches=args.batches, top_k=args.top_k)
+    rows = [[name, np.mean(values), np.std(values), len(values)] for name, values in found.items()]
+    print(tabulate(rows, headers=["figure", "mean", "deviation", "of"], floatfmt=".4g"))
+
+
+if __name__ == "__main__":
+    main()
