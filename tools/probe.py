@@ -1,7 +1,8 @@
-"""What two losses do in a trained run: figures behind the discussions in projects/*/README.md.
+"""What losses do in a trained run: figures behind the discussions in projects/*/README.md.
 
     python tools/probe.py alignment logs/CIA/dnmini --weights model_0005.pth
     python tools/probe.py prototypes logs/BridgingDayNight/dnmini --top-k 5
+    python tools/probe.py texts logs/BridgingDayNight/dnmini
 
 The training images are labelled anew from the features of the given weights, as the run's config says.
 
@@ -9,6 +10,9 @@ alignment: gradients of CIA's L_MAA and of plain MMD^2 at the unit features of b
 domain. Printed are the cosine of the two gradients, and how the mean cosine of pairs of images changes per unit step
 against either, on the unit sphere: of one domain and one cluster, of one domain and different clusters, of day and
 night images of the same vehicle and of different ones.
+
+texts: the prompts of a run of Bridging (stage1.pth beside the weights; without it those of the start). Printed is the
+mean cosine of the text centroids of different clusters, and of texts with the centroid of their cluster.
 
 prototypes: the mutual neighbours that Bridging's CPML attracts and the one-sided ones that it repels. Printed is the
 share of these pairs of clusters that mostly show the same vehicle. True identities are used for such figures only.
@@ -40,7 +44,11 @@ from dnreid_plugins.functional.losses.mmd import mmd2
 from dnreid_plugins.functional.matching.mutual_topk import mutual_topk_partition
 from dnreid_plugins.functional.matching.quality import majority_identity
 from dnreid_plugins.functional.types import Clusters, Epoch
+from dnreid_plugins.labels.base import make_clusters
 from dnreid_plugins.labels.build import build_labels
+from dnreid_plugins.modeling.clip.image_tower import unit_parts
+from dnreid_plugins.modeling.clip.prompts import build_prompt_learner
+from dnreid_plugins.modeling.clip.text_tower import build_text_tower
 from dnreid_plugins.modeling.meta_arch import StudentFeatures
 from dnreid_plugins.runtime.config_files import merge_with_suggestions
 
@@ -48,19 +56,28 @@ PAIRS = ("same cluster", "same domain, other cluster", "across, same vehicle", "
 Figures = dict[str, list[float]]
 
 
-def labelled(run: Path, weights: str) -> tuple[Epoch, np.ndarray]:
-    """The run's training images labelled by the features of the weights, and their true identities ``(N,)``."""
-    cfg = get_cfg()
-    merge_with_suggestions(cfg, run / "config.yaml", ["OUTPUT_DIR", "", "DATALOADER.NUM_WORKERS", "0"])
-    cfg.freeze()
-    configure(cfg)
-    data, model = build_train_data(cfg), build_model(cfg)
-    state = torch.load(run / weights, map_location="cpu", weights_only=False)["model"]
-    model.load_state_dict(state, strict=False)
-    student = StudentFeatures(model, feature=cfg.CLUSTER.FEATURE)
-    features = extract_features(student, data.inference_loader, flip=cfg.CLUSTER.FLIP)
-    last = cfg.SOLVER.MAX_EPOCH
-    return build_labels(cfg)(features, data.images, number=last, last=last), np.asarray(data.images.true_ids)
+class Probed:
+    """A run's training images labelled by the features of some of its weights; true identities ``ids`` ``(N,)``."""
+
+    def __init__(self, run: Path, weights: str) -> None:
+        self.run, self.cfg = run, get_cfg()
+        merge_with_suggestions(
+            self.cfg, run / "config.yaml", ["OUTPUT_DIR", "", "DATALOADER.NUM_WORKERS", "0"]
+        )
+        self.cfg.freeze()
+        configure(self.cfg)
+        self.data, self.model = build_train_data(self.cfg), build_model(self.cfg)
+        state = torch.load(run / weights, map_location="cpu", weights_only=False)["model"]
+        self.model.load_state_dict(state, strict=False)
+        cluster, last = self.cfg.CLUSTER, self.cfg.SOLVER.MAX_EPOCH
+        features = self.features(cluster.FEATURE, flip=cluster.FLIP)
+        self.epoch = build_labels(self.cfg)(features, self.data.images, number=last, last=last)
+        self.ids = np.asarray(self.data.images.true_ids)
+
+    def features(self, feature: Any, *, flip: bool = False) -> Tensor:
+        return extract_features(
+            StudentFeatures(self.model, feature=feature), self.data.inference_loader, flip=flip
+        )
 
 
 def draw(labels: Tensor, rng: np.random.Generator) -> Tensor:
@@ -79,8 +96,9 @@ def changes(unit: Tensor, gradient: Tensor, masks: dict[str, Tensor]) -> dict[st
     return {name: float((moved + moved.T)[mask].mean()) for name, mask in masks.items()}
 
 
-def alignment(epoch: Epoch, ids: np.ndarray, *, batches: int = 200, **_: Any) -> Figures:
+def alignment(probed: Any, *, batches: int = 200, **_: Any) -> Figures:
     """The cosine of the two gradients and `changes` for each, of every batch."""
+    epoch: Epoch = probed.epoch
     rng = np.random.default_rng(0)
     found: Figures = defaultdict(list)
     parts = [epoch.day, epoch.night]
@@ -92,7 +110,9 @@ def alignment(epoch: Epoch, ids: np.ndarray, *, batches: int = 200, **_: Any) ->
         gradients = {name: torch.cat(torch.autograd.grad(loss, rows)) for name, loss in losses.items()}
         flat = [gradient.flatten() for gradient in gradients.values()]
         found["cosine of the two gradients"].append(float(F.cosine_similarity(*flat, dim=0)))
-        vehicles = torch.from_numpy(ids[torch.cat([p.indices[own] for p, own in zip(parts, places)]).numpy()])
+        vehicles = torch.from_numpy(
+            probed.ids[torch.cat([p.indices[own] for p, own in zip(parts, places)]).numpy()]
+        )
         masks = _masks(torch.cat(targets), vehicles)
         for loss, gradient in gradients.items():
             for name, change in changes(torch.cat(rows).detach(), gradient, masks).items():
@@ -116,10 +136,11 @@ def _masks(targets: Tensor, vehicles: Tensor) -> dict[str, Tensor]:
     return {name: mask for name, mask in zip(PAIRS, kinds, strict=True) if mask.any()}
 
 
-def prototypes(epoch: Epoch, ids: np.ndarray, *, top_k: int = 5, **_: Any) -> Figures:
+def prototypes(probed: Any, *, top_k: int = 5, **_: Any) -> Figures:
     """Shares of right pairs, in percent, and how many pairs a cluster has."""
+    epoch: Epoch = probed.epoch
     similarity = epoch.day.centroids @ epoch.night.centroids.T
-    day, night = (_majority(part, ids) for part in (epoch.day, epoch.night))
+    day, night = (_majority(part, probed.ids) for part in (epoch.day, epoch.night))
     right = day[:, None] == night[None]
     found = mutual_topk_partition(similarity, top_k)
     nearest = torch.zeros_like(right).scatter_(1, similarity.argmax(1, keepdim=True), True)
@@ -142,11 +163,41 @@ def _majority(part: Clusters, ids: np.ndarray) -> Tensor:
     return majority_identity(part.labels, torch.from_numpy(ids[part.indices.numpy()]), part.num_clusters)
 
 
-PROBES = {"alignment": alignment, "prototypes": prototypes}
+@torch.no_grad()
+def texts(probed: Any, **_: Any) -> Figures:
+    """Cosines of text centroids of different clusters, and of texts with their own; a figure of each cluster."""
+    text = build_text_tower(probed.cfg)
+    prompts = build_prompt_learner(probed.cfg, text, probed.data.images.domains)
+    learned = probed.run / "stage1.pth"
+    if learned.is_file():
+        prompts.load_state_dict(
+            torch.load(learned, map_location="cpu", weights_only=False)["stage"]["prompts"]
+        )
+    pooled = probed.features("before")
+    inputs = unit_parts(pooled, (pooled.shape[1] - text.output_dim, text.output_dim))
+    rows = torch.cat(
+        [
+            prompts.text_features(text, places, inputs[places])
+            for places in torch.arange(len(pooled)).split(256)
+        ]
+    )
+    found: Figures = {}
+    for name, part in (("day", probed.epoch.day), ("night", probed.epoch.night)):
+        own = F.normalize(rows[part.indices], dim=1)
+        centroids = make_clusters(part.labels, own, part.indices).centroids
+        between = (centroids @ centroids.T)[~torch.eye(len(centroids), dtype=torch.bool)]
+        kept = part.labels >= 0
+        within = (own[kept] * centroids[part.labels[kept]]).sum(1)
+        found[f"{name}: centroids of different clusters"] = between.tolist()
+        found[f"{name}: a text and its centroid"] = within.tolist()
+    return found
+
+
+PROBES = {"texts": texts, "alignment": alignment, "prototypes": prototypes}
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print a table: figure, mean and standard deviation over the batches."""
+    """Print a table: figure, mean, standard deviation, and of how many values (batches, clusters or pairs)."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -156,7 +207,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batches", type=int, default=200, help="of alignment")
     parser.add_argument("--top-k", type=int, default=5, help="of prototypes")
     args = parser.parse_args(argv)
-    found = PROBES[args.probe](*labelled(args.run, args.weights), batches=args.batches, top_k=args.top_k)
+    found = PROBES[args.probe](Probed(args.run, args.weights), batches=args.batches, top_k=args.top_k)
     rows = [[name, np.mean(values), np.std(values), len(values)] for name, values in found.items()]
     print(tabulate(rows, headers=["figure", "mean", "deviation", "of"], floatfmt=".4g"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def epoch_of(day: list[list[float]], night: list[list[float]]) -> Epoch:
 def test_shares_of_right_pairs() -> None:
     """Three day clusters, two night ones, each one image; the third day cluster is nearest to a wrong one."""
     epoch = epoch_of([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]], [[1.0, 0.1], [0.1, 1.0]])
-    found = probe.prototypes(epoch, np.array([0, 1, 1, 0, 1]), top_k=1)
+    found = probe.prototypes(SimpleNamespace(epoch=epoch, ids=np.array([0, 1, 1, 0, 1])), top_k=1)
     assert found["all pairs: right, %"] == [pytest.approx(50)]
     assert found["nearest of a day cluster: right, %"] == [pytest.approx(200 / 3)]
     assert found["mutual, k = 1 (attracted): right, %"] == found["mutual, k = 1: right, %"] == [100.0]
