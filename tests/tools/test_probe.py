@@ -77,8 +77,9 @@ def test_gradients_of_a_batch_are_compared() -> None:
         make_clusters(labels, F.normalize(torch.randn(64, 8), dim=1), torch.arange(64) + 64 * place)
         for place in range(2)
     ]
-    found = probe.alignment(
-        Epoch.of(parts[0], parts[1], 1, 1), torch.cat([labels, labels]).numpy(), batches=3
+    probed = SimpleNamespace(
+        epoch=Epoch.of(parts[0], parts[1], 1, 1), ids=torch.cat([labels, labels]).numpy()
     )
+    found = probe.alignment(probed, batches=3)
     assert all(len(values) == 3 for values in found.values())
     assert len(found) == 1 + 2 * len(probe.PAIRS) and 0 < found["cosine of the two gradients"][0] <= 1
