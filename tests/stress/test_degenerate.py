@@ -59,14 +59,13 @@ class Outliers(DomainClusters):
 
     hit: tuple[Domain, ...] = ()
     up_to: float = 1.0
-    now: bool = False
 
-    def _cluster(self, features: Tensor, indices: Tensor, name: str) -> Clusters:
-        self.now = name in [domain.word for domain in self.hit]
-        return super()._cluster(features, indices, name)
+    def _cluster(self, features: Tensor, places: dict[str, Tensor]) -> dict[str, Clusters]:
+        self.rows = [features[places[domain.word]] for domain in self.hit]
+        return super()._cluster(features, places)
 
     def _labels(self, features: Tensor, found: Neighbours, eps: float) -> np.ndarray:
-        if self.now and eps < self.up_to:
+        if eps < self.up_to and any(torch.equal(features, rows) for rows in self.rows):
             return np.full(len(features), -1, dtype=np.int64)
         return super()._labels(features, found, eps)
 
