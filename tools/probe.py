@@ -51,6 +51,7 @@ from dnreid_plugins.modeling.clip.prompts import build_prompt_learner
 from dnreid_plugins.modeling.clip.text_tower import build_text_tower
 from dnreid_plugins.modeling.meta_arch import StudentFeatures
 from dnreid_plugins.runtime.config_files import merge_with_suggestions
+from dnreid_plugins.runtime.weight_files import read_weight_file
 
 PAIRS = ("same cluster", "same domain, other cluster", "across, same vehicle", "across, other vehicle")
 Figures = dict[str, list[float]]
@@ -67,8 +68,7 @@ class Probed:
         self.cfg.freeze()
         configure(self.cfg)
         self.data, self.model = build_train_data(self.cfg), build_model(self.cfg)
-        state = torch.load(run / weights, map_location="cpu", weights_only=False)["model"]
-        self.model.load_state_dict(state, strict=False)
+        self.model.load_state_dict(read_weight_file(run / weights)["model"], strict=False)
         cluster, last = self.cfg.CLUSTER, self.cfg.SOLVER.MAX_EPOCH
         features = self.features(cluster.FEATURE, flip=cluster.FLIP)
         self.epoch = build_labels(self.cfg)(features, self.data.images, number=last, last=last)
@@ -170,9 +170,7 @@ def texts(probed: Any, **_: Any) -> Figures:
     prompts = build_prompt_learner(probed.cfg, text, probed.data.images.domains)
     learned = probed.run / "stage1.pth"
     if learned.is_file():
-        prompts.load_state_dict(
-            torch.load(learned, map_location="cpu", weights_only=False)["stage"]["prompts"]
-        )
+        prompts.load_state_dict(read_weight_file(learned)["stage"]["prompts"])
     pooled = probed.features("before")
     inputs = unit_parts(pooled, (pooled.shape[1] - text.output_dim, text.output_dim))
     rows = torch.cat(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from .page.pictures import DAY, NIGHT, STYLE
+from .page.pictures import GREY, OF_DIRECTION, png, subplots
 from .power import Grid, estimate
 
-COLOURS = {"D2N": DAY, "N2D": NIGHT}
 #: Inches.
 WIDTH, LINE, MARGIN = 7.2, 0.36, 0.9
 
@@ -23,26 +21,17 @@ def forest(differences: Mapping[str, Mapping[str, Grid]], reference: str) -> byt
         differences: ``{row: {direction: differences of mAP by rendering}}``, drawn from top to bottom.
         reference: what 0 stands for.
     """
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    file = io.BytesIO()
-    with rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, LINE * len(differences) + MARGIN), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.subplots()
-        axes.axvline(0.0, color="#6b7280", linewidth=1.0)
-        for row, directions in enumerate(differences.values()):
-            for place, (direction, grid) in enumerate(directions.items()):
-                height = row + 0.26 * (place - (len(directions) - 1) / 2)
-                _line(axes, height, grid, COLOURS.get(direction, "#6b7280"), direction if row == 0 else "")
-        axes.set(xlabel=f"mAP less that of {reference}", ylim=(len(differences) - 0.5, -0.5))
-        axes.set_yticks(range(len(differences)), list(differences))
-        axes.grid(visible=False, axis="y")
-        axes.legend(frameon=False, fontsize=8, loc="best")
-        figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
-    return file.getvalue()
+    figure, ((axes,),) = subplots(1, 1, WIDTH, LINE * len(differences) + MARGIN)
+    axes.axvline(0.0, color=GREY, linewidth=1.0)
+    for row, directions in enumerate(differences.values()):
+        for place, (direction, grid) in enumerate(directions.items()):
+            height = row + 0.26 * (place - (len(directions) - 1) / 2)
+            _line(axes, height, grid, OF_DIRECTION.get(direction, GREY), direction if row == 0 else "")
+    axes.set(xlabel=f"mAP less that of {reference}", ylim=(len(differences) - 0.5, -0.5))
+    axes.set_yticks(range(len(differences)), list(differences))
+    axes.grid(visible=False, axis="y")
+    axes.legend(frameon=False, fontsize=8, loc="best")
+    return png(figure)
 
 
 def _line(axes: Any, height: float, grid: Grid, colour: str, label: str) -> None:

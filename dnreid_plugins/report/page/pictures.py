@@ -58,6 +58,7 @@ def jpeg(image: Image.Image, longest: int = THUMBNAIL) -> str:
 # ---------------------------------------------------------------------------- charts
 
 DAY, NIGHT, GREY = "#e08a1e", "#2f5bb7", "#6b7280"
+OF_DIRECTION = {"D2N": DAY, "N2D": NIGHT}
 #: Colours of several lines, distinguishable without red and green.
 COLOURS = ("#2f5bb7", "#e08a1e", "#0f9488", "#c0399f", "#6b7280", "#7c5ce0", "#a16207", "#0b7285")
 STYLE: Any = {
@@ -88,6 +89,29 @@ def chart(width: float = 3.8, height: float = 2.4) -> tuple[Any, Any]:
         figure.subplots_adjust(0.62 / width, 0.48 / height, 1 - 0.12 / width, 1 - 0.12 / height)
         FigureCanvasSVG(figure)
         return figure, figure.subplots()
+
+
+def subplots(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
+    """A figure and its panels ``[row][column]``, each of ``width`` x ``height`` inches, for `png`."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+        FigureCanvasAgg(figure)
+        return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def png(figure: Any) -> bytes:
+    """The figure as a PNG file, the same bytes every time."""
+    from matplotlib import rc_context
+
+    file = io.BytesIO()
+    with rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
+    return file.getvalue()
 
 
 def svg(figure: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,11 +12,10 @@ from PIL import Image
 
 from ..page.attention import Attended
 from ..page.maps import Cosines, MapImages, Points, draw_histogram, scatter_domains, scatter_groups
-from ..page.pictures import COLOURS, DAY, NIGHT, STYLE
+from ..page.pictures import COLOURS, OF_DIRECTION, png, subplots
 from ..page.ranks import DirectionLists, RankList
 from .figures_of_runs import Measured
 
-OF_DIRECTION = {"D2N": DAY, "N2D": NIGHT}
 CORRECT, WRONG = "#0f766e", "#dc2626"
 #: Figures of clusters that are drawn for each epoch.
 QUALITY = {"ARI": "adjusted Rand index", "AMI": "adjusted mutual information"}
@@ -36,7 +34,7 @@ class Picture(NamedTuple):
 
 def sweep(values: Sequence[float], found: Sequence[Measured], metrics: Sequence[str], label: str) -> Picture:
     """Each metric over the values: ours with the spread of the runs, the paper's as crosses."""
-    figure, panels = _panels(1, len(metrics), 4.2, 3.0)
+    figure, panels = subplots(1, len(metrics), 4.2, 3.0)
     for axes, metric in zip(panels[0], metrics):
         for direction, colour in OF_DIRECTION.items():
             means = [one.mean(direction, metric) for one in found]
@@ -56,7 +54,7 @@ def sweep(values: Sequence[float], found: Sequence[Measured], metrics: Sequence[
 def histograms(found: Mapping[str, Sequence[Cosines]]) -> Picture:
     """A row of panels for each system: cosines of pairs within day, within night and across."""
     width = max(len(one) for one in found.values())
-    figure, panels = _panels(len(found), width, 3.4, 2.4)
+    figure, panels = subplots(len(found), width, 3.4, 2.4)
     for line, (name, kinds) in zip(panels, found.items()):
         for axes, one in zip(line, kinds):
             draw_histogram(axes, one)
@@ -66,7 +64,7 @@ def histograms(found: Mapping[str, Sequence[Cosines]]) -> Picture:
 
 def maps(found: Mapping[str, tuple[Points, MapImages]]) -> Picture:
     """A column for each system: the map by domain, and by identity."""
-    figure, panels = _panels(2, len(found), 4.2, 4.0)
+    figure, panels = subplots(2, len(found), 4.2, 4.0)
     for column, (name, (points, images)) in enumerate(found.items()):
         scatter_domains(panels[0][column], points, images)
         shown, total = scatter_groups(panels[1][column], points, images)
@@ -80,7 +78,7 @@ def attention(found: Mapping[str, Sequence[Attended]]) -> Picture:
     names, pairs = list(found), len(next(iter(found.values())))
     heads = [head for domain in ("day", "night") for head in (domain, *names)]
     first = next(iter(found.values()))[0].pictures[0]
-    figure, panels = _panels(pairs, len(heads), 1.6, 1.6 * _height(first) + 0.1)
+    figure, panels = subplots(pairs, len(heads), 1.6, 1.6 * _height(first) + 0.1)
     for row in range(pairs):
         shown = [one[row] for one in found.values()]
         for side, domain in enumerate((0, 2)):
@@ -96,7 +94,7 @@ def ranks(found: Mapping[str, DirectionLists], length: int) -> Picture:
     """For each query a row by each system: the query, then its first results, correct ones framed in green."""
     names, queries = list(found), len(next(iter(found.values())).lists)
     first = next(iter(found.values())).lists[0].picture.uri
-    figure, panels = _panels(queries * len(names), length + 1, 1.1, 1.1 * _height(first) + 0.1)
+    figure, panels = subplots(queries * len(names), length + 1, 1.1, 1.1 * _height(first) + 0.1)
     for query in range(queries):
         for place, name in enumerate(names):
             _line(panels[query * len(names) + place], name, found[name].lists[query], length)
@@ -122,7 +120,7 @@ def labels(found: Mapping[str, Mapping[str, Labels]]) -> Picture:
     Args:
         found: ``{domain: {figure: {system: (epochs, values)}}}``.
     """
-    figure, panels = _panels(len(found), len(QUALITY), 3.4, 2.6)
+    figure, panels = subplots(len(found), len(QUALITY), 3.4, 2.6)
     for line, (domain, figures) in zip(panels, found.items()):
         for axes, (key, words) in zip(line, QUALITY.items()):
             for colour, (name, (epochs, values)) in zip(COLOURS, figures[key].items()):
@@ -154,22 +152,5 @@ def _show(axes: Any, uri: str) -> None:
         axes.imshow(image)
 
 
-def _panels(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with rc_context(STYLE):
-        figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-        FigureCanvasAgg(figure)
-        return figure, figure.subplots(rows, columns, squeeze=False)
-
-
 def _png(figure: Any, alt: str) -> Picture:
-    from matplotlib import rc_context
-
-    file = io.BytesIO()
-    with rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
-    return Picture(file.getvalue(), alt)
+    return Picture(png(figure), alt)
