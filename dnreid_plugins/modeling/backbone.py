@@ -11,6 +11,7 @@ from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from torch import nn
 
 from ..runtime.sections import Share, configured, construct
+from .blocks import widen_non_local
 from .pretrained import load_backbone_weights
 
 # Weights that ship with the package, by their name in MODEL.BACKBONE.PRETRAIN_PATH.
@@ -77,18 +78,10 @@ class NonLocalWidth:
         self.share = nl_width
 
     def apply(self, model: nn.Module) -> None:
-        """Widen every block of ``model``, with new weights.
-
-        The norm behind a block's last convolution keeps its scale of 0, so a new block passes its input on unchanged.
-        """
-        for block in model.modules() if self.share > 0 else ():
+        """Widen every block of ``model``, with new weights."""
+        for block in model.modules():
             if isinstance(block, Non_local):
-                outside: int = block.in_channels
-                inside = max(round(outside * self.share), 1)
-                block.inter_channels = inside
-                for name in ("g", "theta", "phi"):
-                    setattr(block, name, nn.Conv2d(outside, inside, 1))
-                block.W[0] = nn.Conv2d(inside, outside, 1)
+                widen_non_local(block, self.share)
 
 
 def weight_path(name: str) -> Path:

@@ -39,6 +39,7 @@ FILLED: dict[str, Any] = {
     "MODEL.BLOCKS.GLARESUPPRESSION.AFTER": ("bn1",),
     "MODEL.BLOCKS.STRUCTUREENHANCEMENT.AFTER": ("bn1",),
     "MODEL.BLOCKS.CLASSATTENTION.AFTER": ("bn1",),
+    "MODEL.BLOCKS.NONLOCAL.AFTER": ("bn1",),
     "SOLVER.LR_FACTORS": (("backbone", 0.1),),
     "SOLVER.STAGES": (2,),
     "INPUT.VIEWS.DAY": ((), ("exchange",)),
@@ -47,7 +48,7 @@ FILLED: dict[str, Any] = {
 #: Losses of clusters that both domains share, and of blocks inside the encoder.
 SPANNING = ("IdentityClassifier", "CentreTriplet", "HardTriplet", "WeightedTriplet", "GlareMask")
 SPANNING += ("JointContrast", "SharedContrast")
-BLOCKS = ("GlareSuppression", "StructureEnhancement", "ClassAttention")
+BLOCKS = ("GlareSuppression", "StructureEnhancement", "ClassAttention", "NonLocal")
 #: What must be on for a section to matter.
 SWITCHES: list[Any] = ["MODEL.TEACHER.ENABLED", True, "SOLVER.AMP.ENABLED", True, "SOLVER.SWA.ENABLED", True]
 SWITCHES += ["INPUT.CHANNEL_AUG.ENABLED", True, "INPUT.REA.ENABLED", True, "PROFILE.STEPS", 1]

@@ -8,15 +8,18 @@ import pytest
 import torch
 from fastreid.config import CfgNode, get_cfg
 from fastreid.layers import Non_local
+from fastreid.modeling.meta_arch import build_model
 from run_helpers import cut_and_resumed, same, train, weights
 from torch import Tensor, nn
 
 from dnreid_plugins.engine.preflight import check
 from dnreid_plugins.modeling.backbone import build_backbone
+from dnreid_plugins.modeling.blocks import NonLocal, build_blocks
 from dnreid_plugins.modeling.dual_stream import DualStream
 from dnreid_plugins.runtime.config_files import ConfigError, merge_with_suggestions
 
-SHIPPED = Path(__file__).resolve().parents[2] / "projects" / "AGW" / "configs" / "dn348.yml"
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = ROOT / "projects" / "AGW" / "configs" / "dn348.yml"
 
 
 def shipped(width: float) -> CfgNode:
@@ -83,6 +86,52 @@ def test_wide_blocks_train_in_a_dual_stream() -> None:
         model(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 0, 1])).square().mean().backward()
         optimizer.step()
     assert [not torch.equal(block.g.weight, old) for block, old in zip(blocks(model), before)] == [True] * 5
+
+
+def test_the_block_does_behind_any_layer_what_fast_reids_resnet_does_with_its_own() -> None:
+    torch.manual_seed(0)
+    cfg = shipped(0.25)
+    own = build_backbone(cfg).eval()
+    cfg.MODEL.BACKBONE.WITH_NL, cfg.MODEL.BACKBONE.NL_WIDTH = False, 0.0
+    cfg.MODEL.BLOCKS.NAME, cfg.MODEL.BLOCKS.NONLOCAL.WIDTH = ("NonLocal",), 0.25
+    places = cfg.MODEL.BLOCKS.NONLOCAL.AFTER = ("layer2.2", "layer2.3", "layer3.3", "layer3.4", "layer3.5")
+    plain = build_backbone(cfg).eval()
+    plain.load_state_dict({k: v for k, v in own.state_dict().items() if not k.startswith("NL_")})
+    added = build_blocks(cfg, plain)
+    assert tuple(place for place, _ in added) == places
+    for theirs, (_, ours) in zip(blocks(own), added, strict=True):
+        nn.init.normal_(theirs.W[1].weight)
+        ours.eval().block.load_state_dict(theirs.state_dict())
+    stacked = DualStream(plain, (), blocks=added).eval()
+    images, domains = torch.randn(2, 3, 64, 48), torch.tensor([0, 1])
+    with torch.no_grad():
+        assert torch.equal(stacked(images, domains), own(images))
+    cfg.MODEL.BACKBONE.NORM = "GN"
+    assert isinstance(build_blocks(cfg, plain)[0][1].block.W[1], nn.GroupNorm)
+
+
+def test_the_shipped_config_puts_the_blocks_behind_two_stages_of_both_its_networks() -> None:
+    for protocol in ("base", "protocol2"):
+        cfg = get_cfg()
+        merge_with_suggestions(cfg, str(ROOT / "configs" / "DNMini" / f"{protocol}.yml"), [])
+        network = cfg.MODEL.BACKBONE
+        merge_with_suggestions(cfg, str(ROOT / "projects" / "AGW" / "configs" / "base-dnmini.yml"), [])
+        cfg.MODEL.BACKBONE = network
+        model = build_model(cfg)
+        found = [name for name, module in model.named_modules() if isinstance(module, NonLocal)]
+        assert found == [f"backbone.backbone.features.{stage}.1" for stage in (3, 11)]
+        assert all(block.g.weight.shape[0] == 1 and block.in_channels >= 48 for block in blocks(model))
+
+
+@pytest.mark.slow
+def test_a_run_with_blocks_of_the_config_trains_them_and_resumes(tiny_cfg: CfgNode) -> None:
+    tiny_cfg.MODEL.BLOCKS.NAME, tiny_cfg.MODEL.BLOCKS.NONLOCAL.AFTER = ("NonLocal",), ("bn1",)
+    tiny_cfg.DATASETS.TESTS = ()
+    tiny_cfg.DATALOADER.ITERS_PER_EPOCH, tiny_cfg.SOLVER.BASE_LR = 2, 1e-3
+    whole = weights(train(tiny_cfg))
+    assert whole["backbone.backbone.bn1.1.block.W.1.weight"].any()
+    tiny_cfg.OUTPUT_DIR += "-cut"
+    assert same(weights(cut_and_resumed(tiny_cfg, 3)), whole)
 
 
 @pytest.mark.slow
