@@ -88,6 +88,10 @@ def run(
     # an id in any case, a key never has a hyphen
     while pairs and ("-" in pairs[0] or not pairs[0].isupper()):
         names.append(pairs.pop(0))
+    if stray := [name for name in names if name.isdecimal()]:
+        raise ValueError(
+            f"{stray[0]!r} is no table or figure; several seeds have commas between them, as in 0,1."
+        )
     if every == bool(names):
         raise ValueError("Name the items to make, or give --all; `dnreid reproduce list` shows their ids.")
     overrides = pairs_only(pairs)

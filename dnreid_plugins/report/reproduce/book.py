@@ -49,6 +49,11 @@ def key_of(item: Item, rows: Sequence[RowRuns], choice: Choice) -> str:
     return short_hash(repr([item.content, command(item, choice), runs, code_version()]))
 
 
+def keys_by_row(rows: Sequence[RowRuns]) -> dict[str, list[str]]:
+    """The keys of the runs of each row that has some."""
+    return {row.row.name: [run.key for _, run in row.runs] for row in rows if row.runs}
+
+
 def record_of(item: Item, choice: Choice) -> Record:
     """What was kept of the item's page; empty where there is none."""
     return read_json(stem(item, choice).with_suffix(".json"))
@@ -77,7 +82,7 @@ def write(
         "notes": [*_about(item, choice), *item.notes],
         "text": text,
         "pictures": files,
-        "runs": {row.row.name: [run.key for _, run in row.runs] for row in rows if row.runs},
+        "runs": keys_by_row(rows),
     }
     content = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     _write(base.with_suffix(".json"), content.encode())

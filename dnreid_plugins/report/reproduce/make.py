@@ -113,8 +113,8 @@ def _state(item: Item, rows: Sequence[RowRuns], choice: Choice) -> str:
     record = book.record_of(item, choice)
     words = []
     if record:
-        new = record["key"] == book.key_of(item, rows, choice)
-        words.append(f"written {record['date'][:10]}{'' if new else ', not of these runs'}")
+        same = record["runs"] == book.keys_by_row(rows)
+        words.append(f"written {record['date'][:10]}{'' if same else ', not of these runs'}")
     if keys:
         words.append(f"{sum(key in kept for key in keys)} of {len(keys)} runs")
     if codes:

@@ -216,7 +216,9 @@ def test_texts_of_figures(made: World) -> None:
     assert cells(made.page("t-9"))[1] == ["train day", "6 / 30", "6 / 36", "+0 / +6"]
 
 
-def test_the_list_says_what_is_there(made: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_says_what_is_there(
+    made: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     main(["reproduce", "list", "--data", "DN348", "--out", "docs/the results", "--seeds", "0,1"])
     text = capsys.readouterr().out
     line = next(line for line in text.splitlines() if line.startswith("t-1 "))
@@ -227,6 +229,11 @@ def test_the_list_says_what_is_there(made: World, capsys: pytest.CaptureFixture[
     text = capsys.readouterr().out
     line = next(line for line in text.splitlines() if line.startswith("t-1 "))
     assert "not of these runs" in line and "4 of 6 runs" in line and "2 runs, about" in line
+    for module in ("runs", "reproduce.plan", "reproduce.book", "reproduce.make"):
+        monkeypatch.setattr(f"dnreid_plugins.report.{module}.code_version", lambda: "other (abc)")
+    main(["reproduce", "list", "--data", "DN348", "--out", "docs/the results", "--seeds", "0,1"])
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("t-1 "))
+    assert "not of these runs" not in line and "4 of 4 runs" in line and "not the present one" in line
     main(["reproduce", "list", "--data", "DN348", "--out", "elsewhere"])
     text = capsys.readouterr().out
     assert "0 of 2 runs" in text and "2 runs, 128 images" in text and "counted once: 2 runs" in text
@@ -307,6 +314,7 @@ def test_other_code_is_measured_again(world: World, monkeypatch: pytest.MonkeyPa
     [
         ([], "Name the items to make, or give --all"),
         (["t-1", "--all"], "Name the items to make, or give --all"),
+        (["--all", "--seeds", "0", "1"], "'1' is no table or figure; several seeds have commas"),
         (["t-11"], "no table or figure 't-11'; did you mean"),
         (["t-1", "--seeds", "x"], "--seeds is 'x'; give numbers"),
         (["t-1", "--data-seeds", "1"], "--data-seeds is for rendered sets, and DN348 is none"),
