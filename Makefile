@@ -71,8 +71,9 @@ stress: $(VENV)/.installed-dev  ## kill, fuzz and soak tests (half an hour), the
 	status=0; DNREID_STRESS_LEDGER=$(LEDGER) $(BIN)/python -m pytest -m "stress or attack" $(PYTEST_ARGS) || status=$$?; \
 	    $(BIN)/python tools/reliability_table.py $(LEDGER) $(if $(KEEP),--keep) && exit $$status
 
-mutate: $(VENV)/.installed-dev  ## cut the wires of tests/wires.yml, one after the other; a test must notice each
+mutate: $(VENV)/.installed-dev  ## cut the wires of tests/wires.yml, change operators of losses and matchings; a test must notice each
 	$(BIN)/python tools/mutate.py
+	$(BIN)/python tools/mutants.py dnreid_plugins/functional/losses dnreid_plugins/functional/matching
 
 clean:  ## remove the environment and all caches
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*

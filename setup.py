@@ -49,6 +49,7 @@ EXPORT = [
 ]
 DEV = [
     *EXPORT,
+    "cosmic-ray>=8.3",  # the changes of `make mutate`
     "httpx>=0.27",
     "hypothesis>=6.100",
     "import-linter>=2.16",

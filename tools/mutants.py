@@ -1,0 +1,142 @@
+"""Change one operator, number or decorator after the other in some modules and see whether a test notices.
+
+    python tools/mutants.py dnreid_plugins/functional/losses dnreid_plugins/functional/matching
+    python tools/mutants.py dnreid_plugins/functional/losses/mmd.py --share 0.2 --seed 1
+
+The changes are cosmic-ray's; of those at one place by one kind of operator a single one is drawn. Annotations and
+docstrings are left out. The tests of a module are those below tests/functional that import from it. They run in a fork
+of one process that has loaded all but the functional part of the package, so that a change costs the tests alone. It
+prints each survivor, then per module how many were killed. A change whose tests do not end in time counts as killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import difflib
+import importlib
+import io
+import os
+import random
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator, operator_names
+from mutate import ROOT, copy_tree
+
+#: Loaded before the forks; of the package, each fork loads what is below `CHANGED` anew.
+LOADED = ("dnreid_plugins", "faiss", "hypothesis", "numba", "pytest", "scipy.optimize", "sklearn.cluster")
+CHANGED = "dnreid_plugins.functional"
+SECONDS = 180
+
+
+def changes(text: str, draw: random.Random) -> Iterator[str]:
+    """The texts with one change each; one per place and kind of operator."""
+    tree, plain = get_ast(text), without_annotations(text)
+    places: dict[tuple[object, ...], list[tuple[str, int]]] = {}
+    for name in sorted(operator_names()):
+        if get_operator(name).arguments():
+            continue
+        operator, occurrence = get_operator(name)(), 0
+        for node in ast_nodes(tree):
+            for place in operator.mutation_positions(node):
+                places.setdefault((*place, name.split("_")[0]), []).append((name, occurrence))
+                occurrence += 1
+    for place in sorted(places, key=str):
+        name, occurrence = draw.choice(places[place])
+        changed = mutate_code(text, get_operator(name)(), occurrence)
+        with contextlib.suppress(SyntaxError):
+            if changed and without_annotations(changed) != plain:
+                yield changed
+
+
+def without_annotations(text: str) -> str:
+    """The code without what no run reads: comments, docstrings and annotations."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        if isinstance(node, ast.AnnAssign):
+            node.annotation = ast.Constant(None)
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            kept = [
+                one for one in body if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))
+            ]
+            node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
+    return ast.unparse(tree)
+
+
+def tests_of(module: Path) -> list[str]:
+    """The test files below tests/functional that import from ``module``, relative to the root."""
+    name = ".".join(module.with_suffix("").parts)
+    files = sorted((ROOT / "tests" / "functional").glob("test_*.py"))
+    return [
+        str(file.relative_to(ROOT)) for file in files if f"{name} import" in file.read_text(encoding="utf-8")
+    ]
+
+
+def survives(tree: Path, tests: list[str]) -> bool:
+    """Whether the tests pass in a fork of this process."""
+    child = os.fork()
+    if not child:
+        signal.alarm(SECONDS)
+        os.chdir(tree)
+        for name in [name for name in sys.modules if name.startswith(CHANGED)]:
+            del sys.modules[name]
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), 1)
+            os.dup2(nothing.fileno(), 2)
+        import pytest
+
+        os._exit(int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", *tests])))
+    return os.waitpid(child, 0)[1] == 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("modules", nargs="+", type=Path, help="modules or folders, relative to the root")
+    parser.add_argument("--share", type=float, default=1.0, help="of the changes, drawn at random")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    draw, total, left = random.Random(args.seed), 0, 0
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        copy_tree(tree)
+        sys.path[:0] = [str(tree), str(tree / "tests")]
+        with contextlib.redirect_stderr(io.StringIO()):
+            for name in LOADED:
+                importlib.import_module(name)
+        for module in [path for one in args.modules for path in (sorted(one.glob("*.py")) or [one])]:
+            tests, file = tests_of(module), tree / module
+            text = file.read_text(encoding="utf-8")
+            found = [one for one in changes(text, draw) if draw.random() < args.share]
+            if not tests or not found:
+                continue
+            if not survives(tree, tests):
+                raise SystemExit(f"{module}: {' '.join(tests)} fails without any change.")
+            alive = 0
+            for changed in found:
+                file.write_text(changed, encoding="utf-8")
+                if survives(tree, tests):
+                    alive += 1
+                    lines = difflib.unified_diff(text.splitlines(), changed.splitlines(), n=0, lineterm="")
+                    print(f"{module} survived:", *list(lines)[2:], sep="\n", flush=True)
+            file.write_text(text, encoding="utf-8")
+            print(f"{module}: {len(found) - alive} of {len(found)} killed", flush=True)
+            total, left = total + len(found), left + alive
+    print(f"{total - left} of {total} killed")
+
+
+if __name__ == "__main__":
+    main()
