@@ -76,12 +76,14 @@ def without_annotations(text: str) -> str:
 
 
 def tests_of(module: Path) -> list[str]:
-    """The test files below tests/functional that import from ``module``, relative to the root."""
+    """The test files below tests/functional that import from ``module``, and those that try every function."""
     name = ".".join(module.with_suffix("").parts)
-    files = sorted((ROOT / "tests" / "functional").glob("test_*.py"))
-    return [
-        str(file.relative_to(ROOT)) for file in files if f"{name} import" in file.read_text(encoding="utf-8")
-    ]
+    texts = {
+        file: file.read_text(encoding="utf-8") for file in (ROOT / "tests" / "functional").glob("test_*.py")
+    }
+    asked = [file for file, text in texts.items() if f"{name} import" in text]
+    every = [file for file, text in texts.items() if "functional_cases.CASES" in text]
+    return [str(file.relative_to(ROOT)) for file in (*sorted(asked), *every)] if asked else []
 
 
 def survives(tree: Path, tests: list[str]) -> bool:

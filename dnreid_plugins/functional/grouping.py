@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dnreid_plugins.functional.precision import in_full_precision
 
+
+@in_full_precision
 def cluster_means(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Mean feature of each cluster present in a batch; gradient flows to ``features``.
 

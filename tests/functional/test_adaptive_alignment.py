@@ -30,7 +30,12 @@ def case(num_day: int, num_night: int, shift: float = 0.3) -> tuple[Tensor, Tens
 
 
 def naive_weights(
-    day: Tensor, night: Tensor, targets_day: Tensor, targets_night: Tensor, partner: Tensor | None
+    day: Tensor,
+    night: Tensor,
+    targets_day: Tensor,
+    targets_night: Tensor,
+    partner: Tensor | None,
+    back: Tensor | None = None,
 ) -> PairBlocks:
     def cosine(a: Tensor, b: Tensor) -> float:
         return ((a * b).sum() / (a.norm() * b.norm())).item()
@@ -53,20 +58,22 @@ def naive_weights(
                 base = 0.9
                 if s > s_ada:
                     sim = 1.0 + 0.9 * (1.0 - (1.0 - s) ** 2)
-                    c = int(targets_day[i])
-                    if partner is not None and c >= 0 and partner[c] >= 0 and partner[c] == targets_night[j]:
-                        label = 1.1
+                    c, d = int(targets_day[i]), int(targets_night[j])
+                    if c >= 0 and d >= 0:
+                        there = partner is not None and partner[c] == d
+                        label = 1.1 if there or (back is not None and back[d] == c) else 1.0
             weight[i, j] = base * sim * label
     return PairBlocks(intra(day, targets_day, 0.30), intra(night, targets_night, 0.35), weight)
 
 
 @pytest.mark.parametrize(("num_day", "num_night"), SIZES)
 @pytest.mark.parametrize("shift", [-1.0, 0.0, 0.3, 2.0])
-@pytest.mark.parametrize("matched", [False, True])
-def test_weights_equal_the_loop(num_day: int, num_night: int, shift: float, matched: bool) -> None:
+@pytest.mark.parametrize("maps", [0, 1, 2])
+def test_weights_equal_the_loop(num_day: int, num_night: int, shift: float, maps: int) -> None:
     day, night, targets_day, targets_night, partner = case(num_day, num_night, shift)
     night = -night if shift < 0 else night
-    args = (day, night, targets_day, targets_night, partner if matched else None)
+    both = (partner, torch.tensor([1, 1, -1]))  # several night clusters have the same day partner
+    args = (day, night, targets_day, targets_night, *both[:maps], *[None] * (maps == 0))
     got = multi_factor_weights(*args, alpha_0=0.9)
     for block, want in zip(got, naive_weights(*args), strict=True):
         torch.testing.assert_close(block, want)

@@ -73,10 +73,10 @@ def test_it_is_the_released_stack(images: int, inputs: int, hidden: int) -> None
 
 @torch.no_grad()
 def test_the_start_has_the_spread_of_pytorchs_layers() -> None:
-    shape = HalvingClassifier(64, 64)
+    shape = HalvingClassifier(96, 64)
     model = twin(shape, shape.start(torch.Generator().manual_seed(0)))
-    fresh = nn.Conv1d(64, 64, 3)
-    assert model[0].weight[..., 1].abs().max() <= 1 / math.sqrt(3 * 64)
+    fresh = nn.Conv1d(96, 64, 3)
+    assert model[0].weight[..., 1].abs().max() <= 1 / math.sqrt(3 * 96)
     assert model[0].weight[..., 1].std() == pytest.approx(float(fresh.weight.std()), rel=0.05)
     assert model[-1].weight.abs().max() <= 1 / math.sqrt(8) and float(model[-1].weight.std()) > 0.1
     assert bool((model[1].weight == 1).all()) and bool((model[1].bias == 0).all())

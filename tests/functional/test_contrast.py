@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dnreid_plugins.functional.losses.contrast import cluster_nce, mutual_mapping_loss
+from dnreid_plugins.functional.losses.contrast import cluster_nce, mapped_targets, mutual_mapping_loss
 
 
 def unit(generator: torch.Generator, *shape: int) -> Tensor:
@@ -148,8 +148,25 @@ def test_the_pair_weight_is_a_constant() -> None:
     assert weight.grad is None and features.grad is not None
 
 
+def test_a_single_matched_sample_counts_whole() -> None:
+    features, weight = torch.eye(3, dtype=torch.float64), torch.tensor([1.5, 1.0])
+    targets, partner = torch.tensor([0, 1, -1]), torch.tensor([1, -1])
+    want = naive_cross(features[0], 1, features, 0.1)
+    got = mutual_mapping_loss(features, targets, partner, weight, features, temperature=0.1)
+    torch.testing.assert_close(got, 1.5 * want)
+
+
+@pytest.mark.parametrize("partner", [[], [2, -1]])
+def test_targets_are_mapped_to_partners(partner: list[int]) -> None:
+    targets = torch.tensor([-1, 0, 1] if partner else [-1, -1])
+    want = [-1, 2, -1] if partner else [-1, -1]
+    assert mapped_targets(targets, torch.tensor(partner, dtype=torch.int64)).tolist() == want
+
+
 def test_refusals_name_the_value() -> None:
     features, targets = torch.eye(2), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="temperature must be > 0, got -1"):
+        cluster_nce(features, targets, torch.eye(2), temperature=-1)
     with pytest.raises(ValueError, match="temperature must be > 0, got 0"):
         cluster_nce(features, targets, torch.eye(2), temperature=0)
     with pytest.raises(ValueError, match=r"one entry per cluster, got \(2,\) and \(3,\)"):

@@ -8,12 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dnreid_plugins.functional.precision import in_full_precision
+
 Scoring = Literal["continuous", "discrete", "fixed", "direct"]
 
 # Width of one level of the discrete score; the paper gives none.
 DISCRETE_STEP = 0.1
 
 
+@in_full_precision
 def cosine_similarity_matrix(rows_day: Tensor, rows_night: Tensor) -> Tensor:
     """Eq. 4: ``(C_day, C_night)`` cosines, in the precision of the rows. A zero row has similarity 0."""
     return F.normalize(rows_day, dim=1) @ F.normalize(rows_night, dim=1).T

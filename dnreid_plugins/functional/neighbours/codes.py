@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dnreid_plugins.functional.precision import in_full_precision
 
+
+@in_full_precision
 def softmax_codes(features: Tensor, prototypes: Sequence[Tensor], *, temperature: float = 0.05) -> Tensor:
     """Softmax over each set of prototypes apart, side by side.
 

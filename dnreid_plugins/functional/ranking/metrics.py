@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .._jit import map_rows
+from ..precision import in_full_precision
 from ._kernels import rank_rows
 from ._retrieval import Features, Matches, Metric, Removal, distance_blocks
 
@@ -31,6 +32,7 @@ class QueryRanks(NamedTuple):
     inverse_penalty: NDArray[np.float64]
 
 
+@in_full_precision
 def rank_metrics(
     query_features: Features,
     gallery_features: Features,
@@ -67,6 +69,7 @@ def rank_metrics(
     return summarize(ranks, topk=topk)
 
 
+@in_full_precision
 def rank_features(
     query_features: Features,
     gallery_features: Features,
@@ -85,6 +88,7 @@ def rank_features(
     return _rank_blocks(blocks, matches, cmc=cmc)
 
 
+@in_full_precision
 def distances_of_query(
     query_features: Features, gallery_features: Features, row: int, *, metric: Metric, block: int = 512
 ) -> NDArray[np.float32]:
