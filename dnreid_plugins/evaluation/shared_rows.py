@@ -109,7 +109,8 @@ def _file_of(size: int) -> str:
         finally:
             os.close(descriptor)
     except (OSError, AttributeError) as error:  # AttributeError: neither macOS nor Windows can reserve it
-        Path(path).unlink(missing_ok=True) if path else None
+        if path:
+            Path(path).unlink(missing_ok=True)
         logger.info("Every process has its own copy of all features: no shared memory (%s).", error)
         return ""
     return path

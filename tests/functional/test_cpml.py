@@ -238,5 +238,6 @@ def test_refusals_name_the_value() -> None:
     case = Case(4, 5, 2)
     with pytest.raises(ValueError, match=r"partition is for \(4, 5\) clusters but there are \(4, 4\) rows"):
         row_cpml(case.rows_day, case.rows_night[:4], case.partition)
-    with pytest.raises(ValueError, match="temperature must be > 0, got 0"):
-        released_cpml(case.rows_day, case.rows_night, case.partition, temperature=0)
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match=f"temperature must be > 0, got {wrong}"):
+            released_cpml(case.rows_day, case.rows_night, case.partition, temperature=wrong)

@@ -163,5 +163,6 @@ def test_what_cannot_be_is_refused() -> None:
         hybrid_nce(features, targets, rows, rows[:1])
     for loss in (hybrid_nce(features, targets, rows, rows), dynamic_nce(features, targets, rows[:, None])):
         assert torch.isfinite(loss)
-    with pytest.raises(ValueError, match="temperature must be > 0, got 0"):
-        dynamic_nce(features, targets, rows[:, None], temperature=0.0)
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match=f"temperature must be > 0, got {wrong}"):
+            dynamic_nce(features, targets, rows[:, None], temperature=wrong)

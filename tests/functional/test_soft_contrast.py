@@ -92,7 +92,8 @@ def test_half_precision_is_computed_in_float32_and_targets_are_constants() -> No
     )
 
 
-def test_a_temperature_of_0_is_refused() -> None:
+@pytest.mark.parametrize("wrong", [0, -1])
+def test_a_temperature_that_is_not_positive_is_refused(wrong: float) -> None:
     features, rows, _, soft = made(1, 1)
-    with pytest.raises(ValueError, match="temperature must be > 0, got 0"):
-        soft_nce(features, soft, rows, temperature=0)
+    with pytest.raises(ValueError, match=f"temperature must be > 0, got {wrong}"):
+        soft_nce(features, soft, rows, temperature=wrong)
