@@ -234,6 +234,21 @@ def test_half_precision_is_computed_in_float32() -> None:
     assert case.day.grad is not None and bool(torch.isfinite(case.day.grad).all()) and case.day.grad.any()
 
 
+def test_a_single_pair_counts_whole() -> None:
+    generator = torch.Generator().manual_seed(2)
+    day, night = unit(generator, 2, 4), unit(generator, 2, 4)
+    at = torch.zeros(3, 2, 2, dtype=torch.bool)
+    at[0, 0, 0] = at[1, 0, 1] = at[2, 1, 0] = True
+    partition = NeighbourPartition(positives=at[0], hard_day=at[1], hard_night=at[2])
+    table = day @ night.T / TAU
+    want = 0.5 * (F.softplus(table[0, 1] - table[0, 0]) + F.softplus(table[1, 0] - table[0, 0]))
+    torch.testing.assert_close(row_cpml(day, night, partition, temperature=TAU), want)
+    torch.testing.assert_close(released_cpml(day, night, partition, temperature=TAU), want)
+    first = torch.tensor([0])
+    got = instance_cpml(day[:1], first, night[:1], first, day, night, partition, temperature=TAU)
+    torch.testing.assert_close(got, want)
+
+
 def test_refusals_name_the_value() -> None:
     case = Case(4, 5, 2)
     with pytest.raises(ValueError, match=r"partition is for \(4, 5\) clusters but there are \(4, 4\) rows"):
