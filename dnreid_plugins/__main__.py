@@ -14,7 +14,7 @@ from .commands import app
 from .commands.loading import load
 from .runtime.sentences import sentences
 
-LISTS = ("methods", "datasets", "configs", "backbones")
+LISTS = ("methods", "parts", "datasets", "configs", "backbones")
 USAGE = """\
 usage: python -m dnreid_plugins COMMAND [ARGS...]      the same as `dnreid COMMAND`; --help lists the commands
        python -m dnreid_plugins SCRIPT [ARGS...]       run a fast-reid script with the plug-ins loaded

@@ -40,6 +40,7 @@ COMMANDS: dict[str, str] = {
     "trials": "trials",
     "reproduce": "reproduce",
     "methods": "lists",
+    "parts": "lists",
     "datasets": "lists",
     "configs": "lists",
     "backbones": "lists",

@@ -1,4 +1,4 @@
-"""``dnreid methods``, ``datasets``, ``configs``, ``backbones`` and ``doctor``: what there is on this machine."""
+"""``dnreid methods``, ``parts``, ``datasets``, ``configs``, ``backbones``, ``doctor``: what there is on a machine."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ LOADS_ITSELF = True
 
 
 def methods() -> None:
-    """List the methods and the parts that they consist of."""
+    """List the systems: their labels, their losses, and what they have a config for."""
     _show("methods")
+
+
+def parts() -> None:
+    """List the parts that a config can name: label sources, refiners, losses, matchers, blocks."""
+    _show("parts")
 
 
 def datasets() -> None:
@@ -41,7 +46,7 @@ def doctor() -> None:
 
 
 def _show(kind: str) -> None:
-    if kind != "configs":
+    if kind not in ("configs", "methods"):  # which come from files
         load()
     from ..report.lists import text_of
 

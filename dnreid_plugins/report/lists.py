@@ -1,4 +1,5 @@
-"""Short tables of all available choices: ``dnreid methods`` and the like. The list of configs needs no PyTorch."""
+"""Short tables of all available choices: ``dnreid methods`` and the like. Those of methods and configs need no
+PyTorch."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 from fastreid.config import CfgNode
 from tabulate import tabulate
 
-from ..runtime.shipped import config_names, config_path
+from ..runtime.shipped import config_names, config_path, systems
 
 OURS = "dnreid_plugins."
 #: A longer text is cut, so that a row fits on one line of a terminal.
@@ -27,23 +28,48 @@ def text_of(kind: str) -> str:
 
 
 def _methods() -> str:
-    from ..modeling.loss_heads import LOSS_HEAD_REGISTRY
-
-    systems = [(name, _parts(_config(name))) for name in config_names() if "dnmini/" in name.lower()]
-    parts = [(name, _first_line(part)) for name, part in LOSS_HEAD_REGISTRY._obj_map.items()]
+    rows, variants = [], []
+    for name, names in systems().items():
+        cfg = _config(f"{name}/{'dn348' if 'dn348' in names else names[0]}")
+        rows.append((name, _labels(cfg), _losses(cfg), ", ".join(names)))
+    for name in config_names():
+        cfg = _config(name)
+        if "DNMini" in _data(cfg) and not name.endswith("/dnmini"):
+            variants.append((name, _labels(cfg), _losses(cfg)))
     return "\n\n".join(
         [
-            _table(systems, "method, by its config on DNMini", "parts"),
-            _table(parts, "part (MODEL.LOSSES.NAME)", "what it does"),
+            _table(rows, "system", "labels", "parts", "configs"),
+            _table(variants, "other configs on DNMini", "labels", "parts"),
+            "`dnreid train SYSTEM --data CONFIG` or --config-file SYSTEM/CONFIG; `dnreid parts` says what the parts do.",
         ]
     )
+
+
+def _parts() -> str:
+    from ..labels import LABEL_SOURCE_REGISTRY, REFINER_REGISTRY
+    from ..modeling.blocks import BLOCK_REGISTRY
+    from ..modeling.loss_heads import LOSS_HEAD_REGISTRY
+    from ..modeling.matchers import MATCHER_REGISTRY
+
+    places = {
+        "LABELS.SOURCE": LABEL_SOURCE_REGISTRY,
+        "LABELS.REFINERS": REFINER_REGISTRY,
+        "MODEL.LOSSES.NAME": LOSS_HEAD_REGISTRY,
+        "MODEL.LOSSES.CROSSCONTRAST.MATCHER": MATCHER_REGISTRY,
+        "MODEL.BLOCKS.NAME": BLOCK_REGISTRY,
+    }
+    tables = []
+    for key, registry in places.items():
+        rows = [(name, _first_line(part)) for name, part in sorted(registry._obj_map.items())]
+        tables.append(_table(rows, key, "what it does"))
+    return "\n\n".join(tables)
 
 
 def _configs() -> str:
     rows = []
     for name in config_names():
         cfg = _config(name)
-        rows.append((name, ", ".join(cfg.get("DATASETS", {}).get("NAMES", ())), str(config_path(name))))
+        rows.append((name, ", ".join(_data(cfg)), str(config_path(name))))
     return _table(rows, "config", "trains on", "--config-file")
 
 
@@ -71,8 +97,19 @@ def _config(name: str) -> Any:
     return CfgNode.load_yaml_with_base(str(config_path(name)))
 
 
-def _parts(cfg: Any) -> str:
+def _data(cfg: Any) -> Sequence[str]:
+    names: Sequence[str] = cfg.get("DATASETS", {}).get("NAMES", ())
+    return names
+
+
+def _losses(cfg: Any) -> str:
     return " + ".join(cfg.get("MODEL", {}).get("LOSSES", {}).get("NAME", ()))
+
+
+def _labels(cfg: Any) -> str:
+    """Whether the config trains on true identities, as every architecture of fast-reid's own does."""
+    ours = cfg.get("MODEL", {}).get("META_ARCHITECTURE", "").startswith("CrossDomain")
+    return "clusters" if ours and cfg.get("LABELS", {}).get("SOURCE") != "Identities" else "identities"
 
 
 def _first_line(documented: Any) -> str:
@@ -86,6 +123,7 @@ def _table(rows: Sequence[tuple[str, ...]], *headers: str) -> str:
 
 KINDS: dict[str, Callable[[], str]] = {
     "methods": _methods,
+    "parts": _parts,
     "datasets": _datasets,
     "configs": _configs,
     "backbones": _backbones,

@@ -39,6 +39,7 @@ def dnreid(folder: Path, *words: str, **environment: str) -> subprocess.Complete
         (["train", "--help"], 0, "--night"),
         ([], 0, "Commands"),
         (["configs"], 0, "CIA/dn348"),
+        (["methods"], 0, "PCLHD"),
         (["tran"], 1, "error: There is no command 'tran'; did you mean train or trials?"),
         (["train", "ciaa", "--data", "dn348"], 1, "error: There is no system 'ciaa'; did you mean CIA"),
         (["eval", "nowhere"], 1, "error: nowhere is not a folder; name the OUTPUT_DIR of a run."),

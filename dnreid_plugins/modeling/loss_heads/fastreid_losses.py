@@ -33,7 +33,7 @@ class FastreidLoss(LossHead):
 
 
 class TripletLoss(FastreidLoss):
-    """``MODEL.LOSSES.TRI``."""
+    """fast-reid's triplet loss, ``MODEL.LOSSES.TRI``."""
 
     @classmethod
     def from_config(cls, cfg: Any) -> LossHead:
@@ -43,7 +43,7 @@ class TripletLoss(FastreidLoss):
 
 
 class CircleLoss(FastreidLoss):
-    """``MODEL.LOSSES.CIRCLE``."""
+    """fast-reid's circle loss, ``MODEL.LOSSES.CIRCLE``."""
 
     @classmethod
     def from_config(cls, cfg: Any) -> LossHead:
@@ -52,7 +52,7 @@ class CircleLoss(FastreidLoss):
 
 
 class Cosface(FastreidLoss):
-    """``MODEL.LOSSES.COSFACE``."""
+    """fast-reid's CosFace over pairs, ``MODEL.LOSSES.COSFACE``."""
 
     @classmethod
     def from_config(cls, cfg: Any) -> LossHead:
