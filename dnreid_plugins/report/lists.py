@@ -40,7 +40,7 @@ def _methods() -> str:
         [
             _table(rows, "system", "labels", "parts", "configs"),
             _table(variants, "other configs on DNMini", "labels", "parts"),
-            "`dnreid train SYSTEM --data CONFIG` or --config-file SYSTEM/CONFIG; `dnreid parts` says what the parts do.",
+            "`dnreid train SYSTEM --data CONFIG` or --config-file SYSTEM/CONFIG; `dnreid parts`: what a part does.",
         ]
     )
 
