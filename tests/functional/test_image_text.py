@@ -84,10 +84,12 @@ def test_instance_contrast_does_not_depend_on_the_names_of_the_images() -> None:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("classes", [1, 3, 8])
-def test_smoothed_cross_entropy_equals_the_loop(classes: int, smoothing: float) -> None:
+@pytest.mark.parametrize("labelled", [0, 1, 7])
+def test_smoothed_cross_entropy_equals_the_loop(classes: int, smoothing: float, labelled: int) -> None:
     generator = torch.Generator().manual_seed(classes)
     logits = torch.randn(7, classes, generator=generator, dtype=torch.float64).requires_grad_()
-    targets = torch.randint(-1, classes, (7,), generator=generator)
+    targets = torch.randint(-1 if labelled == 7 else 0, classes, (7,), generator=generator)
+    targets[labelled:] = -1
     fast = smoothed_cross_entropy(logits, targets, smoothing=smoothing)
     assert_same_with_gradients(fast, naive_smoothed(logits, targets, smoothing), [logits])
 
@@ -150,5 +152,6 @@ def test_refusals_name_the_value() -> None:
     image, text = pair(0, 2)
     with pytest.raises(ValueError, match="temperature must be > 0, got -1"):
         instance_contrast(image, text, torch.arange(2), temperature=-1)
-    with pytest.raises(ValueError, match=r"smoothing must lie in \[0, 1\], got 2"):
-        batch_text_alignment(image, text, torch.arange(2), smoothing=2)
+    for wrong in (2, -0.5):
+        with pytest.raises(ValueError, match=rf"smoothing must lie in \[0, 1\], got {wrong}"):
+            batch_text_alignment(image, text, torch.arange(2), smoothing=wrong)

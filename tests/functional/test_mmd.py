@@ -165,9 +165,12 @@ def test_no_matched_pair_in_the_batch_gives_zero_with_a_graph() -> None:
         assert loss.item() == 0.0 and loss.requires_grad
 
 
-def test_a_map_without_targets_is_refused() -> None:
+@pytest.mark.parametrize(
+    "given", [{}, {"targets_day": torch.zeros(2).long()}, {"targets_night": torch.zeros(2).long()}]
+)
+def test_a_map_without_targets_is_refused(given: dict[str, Tensor]) -> None:
     with pytest.raises(ValueError, match="map without targets"):
-        margin_mmd(features(0, 2), features(1, 2), day_to_night=torch.tensor([0]))
+        margin_mmd(features(0, 2), features(1, 2), day_to_night=torch.tensor([0]), **given)
 
 
 def test_relabelling_changes_nothing() -> None:
