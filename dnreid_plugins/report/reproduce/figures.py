@@ -25,6 +25,7 @@ from .plan import Choice, RowRuns, folder_of
 
 #: Queries of a direction, and pairs of images under Grad-CAM; the same for all systems.
 QUERIES, PAIRS = 4, 4
+FIRST_RUN = "Of the first run of each row."
 Made = tuple[str, list[Picture]]
 
 
@@ -45,9 +46,11 @@ def make_figure(item: Item, rows: Sequence[RowRuns], choice: Choice) -> Made:
     """
     kind = item.content["draw"]
     if kind == "labels":
-        return _labels(list(_folders(rows, choice)))
-    text, pictures = DRAWN[kind](item, [_shown(name, run) for name, run in _folders(rows, choice)])
-    return text, pictures
+        text, pictures = _labels(list(_folders(rows, choice)))
+    else:
+        text, pictures = DRAWN[kind](item, [_shown(name, run) for name, run in _folders(rows, choice)])
+    several = any(len(row.runs) > 1 for row in rows)
+    return f"{text}\n\n{FIRST_RUN}" if several else text, pictures
 
 
 def _folders(rows: Sequence[RowRuns], choice: Choice) -> Iterator[tuple[str, RunFolder]]:

@@ -205,6 +205,7 @@ def test_pictures_show_something(name: str, made: World) -> None:
 
 
 def test_texts_of_figures(made: World) -> None:
+    assert "Of the first run of each row." in made.page("t-4") and "first run" not in made.page("t-1")
     margins = {row[1]: row for row in cells(made.page("t-4"))[1:]}
     assert set(margins) == {"within day", "within night", "across: day and night"}
     assert all(-2 < float(row[3]) < 2 for row in margins.values())
