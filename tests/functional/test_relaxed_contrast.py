@@ -32,6 +32,7 @@ def naive(x: Tensor, *, normalise: bool) -> Tensor:
 def test_the_figure_of_the_reference() -> None:
     points = torch.tensor([[30.0, 0.0], [31.0, 0.0], [0.0, 30.0]])
     assert float(relaxed_contrast(points, normalise=False)) == pytest.approx(0.18339, abs=1e-5)
+    assert float(relaxed_contrast(points)) == float(relaxed_contrast(points, normalise=True)) != 0.18339
 
 
 @pytest.mark.parametrize("normalise", [True, False])

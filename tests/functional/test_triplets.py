@@ -185,6 +185,12 @@ def test_hardest_by_hand_in_the_batch_and_in_the_domain() -> None:
     )
 
 
+def test_an_image_whose_domain_has_no_other_identity_is_no_anchor() -> None:
+    # By day (0, 1) there is one identity; at night 3 and 5 are 2 apart, each the only image of its own.
+    y, domains = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1])
+    assert hard_triplet(LINE, y, margin=3.0, domains=domains).item() == pytest.approx(1.0, abs=1e-5)
+
+
 def points_of_two_domains() -> tuple[Tensor, Tensor]:
     """Two images per identity and domain, all at their identity's centre; as in the released batches by domain."""
     return CENTRES.repeat_interleave(2).repeat(2)[:, None].clone(), torch.arange(4).repeat_interleave(
@@ -196,6 +202,7 @@ def test_close_centres_repel_and_a_stride_passes_them_by() -> None:
     x, y = points_of_two_domains()
     assert centre_triplet(x, y).item() == pytest.approx(0.0833, abs=1e-4)
     assert centre_triplet(x, y, stride=4).item() == pytest.approx(0.0, abs=1e-5)
+    assert centre_triplet(x, y, stride=1).item() == centre_triplet(x, y).item()
 
 
 def test_centre_by_hand() -> None:
