@@ -19,7 +19,6 @@ from ..evaluation.extraction import evaluating
 from ..functional.matching.quality import majority_identity, matching_precision
 from ..functional.types import Assignment, Domain, Epoch
 from ..labels import Labels, TrainImages
-from ..labels.base import ROWS
 from ..labels.build import describe
 from ..labels.guard import Guard
 from ..labels.quality import label_free_figures
@@ -118,10 +117,6 @@ class LabelPhase(HookBase):
     def _label(self, number: int) -> Epoch:
         features = self.extract() if self._features_are_read() else self._blank_features()
         self.trainer.checkpoints.stop_if_asked()
-        if not all(bool(torch.isfinite(rows).all()) for rows in features.split(ROWS)):
-            raise FloatingPointError(
-                f"The encoder gives NaN or infinite features at epoch {number}; lower SOLVER.BASE_LR."
-            )
 
         def work() -> Epoch:
             epoch = self.labels(features, self.images, number=number, last=self.trainer.max_epoch)

@@ -15,10 +15,7 @@ from torch import Tensor, nn
 from ..data.collate import on_device
 from ..data.errors import DataError
 from ..runtime.progress import with_progress
-from .shared_rows import SharedRows, summed
-
-#: That are looked at together.
-_ROWS = 16384
+from .shared_rows import ROWS_AT_ONCE, SharedRows, summed
 
 
 class ImageLoader(Protocol):
@@ -126,7 +123,7 @@ def _check(features: Tensor, seen: Tensor, dataset: Sized) -> None:
         )
     # In parts: where all is well, no matrix of flags is needed beside that of the features.
     bad = torch.nonzero(
-        ~torch.cat([torch.isfinite(part).all(dim=1) for part in features.split(_ROWS)])
+        ~torch.cat([torch.isfinite(part).all(dim=1) for part in features.split(ROWS_AT_ONCE)])
     ).flatten()
     if len(bad):
         items = getattr(dataset, "items", None)

@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 
 #: Files here are memory; only Linux has it.
 SHARED_MEMORY = Path("/dev/shm")
-_ROWS_PER_EXCHANGE = 16384
+#: Of a large matrix, that are copied, exchanged or looked at together.
+ROWS_AT_ONCE = 16384
 
 
 class SharedRows:
@@ -69,10 +70,10 @@ def summed(matrix: Tensor, group: Any = None) -> None:
     if comm.get_world_size() == 1:
         return
     device = _device() if group is None else torch.device("cpu")
-    for start in range(0, len(matrix), _ROWS_PER_EXCHANGE):
-        part = matrix[start : start + _ROWS_PER_EXCHANGE].to(device)
+    for start in range(0, len(matrix), ROWS_AT_ONCE):
+        part = matrix[start : start + ROWS_AT_ONCE].to(device)
         dist.all_reduce(part, group=group)
-        matrix[start : start + _ROWS_PER_EXCHANGE] = part.cpu()
+        matrix[start : start + ROWS_AT_ONCE] = part.cpu()
 
 
 def can_share(size: int) -> bool:
