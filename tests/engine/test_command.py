@@ -55,8 +55,8 @@ def test_a_module_runs_as_python_does_it(tmp_path: Path, monkeypatch: pytest.Mon
         (["-m", "no_such_module"], "error: No module named no_such_module; name a module"),
         (["-m", "json"], "error: No module named json.__main__; 'json' is a package"),
         (["absent.py"], "error: there is no command and no script 'absent.py'; name one of check, train, "),
-        (["list", "metods"], "error: .*'metods'.*methods, datasets, configs, backbones"),
-        (["list"], "error: .*methods, datasets, configs, backbones"),
+        (["list", "metods"], "error: .*'metods'.*methods, parts, datasets, configs, backbones"),
+        (["list"], "error: .*methods, parts, datasets, configs, backbones"),
     ],
 )
 def test_a_wrong_command_is_one_sentence(
