@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from dnreid_plugins.functional.losses import adaptive_alignment, contrast, mmd
+from dnreid_plugins.functional.losses import adaptive_alignment, contrast, cpml, mmd
 from dnreid_plugins.functional.matching import dictionary, graphs, pair_count
 from dnreid_plugins.functional.neighbours import clustering
 from dnreid_plugins.labels import DomainClusters
-from dnreid_plugins.modeling.loss_heads import CMA, DGM, MAA, MMD, PGM, ClusterNCE, MarginMMD
+from dnreid_plugins.modeling.loss_heads import CMA, CPML, DGM, MAA, MMD, PGM, ClusterNCE, MarginMMD
 from dnreid_plugins.modeling.matchers import DictionaryMatcher, PairCountMatcher
 from dnreid_plugins.runtime.sections import keys_of
 
@@ -20,6 +20,9 @@ CALLS: list[tuple[type, Callable[..., Any]]] = [
     (ClusterNCE, contrast.cluster_nce),
     (DGM, contrast.mutual_mapping_loss),
     (PGM, contrast.mutual_mapping_loss),
+    (CPML, cpml.instance_cpml),
+    (CPML, cpml.batch_centroid_cpml),
+    (CPML, cpml.row_cpml),
     (DictionaryMatcher, graphs.dictionary_graph_matching),
     (DictionaryMatcher, dictionary.mutual_information),
     (MAA, adaptive_alignment.maa_loss),

@@ -150,8 +150,9 @@ def test_half_precision_is_computed_in_float32() -> None:
 
 def test_refusals_name_the_value() -> None:
     image, text = pair(0, 2)
-    with pytest.raises(ValueError, match="temperature must be > 0, got -1"):
-        instance_contrast(image, text, torch.arange(2), temperature=-1)
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match=f"temperature must be > 0, got {wrong}"):
+            instance_contrast(image, text, torch.arange(2), temperature=wrong)
     for wrong in (2, -0.5):
         with pytest.raises(ValueError, match=rf"smoothing must lie in \[0, 1\], got {wrong}"):
             batch_text_alignment(image, text, torch.arange(2), smoothing=wrong)
