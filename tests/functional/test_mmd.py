@@ -264,3 +264,9 @@ def test_the_inverse_map_of_a_one_to_one_matching_changes_no_bit() -> None:
     targets = torch.tensor([0, 0, 1, 1, 2, 2])
     args = (day, night, targets, targets, torch.tensor([2, 0, 1]))
     assert torch.equal(margin_mmd(*args, margin=0.1), margin_mmd(*args, torch.tensor([1, 2, 0]), margin=0.1))
+
+
+def test_an_even_number_of_kernels_has_one_more_narrow_than_wide() -> None:
+    day, night = torch.tensor([[0.0]], dtype=torch.float64), torch.tensor([[1.0]], dtype=torch.float64)
+    kernel = gaussian_kernels(day, night, num_kernels=2).day_night.item()
+    assert kernel == pytest.approx(math.exp(-1 / 0.5) + math.exp(-1))
