@@ -126,8 +126,10 @@ def main() -> None:
             tests, file = tests_of(module), tree / module
             text = file.read_text(encoding="utf-8")
             found = [one for one in changes(text, draw) if draw.random() < args.share]
-            if not tests or not found:
+            if not found:
                 continue
+            if not tests:
+                raise SystemExit(f"{module}: no file below tests/functional imports from it.")
             if not survives(tree, tests):
                 raise SystemExit(f"{module}: {' '.join(tests)} fails without any change.")
             alive = 0

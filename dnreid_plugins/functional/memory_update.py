@@ -8,13 +8,11 @@ import torch
 from torch import Tensor
 
 from dnreid_plugins.functional.grouping import cluster_means
-from dnreid_plugins.functional.precision import in_full_precision
 
 UpdatePolicy = Literal["sequential", "mean", "hardest"]
 
 
 @torch.no_grad()
-@in_full_precision
 def updated_rows(
     rows: Tensor,
     features: Tensor,

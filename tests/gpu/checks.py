@@ -82,10 +82,12 @@ def leaves_of(found: Any) -> Iterator[Any]:
         yield found
 
 
-def answer(case: Callable[[Any], Any], device: str) -> list[Tensor]:
-    """Everything that a case gives, then the gradients of its leaves, on the CPU."""
+def answer(case: Callable[[Any], Any], device: str, *, half: bool = False) -> list[Tensor]:
+    """All that a case gives, then the gradients of its leaves, on the CPU; ``half``: computed inside autocast."""
     world = functional_cases.World(device)
-    found = [torch.as_tensor(one) for one in leaves_of(case(world))]
+    _ = world.similarity  # an input, so never in half precision
+    with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=half):
+        found = [torch.as_tensor(one) for one in leaves_of(case(world))]
     carrying = [one for one in found if one.requires_grad]
     if carrying:
         torch.stack([one.double().sum() for one in carrying]).sum().backward()

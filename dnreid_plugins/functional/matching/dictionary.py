@@ -18,7 +18,7 @@ DISCRETE_STEP = 0.1
 
 @in_full_precision
 def cosine_similarity_matrix(rows_day: Tensor, rows_night: Tensor) -> Tensor:
-    """Eq. 4: ``(C_day, C_night)`` cosines, in the precision of the rows. A zero row has similarity 0."""
+    """Eq. 4: ``(C_day, C_night)`` cosines, float32 or, of such rows, float64. A zero row has similarity 0."""
     return F.normalize(rows_day, dim=1) @ F.normalize(rows_night, dim=1).T
 
 

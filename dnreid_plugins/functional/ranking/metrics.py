@@ -32,7 +32,6 @@ class QueryRanks(NamedTuple):
     inverse_penalty: NDArray[np.float64]
 
 
-@in_full_precision
 def rank_metrics(
     query_features: Features,
     gallery_features: Features,
