@@ -15,6 +15,7 @@ from serve_world import NAMES
 from dnreid_plugins.retrieval.web.app import listen, run_server
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PATIENCE = 120_000  # milliseconds: a busy machine may need long for a page, and nothing here is about speed
 DROP = """([selector, name, content]) => {
     const bytes = Uint8Array.from(atob(content), (one) => one.charCodeAt(0));
     const data = new DataTransfer();
@@ -40,7 +41,8 @@ def browser() -> Iterator[Any]:
         pytest.skip("no Chromium is installed here, so the page cannot be tried in a browser")
     sync = pytest.importorskip("playwright.sync_api")
     with sync.sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        # Other tests may fill the shared memory, and a page without room in it crashes.
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
         yield chromium
         chromium.close()
 
@@ -48,7 +50,9 @@ def browser() -> Iterator[Any]:
 @pytest.mark.slow
 def test_search_and_correct_in_a_browser(browser: Any, address: str, world: Path) -> None:
     expect = pytest.importorskip("playwright.sync_api").expect
+    expect.set_options(timeout=PATIENCE)
     page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.set_default_timeout(PATIENCE)
     said: list[str] = []
     asked: list[str] = []
     page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
@@ -71,7 +75,7 @@ def test_search_and_correct_in_a_browser(browser: Any, address: str, world: Path
     page.locator("input[name=k]").fill("5")
     page.wait_for_url("**k=5*")
     expect(page.locator(".matches li")).to_have_count(5)
-    assert page.evaluate("[...document.images].every((one) => one.complete && one.naturalWidth > 0)")
+    page.wait_for_function("[...document.images].every((one) => one.complete && one.naturalWidth > 0)")
 
     page.get_by_role("link", name="Clusters").click()
     page.get_by_role("link", name="day 1").click()
