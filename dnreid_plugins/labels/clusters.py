@@ -42,9 +42,9 @@ class DomainClusters(LabelSource):
     Args:
         k1: Neighbours of the k-reciprocal encoding; keep K1 below the images per identity and domain.
         k2: Neighbours of the local query expansion.
-        eps: Largest Jaccard distance between neighbours of one cluster, the radius; "auto": the one from 0.3 to 0.75
-            whose clusters are the most distinct in both domains, chosen anew for each epoch
-            (docs/choosing-the-radius.md).
+        eps: Largest Jaccard distance between neighbours of one cluster, the radius; "auto": up to 0.1
+            above the one from 0.3 to 0.75 whose clusters are the most distinct in both domains, chosen anew for each
+            epoch (docs/choosing-the-radius.md).
         min_samples: Neighbours (the image itself included) that make an image a core of a cluster.
         feature: Which feature is clustered and makes the prototypes: "after" the batch-norm neck, the one that is
             compared at test time, or "before" it, as some released code does (T2).

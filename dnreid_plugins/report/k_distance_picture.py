@@ -48,7 +48,7 @@ def draw_k_distances(
         axes.axhline(radii[domain], color=COLOURS[domain], linestyle="--", linewidth=1)
     axes.set(xlim=(0, 100), ylim=(0, 1), xlabel="images, sorted (%)")
     axes.set_ylabel(f"Jaccard distance to neighbour {count} (itself included)")
-    axes.set_title("Features of the start; dashed: the radius with the most distinct clusters", fontsize=10)
+    axes.set_title("Features of the start; dashed: the radius that `auto` would take", fontsize=10)
     axes.legend(loc="lower right", frameon=False)
     axes.grid(alpha=0.25)
     write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=150))

@@ -57,7 +57,7 @@ class DomainView:
         images: how many.
         clusters, clustered: number of clusters, and of images in them, at ``radius``.
         size: images of the median cluster; 0 = none.
-        radius: the one with the most distinct clusters (`dbscan_auto`).
+        radius: up to 0.1 above that of the most distinct clusters (`dbscan_auto`).
         curve: ``(N,)`` float32, Jaccard distance of each image to the neighbour that makes it a core, ascending.
     """
 
@@ -182,10 +182,10 @@ def _neighbours(views: dict[Domain, DomainView]) -> tuple[Choice, Choice]:
 
 def _radius(views: dict[Domain, DomainView]) -> Choice:
     day, night = views[Domain.DAY], views[Domain.NIGHT]
-    at = (
-        f"by day at {day.radius:g} ({day.clusters} clusters), by night at {night.radius:g} ({night.clusters})"
+    text = (
+        f"Good radii for the features of the start are {day.radius:g} by day ({day.clusters} clusters) and "
+        f"{night.radius:g} by night ({night.clusters})"
     )
-    text = f"The start's clusters are the most distinct {at}"
     if abs(day.radius - night.radius) > SAME_RADIUS + 1e-9:
         reason = f"{text}, too far apart for one radius."
         return Choice("CLUSTER.EPS", "auto", reason)

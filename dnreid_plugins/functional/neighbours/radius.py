@@ -1,4 +1,4 @@
-"""The radius of DBSCAN without labels: of many radii, all from one graph, the one with the most clear structure."""
+"""The radius of DBSCAN without labels: of many radii, all from one graph, one above that of the clearest structure."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ from .knn import Neighbours
 RADII: tuple[float, ...] = tuple(round(0.3 + 0.025 * step, 3) for step in range(19))
 """0.3, 0.325 ... 0.75. Below there are hardly clusters, above they are one."""
 
+ABOVE = 0.1
+"""How far above the radius of the purest clusters networks train best (measured: docs/choosing-the-radius.md)."""
+
+LEAST_STRUCTURE = 0.5
+"""The share of the best score that has to be left: a little further all images may fall into one cluster."""
+
 
 def jaccard_dbscan_auto(
     sets: Sequence[NDArray[np.floating] | Tensor],
@@ -27,10 +33,13 @@ def jaccard_dbscan_auto(
     knn: Sequence[Neighbours | NDArray[np.integer] | None] | None = None,
     radii: Sequence[float] = RADII,
 ) -> tuple[list[Labels], float]:
-    """Labels ``(N,)`` of each set as of `jaccard_dbscan`, at the one radius of ``radii`` that is best for all.
+    """Labels ``(N,)`` of each set as of `jaccard_dbscan`, at one radius of ``radii`` for all.
 
-    Best is the largest sum of the sets' `radius_scores`; equal sums: the smallest radius. No cluster in any set at any
-    radius: the largest one, at which every image is an outlier.
+    The score of a radius is the sum of the `radius_scores` of the sets that have two clusters at some radius. Taken is
+    the largest radius that is at most `ABOVE` wider than the one with the best score (of equal ones the smallest) and
+    leaves each set at least `LEAST_STRUCTURE` of its score there. Where no radius makes two clusters in any set, it is
+    the smallest with one cluster; no cluster in any set at any radius: the largest, at which every image is an
+    outlier.
 
     Args:
         sets: features ``(N, D)`` of each set that is clustered by itself, such as the day and the night images.
@@ -63,10 +72,22 @@ def dbscan_auto(
     widened = [radius + TIE_TOLERANCE for radius in radii]
     found = [dbscan_radii(graph, widened, min_samples=min_samples) for graph in graphs]
     if all(labels.max(initial=-1) < 0 for labels in found):
-        best = len(radii) - 1
+        place = len(radii) - 1
     else:
-        best = int(np.argmax(sum(map(radius_scores, found, sets))))
-    return [labels[best] for labels in found], float(radii[best])
+        place = _chosen(np.stack([*map(radius_scores, found, sets)]), np.asarray(radii))
+    return [labels[place] for labels in found], float(radii[place])
+
+
+def _chosen(scores: NDArray[np.float64], radii: NDArray[np.float64]) -> int:
+    """Place of the radius to take, see `jaccard_dbscan_auto`; ``scores`` is ``(sets, R)``."""
+    able = scores[scores.max(axis=1) > 0]
+    best = int((able if len(able) else scores).sum(axis=0).argmax())
+    deciding = able[able[:, best] > 0]
+    if not len(deciding):
+        return best
+    near = radii <= radii[best] + ABOVE + TIE_TOLERANCE
+    structured = (deciding >= LEAST_STRUCTURE * deciding[:, [best]]).all(axis=0)
+    return int(np.flatnonzero(near & structured)[-1])
 
 
 def radius_scores(labels: Labels, features: NDArray[np.floating] | Tensor) -> NDArray[np.float64]:
