@@ -149,6 +149,8 @@ def measure_size(text: str, args: argparse.Namespace, folder: str, skipped: dict
     identities = SIZES.get(text, max(gallery // 25, 1))
     size = {"queries": queries, "gallery": gallery, "dim": args.dim, "identities": identities}
     need = {peer: per_pair * queries * gallery for peer, per_pair in PEER_BYTES.items()}
+    if queries * gallery > args.python_pairs:
+        skipped = skipped | {"python": "it takes minutes, see --python-pairs"}
     jobs = {
         "product": product_job(args.quick),
         "ours": Job(__file__, "ours", size),
@@ -169,14 +171,20 @@ def main() -> None:
     options = parser(__doc__, repeats=0)
     options.add_argument("--sizes", nargs="+", default=list(SIZES), metavar="QUERIESxGALLERY")
     options.add_argument("--dim", type=int, default=2048)
-    options.add_argument("--without-python", action="store_true", help="it takes minutes at DN-Wild's size")
+    options.add_argument(
+        "--python-pairs",
+        type=float,
+        default=ONCE_ABOVE,
+        metavar="N",
+        help="up to so many pairs fast-reid's Python loops run as well; they take minutes at DN-Wild's size (3e8)",
+    )
     args = options.parse_args()
     if args.quick:
         args.sizes, args.dim, args.repeats = ["120x700"], 64, 1
     torch.set_num_threads(args.threads)
     times, memory, agreement = [], [], []
     raw: dict[str, Any] = {}
-    skipped = {"python": "not asked for"} if args.without_python else {}
+    skipped: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         if reason := build_cython(Path(folder)):
             skipped["cython"] = reason
