@@ -26,7 +26,7 @@ class Ended:
 
 
 def run_forked(
-    words: list[str], folder: Path, *, before: Callable[[], object] = lambda: None, seconds: float = 60.0
+    words: list[str], folder: Path, *, before: Callable[[], object] = lambda: None, seconds: float = 300.0
 ) -> Ended:
     """``cli.main(words)`` after ``before()`` in a forked process; AssertionError when it does not end in time."""
     text = folder / "said.txt"

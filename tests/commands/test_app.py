@@ -27,7 +27,7 @@ def dnreid(folder: Path, *words: str, **environment: str) -> subprocess.Complete
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         check=False,
     )
 
@@ -64,7 +64,7 @@ def test_an_import_in_a_process_that_the_command_started_loads_everything(tmp_pa
     code = f"import sys; sys.argv = [{str(tmp_path / 'dnreid')!r}, 'train']; import dnreid_plugins; "
     code += "from fastreid.config import get_cfg; print('CLUSTER' in get_cfg())"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.stdout == "True\n", done.stderr
 

@@ -23,7 +23,7 @@ SMALL = {"seed": 3, "num_train_ids": 3, "num_test_ids": 2, "images_per_domain": 
 LONG = {"seed": 3, "num_train_ids": 100, "num_test_ids": 60, "images_per_domain": 20}
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never came to that"

@@ -224,7 +224,7 @@ def test_a_file_size_limit_of_the_system_is_survived(tmp_path: Path) -> None:
     """A real short write: the process may write 20 kB per file, the second checkpoint has 400 kB."""
     checkpointer = AtomicCheckpointer(nn.Linear(10, 10), str(tmp_path))
     process = forked(_save_beyond_the_limit, checkpointer, torch.zeros(100000))
-    process.join(timeout=60)
+    process.join(timeout=300)
     assert process.exitcode == 0
     assert files(tmp_path) == ["last_checkpoint", "model_0000.pth"]
     read_weight_file(tmp_path / "model_0000.pth")

@@ -362,7 +362,7 @@ def test_a_signal_to_the_launcher_gives_all_processes_time_to_keep_their_state(
     pids = [tmp_path / f"pid{rank}" for rank in range(2)]
     _wait_for(lambda: all(path.exists() and path.read_text() for path in pids) or parent.poll() is not None)
     parent.send_signal(number)
-    _, said = parent.communicate(timeout=100)
+    _, said = parent.communicate(timeout=300)
     assert parent.returncode == (-number if number == signal.SIGKILL else 128 + number), said
     _wait_for(lambda: not any(Path(f"/proc/{path.read_text()}").exists() for path in pids))
     assert all((tmp_path / f"kept{rank}").exists() for rank in range(2)), said
@@ -370,7 +370,7 @@ def test_a_signal_to_the_launcher_gives_all_processes_time_to_keep_their_state(
 
 
 def _wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 100
+    end = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)

@@ -101,7 +101,7 @@ def run_fresh(words: list[str], limits: tuple[int, int]) -> Ended:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
         cwd=Path(__file__).parents[2],
     )

@@ -152,9 +152,9 @@ class Together:
 
     def exchange(self, parts: list[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
         self.boxes[self.rank] = [part.copy() for part in parts]
-        self.barrier.wait(60)
+        self.barrier.wait(300)
         found = [box[self.rank] for box in self.boxes]
-        self.barrier.wait(60)
+        self.barrier.wait(300)
         return found
 
 

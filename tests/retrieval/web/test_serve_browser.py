@@ -31,7 +31,7 @@ def address(world: Path) -> str:
     """A server of its own, as `dnreid serve --port 0` starts it."""
     listener, ready = listen("127.0.0.1", 0), threading.Event()
     threading.Thread(target=run_server, args=(world / "gallery", listener, ready.set), daemon=True).start()
-    assert ready.wait(60)
+    assert ready.wait(300)
     return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
