@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dnreid_plugins.functional.losses.adaptive_alignment import maa_loss, multi_factor_weights
+from dnreid_plugins.functional.losses.adaptive_alignment import MaaReading, maa_loss, multi_factor_weights
 from dnreid_plugins.functional.losses.mmd import PairBlocks, mmd2
 
 SIZES = [(1, 1), (1, 4), (4, 1), (7, 8), (8, 8), (9, 8)]
@@ -93,6 +93,33 @@ def test_loss_is_the_weighted_mmd_with_constant_weights(num_day: int, num_night:
     ratio = weights.day_night.mean() / ((weights.day_day.mean() + weights.night_night.mean()) / 2)
     torch.testing.assert_close(got.cross_to_intra, ratio)
     assert not got.cross_to_intra.requires_grad
+
+
+@pytest.mark.parametrize("reading", ["silent", "attract", "root"])
+@pytest.mark.parametrize(("num_day", "num_night"), SIZES)
+def test_other_readings_equal_the_loop(num_day: int, num_night: int, reading: MaaReading) -> None:
+    day, night, targets_day, targets_night, partner = case(num_day, num_night)
+    weights = naive_weights(day, night, targets_day, targets_night, partner)
+    if reading == "silent":
+        cross = (day @ night.T).detach()
+        for i in range(num_day):
+            for j in range(num_night):
+                if cross[i, j] <= max(0.1 + float(cross.mean()), 0.0):
+                    weights.day_night[i, j] = 0.0
+    elif reading == "attract":
+        for block, targets in ((weights.day_day, targets_day), (weights.night_night, targets_night)):
+            for i in range(len(targets)):
+                for j in range(len(targets)):
+                    if targets[i] == targets[j] != -1:
+                        block[i, j] *= -1
+    want = mmd2(day, night, weights=weights)
+    if reading == "root":
+        want = max(want, want.new_tensor(1e-6)).sqrt()
+    got = maa_loss(day, night, targets_day, targets_night, partner, alpha_0=0.9, reading=reading).loss
+    torch.testing.assert_close(got, want)
+    if want.requires_grad:
+        both = torch.autograd.grad(got, [day, night]), torch.autograd.grad(want, [day, night])
+        torch.testing.assert_close(*both)
 
 
 def test_worked_weights() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,10 @@ from torch import Tensor
 from dnreid_plugins.functional.losses.contrast import mapped_targets
 from dnreid_plugins.functional.losses.mmd import PairBlocks, mmd2
 from dnreid_plugins.functional.precision import in_full_precision
+
+MaaReading = Literal["printed", "silent", "attract", "root"]
+ROOT_FLOOR = 1e-6
+"""Below it "root" has no gradient; at 0 it would be infinite."""
 
 
 class AdaptiveAlignment(NamedTuple):
@@ -42,6 +46,7 @@ def multi_factor_weights(
     intra_day: float = 0.30,
     intra_night: float = 0.35,
     class_factor: float = 1.1,
+    reading: MaaReading = "printed",
 ) -> PairBlocks:
     """Pair weights ``base * sim * class`` (Eq. 10); every factor is 1 unless a rule below says otherwise.
 
@@ -69,6 +74,9 @@ def multi_factor_weights(
         intra_day: w for day (paper: 0.30).
         intra_night: w for night (paper: 0.35).
         class_factor: paper: 1.1.
+        reading: "printed": the equations as they stand; their text allows the others, too. "silent": pairs
+            across that are not above the threshold weigh 0. "attract": pairs of one cluster and domain have the
+            negative weight, so Eq. 14 pulls hard positives together, not apart. "root" as "printed".
     """
     unit_day, unit_night = F.normalize(features_day, dim=1), F.normalize(features_night, dim=1)
     cross = unit_day @ unit_night.T
@@ -82,9 +90,12 @@ def multi_factor_weights(
         if night_to_day is not None:
             matched = matched | _same_cluster(mapped_targets(targets_night, night_to_day), targets_day).T
         weight = weight * torch.where(confident & matched, class_factor, one)
+    if reading == "silent":
+        weight = torch.where(confident, weight, 0.0)
+    sign = -1.0 if reading == "attract" else 1.0
     return PairBlocks(
-        _intra_weights(unit_day, targets_day, intra_day),
-        _intra_weights(unit_night, targets_night, intra_night),
+        _intra_weights(unit_day, targets_day, intra_day, sign),
+        _intra_weights(unit_night, targets_night, intra_night, sign),
         weight,
     )
 
@@ -104,10 +115,15 @@ def maa_loss(
     intra_night: float = 0.35,
     class_factor: float = 1.1,
     num_kernels: int = 5,
+    reading: MaaReading = "printed",
 ) -> AdaptiveAlignment:
     """L_MAA (Eq. 14): `mmd2` under `multi_factor_weights`; arguments as there, features carry the gradient.
 
     With an empty side the loss is zero with a graph and ``cross_to_intra`` is 1.
+
+    Args:
+        reading: as there; "root": the root of the weighted sum, as the left side of Eq. 14 is a square; 0.001 where
+            the sum is below 1e-6.
     """
     weights = multi_factor_weights(
         features_day,
@@ -121,8 +137,11 @@ def maa_loss(
         intra_day=intra_day,
         intra_night=intra_night,
         class_factor=class_factor,
+        reading=reading,
     )
     loss = mmd2(features_day, features_night, weights=weights, num_kernels=num_kernels)
+    if reading == "root" and weights.day_night.numel():
+        loss = loss.clamp(min=ROOT_FLOOR).sqrt()
     if weights.day_night.numel() == 0:
         return AdaptiveAlignment(loss, torch.ones_like(loss))
     intra = (weights.day_day.mean() + weights.night_night.mean()) / 2.0
@@ -134,6 +153,6 @@ def _same_cluster(targets_a: Tensor, targets_b: Tensor) -> Tensor:
     return (targets_a[:, None] == targets_b[None, :]) & (targets_a >= 0)[:, None]
 
 
-def _intra_weights(unit: Tensor, targets: Tensor, scale: float) -> Tensor:
+def _intra_weights(unit: Tensor, targets: Tensor, scale: float, sign: float) -> Tensor:
     similarity = unit @ unit.T
-    return torch.where(_same_cluster(targets, targets), 1.0 + scale * (1.0 - similarity), 1.0)
+    return torch.where(_same_cluster(targets, targets), sign * (1.0 + scale * (1.0 - similarity)), 1.0)

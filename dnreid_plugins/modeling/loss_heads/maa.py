@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...functional.losses.adaptive_alignment import maa_loss
+from ...functional.losses.adaptive_alignment import MaaReading, maa_loss
 from ...runtime.sections import Count, Finite, NotNegative
 from ..batch import BatchFeatures
 from ..parts import Parts
@@ -26,6 +26,8 @@ class MAA(LossHead):
         class_factor: Of Eq. 13, from the paper.
         feature: "neck": the unit feature of Eq. 2; "pooled": before the batch-norm neck; not given in the paper (U18).
         num_kernels: Gaussians in the kernel's sum, 1 = a single one; not given in the paper (U15), 5 is MMD-ReID's.
+        reading: "printed": Eq. 10-14 as they stand. "silent": pairs across the domains below S_ada weigh 0. "attract":
+            same-domain pairs of a cluster pull together. "root": the root of Eq. 14. Compared in projects/CIA.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class MAA(LossHead):
         class_factor: NotNegative = 1.1,
         feature: Feature = "neck",
         num_kernels: Count = 5,
+        reading: MaaReading = "printed",
     ) -> None:
         super().__init__(weight=weight)
         self.feature = feature
@@ -49,6 +52,7 @@ class MAA(LossHead):
             "intra_night": intra_night,
             "class_factor": class_factor,
             "num_kernels": num_kernels,
+            "reading": reading,
         }
 
     def forward(self, batch: BatchFeatures, parts: Parts) -> Tensor:

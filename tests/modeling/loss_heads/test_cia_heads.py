@@ -95,6 +95,7 @@ MAA_OPTIONS: dict[str, Any] = {
     "INTRA_NIGHT": 0.2,
     "CLASS_FACTOR": 1.7,
     "NUM_KERNELS": 3,
+    "READING": "attract",
 }
 
 
