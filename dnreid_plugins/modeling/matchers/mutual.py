@@ -17,7 +17,8 @@ class MutualNeighbours(Matcher):
 
     Args:
         top_k: Neighbours per cluster; the released code has 15, keep it well below the number of clusters: with as
-            many neighbours as clusters there are no hard negatives.
+            many neighbours as clusters there are no hard negatives, with 1 no cluster has both a positive and a hard
+            negative, so that a loss that contrasts them is 0.
 
     Attributes:
         partition: of the running epoch: mutual pairs, and one-sided pairs of either side.
