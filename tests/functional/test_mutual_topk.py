@@ -34,3 +34,12 @@ def test_among_equals_the_lower_number_is_nearer() -> None:
 def test_k_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         mutual_topk_partition(torch.ones(2, 2), 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_with_one_neighbour_no_cluster_has_a_positive_and_a_hard_negative(seed: int) -> None:
+    similarity = torch.rand(7, 9, generator=torch.Generator().manual_seed(seed))
+    found = mutual_topk_partition(similarity, 1)
+    assert bool(found.positives.any()) and bool(found.hard_day.any() or found.hard_night.any())
+    assert not (found.positives.any(dim=1) & found.hard_day.any(dim=1)).any()
+    assert not (found.positives.any(dim=0) & found.hard_night.any(dim=0)).any()
