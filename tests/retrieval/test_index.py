@@ -154,6 +154,28 @@ def test_a_graph_grows_without_being_built_again(matcher: Matcher, tmp_path: Pat
     assert index.search(np.array(index.features), 1)[1][:, 0].tolist() == list(range(20))
 
 
+def test_a_graph_in_memory_grows_and_is_built_again_once_a_row_goes(
+    matcher: Matcher, tmp_path: Path, monkeypatch: Any
+) -> None:
+    images = [
+        str(shutil.copy(path, tmp_path / f"{number}.png")) for number, path in enumerate(pick("night", 20))
+    ]
+    write_gallery(tmp_path / "g", matcher, collect(images[:15], "night"), kind="hnsw")
+    built: list[int] = []
+    inner = backends.build
+    monkeypatch.setattr(backends, "build", lambda kind, rows: built.append(len(rows)) or inner(kind, rows))
+    index = Index.load(tmp_path / "g")
+    index.add(matcher, images[15:], "night")
+    index.save(tmp_path / "g")
+    for one in (index, Index.load(tmp_path / "g")):
+        assert one.structure.ntotal == len(one) == 20 and built == []
+        assert one.search(np.array(one.features), 1)[1][:, 0].tolist() == list(range(20))
+    shutil.copy(pick("night", 21)[20], images[0])
+    index.add(matcher, images[:1], "night")
+    assert index.structure.ntotal == len(index) == 20 and built == [20]
+    assert index.search(np.array(index.features), 1)[1][:, 0].tolist() == list(range(20))
+
+
 def test_another_model_is_refused(matcher: Matcher, tiny_cfg: CfgNode, tmp_path: Path) -> None:
     gallery = tmp_path / "g"
     write(gallery, matcher, pick("night", 3))
