@@ -73,9 +73,12 @@ def extend(index: Any, features: Matrix) -> None:
         index.add(np.ascontiguousarray(features[start : start + BLOCK]))
 
 
-def is_stale(kind: Kind, index: Any, count: int) -> bool:
-    """Whether inverted lists were learned from so few rows that ``count`` want more than twice as many lists."""
-    return kind == "ivf" and lists_for(count) > 2 * int(index.nlist)
+def grown(kind: Kind, index: Any, features: Matrix) -> Any:
+    """``index`` with more rows; None where its lists are so few that so many rows want more than twice as many."""
+    if kind == "ivf" and lists_for(index.ntotal + len(features)) > 2 * int(index.nlist):
+        return None
+    extend(index, features)
+    return index
 
 
 def ask(kind: Kind, index: Any, queries: Matrix, count: int, allowed: Mask | None) -> tuple[Matrix, Rows]:

@@ -110,8 +110,10 @@ class Index:
         what = plan(self.entries, entries)
         new = matcher.embed([one.path for one in what.new], [one.domain for one in what.new]).numpy()
         old = self.features if what.keeps_all else self.features[what.kept]
-        self._structure = self._grown(new) if what.keeps_all and len(self) else None
-        self.features = np.concatenate([old, new])
+        features = np.concatenate([old, new])
+        grows = what.keeps_all and len(self) and self._structure is not None
+        self._structure = backends.grown(self.kind, self.structure, new) if grows else None
+        self.features = features
         self.entries = [*what.kept_entries, *what.new]
         self._forget()
         return what
@@ -241,13 +243,6 @@ class Index:
         if len(short):
             scores[short], rows[short] = best(queries[short], every, exact=True)
         return scores, rows
-
-    def _grown(self, features: Matrix) -> Any:
-        """The search structure with more rows; None where there is none yet, or so many rows want a new one."""
-        if self._structure is None or backends.is_stale(self.kind, self.structure, len(self) + len(features)):
-            return None
-        backends.extend(self.structure, features)
-        return self.structure
 
     @property
     def structure(self) -> Any:

@@ -55,7 +55,5 @@ def write_rows(
 
 
 def _structure(like: Like, rows: Any, *, grown: bool) -> Any:
-    if grown and len(like) and not backends.is_stale(like.kind, like.structure, len(rows)):
-        backends.extend(like.structure, rows[len(like) :])
-        return like.structure
-    return backends.build(like.kind, rows)
+    known = backends.grown(like.kind, like.structure, rows[len(like) :]) if grown and len(like) else None
+    return backends.build(like.kind, rows) if known is None else known

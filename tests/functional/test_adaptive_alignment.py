@@ -169,11 +169,12 @@ def test_collapse_is_rewarded_once_cross_weights_lead() -> None:
     assert got.loss.item() == pytest.approx(10.0 * (1.0 - 2.0), abs=1e-5)
 
 
+@pytest.mark.parametrize("reading", ["printed", "root"])
 @pytest.mark.parametrize(("num_day", "num_night"), [(0, 3), (3, 0)])
-def test_an_empty_side_gives_zero_with_a_graph(num_day: int, num_night: int) -> None:
+def test_an_empty_side_gives_zero_with_a_graph(num_day: int, num_night: int, reading: MaaReading) -> None:
     day, night = torch.randn(num_day, 4, requires_grad=True), torch.randn(num_night, 4, requires_grad=True)
     targets = torch.zeros(num_day).long(), torch.zeros(num_night).long()
-    got = maa_loss(day, night, *targets, torch.tensor([0]))
+    got = maa_loss(day, night, *targets, torch.tensor([0]), reading=reading)
     assert got.loss.item() == 0.0 and got.loss.requires_grad and float(got.cross_to_intra) == 1.0
 
 

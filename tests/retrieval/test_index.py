@@ -176,6 +176,14 @@ def test_a_graph_in_memory_grows_and_is_built_again_once_a_row_goes(
     assert index.search(np.array(index.features), 1)[1][:, 0].tolist() == list(range(20))
 
 
+def test_inverted_lists_grow_until_so_many_rows_want_twice_as_many() -> None:
+    rows = np.random.default_rng(0).normal(size=(40_000, 4)).astype(np.float32)
+    index = backends.build("ivf", rows[:4000])
+    few = next(count for count in range(4000, 40_000) if backends.lists_for(count) > 2 * index.nlist)
+    assert backends.grown("ivf", index, rows[4000:few]) is None and index.ntotal == 4000
+    assert backends.grown("ivf", index, rows[4000 : few - 1]) is index and index.ntotal == few - 1
+
+
 def test_another_model_is_refused(matcher: Matcher, tiny_cfg: CfgNode, tmp_path: Path) -> None:
     gallery = tmp_path / "g"
     write(gallery, matcher, pick("night", 3))

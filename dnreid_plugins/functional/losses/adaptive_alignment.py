@@ -140,10 +140,10 @@ def maa_loss(
         reading=reading,
     )
     loss = mmd2(features_day, features_night, weights=weights, num_kernels=num_kernels)
-    if reading == "root" and weights.day_night.numel():
-        loss = loss.clamp(min=ROOT_FLOOR).sqrt()
     if weights.day_night.numel() == 0:
         return AdaptiveAlignment(loss, torch.ones_like(loss))
+    if reading == "root":
+        loss = loss.clamp(min=ROOT_FLOOR).sqrt()
     intra = (weights.day_day.mean() + weights.night_night.mean()) / 2.0
     return AdaptiveAlignment(loss, weights.day_night.mean() / intra)
 
