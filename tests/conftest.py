@@ -19,14 +19,26 @@ from PIL import Image
 from torch import nn
 
 import dnreid_plugins  # noqa: F401  (patches and registers before any test imports fast-reid's data room)
+from dnreid_plugins.engine.stages import STAGE_REGISTRY
 from dnreid_plugins.labels import LABEL_SOURCE_REGISTRY, REFINER_REGISTRY
 from dnreid_plugins.modeling.loss_heads import LOSS_HEAD_REGISTRY
+from dnreid_plugins.modeling.matchers import MATCHER_REGISTRY
+from dnreid_plugins.runtime import workers
 from dnreid_plugins.runtime.sections import SECTIONS
 
 # isort: split
 from fastreid.data.datasets import DATASET_REGISTRY
 
 torch.set_num_threads(1)
+
+REGISTRIES = (
+    DATASET_REGISTRY,
+    LABEL_SOURCE_REGISTRY,
+    LOSS_HEAD_REGISTRY,
+    MATCHER_REGISTRY,
+    REFINER_REGISTRY,
+    STAGE_REGISTRY,
+)
 
 # Examples are a function of the test alone, so that a red run is red again; `--hypothesis-profile=explore`
 # draws new ones.
@@ -158,14 +170,19 @@ def as_fastreid(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a test registers or configures, it does for itself."""
-    for registry in (LOSS_HEAD_REGISTRY, LABEL_SOURCE_REGISTRY, REFINER_REGISTRY, DATASET_REGISTRY):
+    """What a test or its ``PLUGINS`` register or configure is gone afterwards."""
+    for registry in REGISTRIES:
         monkeypatch.setattr(registry, "_obj_map", dict(registry._obj_map))
-    sections, defaults = dict(SECTIONS), _C.clone()
+    monkeypatch.setattr(workers, "_FIRST", list(workers._FIRST))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    known, defaults, modules = dict(SECTIONS), _C.clone(), set(sys.modules)
     yield
     SECTIONS.clear()
-    SECTIONS.update(sections)
+    SECTIONS.update(known)
     restore(_C, defaults)
+    for name in set(sys.modules) - modules:
+        if {"mine", "experiments"} & set(Path(getattr(sys.modules[name], "__file__", None) or "").parts):
+            del sys.modules[name]
 
 
 def restore(node: CfgNode, before: CfgNode) -> None:

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from multiprocessing import spawn
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,13 @@ from typing import Any
 import pytest
 import torch
 from fastreid.config import get_cfg
-from fastreid.data.datasets import DATASET_REGISTRY
 from PIL import Image
 
 from dnreid_plugins import cli
 from dnreid_plugins.engine.preflight import check
-from dnreid_plugins.engine.stages import STAGE_REGISTRY
-from dnreid_plugins.labels import REFINER_REGISTRY
-from dnreid_plugins.modeling.loss_heads import LOSS_HEAD_REGISTRY
-from dnreid_plugins.modeling.matchers import MATCHER_REGISTRY
-from dnreid_plugins.runtime import sections, workers
 
 ROOT = Path(__file__).resolve().parents[1]
-REGISTRIES = (LOSS_HEAD_REGISTRY, MATCHER_REGISTRY, DATASET_REGISTRY, STAGE_REGISTRY, REFINER_REGISTRY)
+pytestmark = pytest.mark.usefixtures("scratch")
 BLOCK = re.compile(r"```(?:python|yaml)\n# mine/(\S+)\n(.*?)```", re.DOTALL)
 FILES = dict(BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text()))
 #: What shows that a part of the example took part: a figure of the steps or of the health line, or a file.
@@ -62,22 +55,6 @@ def home(tmp_path: Path, tiny_root: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.setenv("FASTREID_DATASETS", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def _forget_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What the examples register is gone afterwards."""
-    for registry in REGISTRIES:
-        monkeypatch.setattr(registry, "_obj_map", dict(registry._obj_map))
-    monkeypatch.setattr(sections, "SECTIONS", dict(sections.SECTIONS))
-    monkeypatch.setattr(sections, "_EXTENDED", [])
-    monkeypatch.setattr(workers, "_FIRST", list(workers._FIRST))
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if "mine" in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -106,3 +106,27 @@ def map_rows(work: Callable[[int, int], Result], num_rows: int, *, chunk: int) -
         return [work(start, stop) for start, stop in ranges]
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(lambda bounds: work(*bounds), ranges))
+
+
+def side_by_side(
+    work: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], seen: Callable[[Result], None]
+) -> None:
+    """``seen(work(*task))`` for each task, ``work`` on as many threads as torch uses; its operators use one in each.
+
+    OpenMP's threads spin for milliseconds after an operator that used them all, and loops that follow on threads of
+    our own share the processors with them: neighbours of 50,000 x 256 took longer on two threads than on one.
+    """
+    threads = torch.get_num_threads()
+    workers = min(threads, len(tasks))
+    if workers <= 1:
+        for task in tasks:
+            seen(work(*task))
+        return
+    torch.set_num_threads(1)  # new threads take this number, too
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for result in pool.map(lambda task: work(*task), tasks):
+            seen(result)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)

@@ -87,6 +87,7 @@ OTHERS = {
     "label_parts": "400 x 64",
     "loader": "Processor time of an epoch",
     "million": "Exact labels and those of an IVF table",
+    "processes": "One search for neighbours",
     "prompts": "One step",
     "search": "3000 x 256",
     "step": "A step beside the bare minimum",

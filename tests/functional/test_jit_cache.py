@@ -163,8 +163,8 @@ def test_a_kill_while_it_compiles(module: ModuleType, place: str) -> None:
 def test_wrong_loops_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     right = _candidates.rerank
 
-    def wrong(rows: Any, keys: Any, used: Any, order: Any, indices: Any, *rest: Any) -> None:
-        right(rows, keys, used, order, indices, *rest)
+    def wrong(rows: Any, keys: Any, used: Any, names: Any, order: Any, indices: Any, *rest: Any) -> None:
+        right(rows, keys, used, names, order, indices, *rest)
         indices[np.ix_([7], [0, 1])] = indices[np.ix_([7], [1, 0])]
 
     monkeypatch.setattr(_candidates, "rerank", wrong)

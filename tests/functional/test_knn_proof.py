@@ -185,18 +185,65 @@ def test_more_processes_than_rows(num: int) -> None:
 
 
 def test_each_pair_of_blocks_is_multiplied_by_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks: list[tuple[int, int]] = []
+    blocks: list[tuple[int, ...]] = []
     feed = _candidates.feed_rows
 
     def seen(product: NDArray[np.generic], row0: int, col0: int, *rest: object) -> None:
-        if rest[-2] == 0:  # the first rows of a block
-            blocks.append((row0, col0))
+        blocks.append(tuple(sorted((row0, col0))))
         feed(product, row0, col0, *rest)
 
     monkeypatch.setattr(_candidates, "feed_rows", seen)
     rows = noise()
     together(3, lambda peers: knn_table(rows, K, block=50, peers=peers))
     assert sorted(blocks) == sorted((row, col) for col in range(0, NUM, 50) for row in range(0, col + 1, 50))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_find_the_table_of_one(threads: int, product: str) -> None:
+    """Blocks so small that threads ask for the same rows all the time."""
+    rows, before = near_duplicates(), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for _ in range(5):
+            assert_equal(knn_table(rows, K, block=13), exact(rows, rows, K))
+            assert_equal(knn_across(rows[:40], rows, K, block=13), exact(rows[:40], rows, K))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_threads_of_torch_are_given_back_when_a_search_is_stopped() -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            knn_table(noise(), K, block=50, progress=stop)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_rows_of_a_group_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_filter, "CELL", 10)
+    centres = 20 * torch.nn.functional.normalize(noise()[:13], dim=1)
+    groups = (
+        torch.arange(NUM) % 13
+    )  # as far from each other as they can be; each holds two of the rows looked at
+    order = _filter.near_together(centres[groups] + 0.01 * noise(1))
+    assert sorted(order.tolist()) == list(range(NUM))
+    changes = int((groups[order][1:] != groups[order][:-1]).sum())
+    assert changes <= 25 and int((groups[1:] != groups[:-1]).sum()) == NUM - 1
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_each_pair_of_a_ring_comes_once(count: int) -> None:
+    pairs = [(c, (c - d) % count) for c in range(count) for d in _candidates.steps_back(c, count)]
+    assert sorted(map(sorted, pairs)) == [[a, b] for a in range(count) for b in range(a + 1, count)]
+    each = [sum(c == place for c, _ in pairs) for place in range(count)]
+    assert max(each) - min(each) <= 1
 
 
 @pytest.mark.skipif(not _product.has_int8(), reason="this processor has no fast int8 product")

@@ -340,7 +340,7 @@ def test_unknown_project_and_table_are_named(root: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("*/*/tables.yml")), ids=lambda path: path.parent.name)
-def test_every_row_of_every_table_names_a_config_that_merges(path: Path) -> None:
+def test_every_row_of_every_table_names_a_config_that_merges(path: Path, scratch: None) -> None:
     import yaml
 
     folders: dict[str, Row] = {}

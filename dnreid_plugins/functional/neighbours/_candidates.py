@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from itertools import groupby, pairwise
-from operator import itemgetter
+from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._jit import map_rows
+from .._jit import map_rows, side_by_side
 from ._filter import Filter
 from ._knn_kernels import complete, feed_columns, feed_rows, finish, rerank
+from ._product import full_precision
 
 Progress = Callable[[int, int], None]
 
@@ -23,7 +25,7 @@ SPARE, ROOM = 38, 22
 """Candidates kept beyond k, and places for new ones. Where rounding leaves more, the row is searched once more."""
 
 _CHUNK = 256
-"""Rows or columns of a product block that one thread scans at a time."""
+"""Rows without a proof that one thread searches at a time."""
 
 
 class Neighbours(NamedTuple):
@@ -69,37 +71,54 @@ class Candidates:
 
     def search_all(self, block: int, progress: Progress | None) -> None:
         """Offer every row to every other one; the product of two different blocks serves both."""
-        state = (self.rounded.bounds, self.rounded.rooms(), *self.kept)
         rank, count = (0, 1) if self.peers is None else (self.peers.rank, self.peers.count)
-        blocks = range(0, self.num, block)
-        pairs = [(col0, row0) for col0 in blocks for row0 in range(0, col0 + 1, block)][rank::count]
-        done = 0
-        for col0, of_columns in groupby(pairs, key=itemgetter(0)):
-            multiply = self.rounded.start(slice(col0, min(col0 + block, self.num)))
-            for _, row0 in of_columns:
-                product = multiply(slice(row0, min(row0 + block, self.num)))
-                map_rows(partial(feed_rows, product, row0, col0, *state), product.shape[0], chunk=_CHUNK)
-                if row0 != col0:
-                    work = partial(feed_columns, product, row0, col0, *state)
-                    map_rows(work, product.shape[1], chunk=_CHUNK)
-                done += 1
-                if progress is not None:
-                    progress(done, len(pairs))
+        starts = range(0, self.num, block)
+        # Near rows lie together: after the blocks with themselves there is little left to be found.
+        pairs = [(start, start) for start in starts]
+        pairs += [
+            (start, starts[c - d]) for c, start in enumerate(starts) for d in steps_back(c, len(starts))
+        ]
+        self._search(pairs[rank::count], block, self.num, progress)
         if self.peers is not None:
             self._bring_together(self.peers)
 
     def search_across(self, block: int, progress: Progress | None) -> None:
         """Offer the rows after ``num`` to those before."""
-        state = (self.rounded.bounds, self.rounded.rooms(), *self.kept)
-        end = self.rounded.bounds.shape[1]
+        end, rows = self.rounded.bounds.shape[1], range(0, self.num, block)
         columns = range(self.num, end, block)
-        for done, col0 in enumerate(columns, start=1):
+        # each block of columns begins with other rows, so that few threads wait for each other
+        pairs = [
+            (col0, rows[(r - c) % len(rows)]) for c, col0 in enumerate(columns) for r in range(len(rows))
+        ]
+        self._search(pairs, block, end, progress)
+
+    def _search(self, pairs: list[tuple[int, int]], block: int, end: int, progress: Progress | None) -> None:
+        """Offer the columns from ``col0`` to the rows from ``row0`` and, where they are rows, too, the reverse."""
+        state = (self.rounded.bounds, self.rounded.rooms(), *self.kept)
+        locks: defaultdict[int, Lock] = defaultdict(Lock)  # whoever offers to rows has them alone
+
+        def offer(col0: int, rows: list[int]) -> int:
             multiply = self.rounded.start(slice(col0, min(col0 + block, end)))
-            for row0 in range(0, self.num, block):
+            for row0 in rows:
                 product = multiply(slice(row0, min(row0 + block, self.num)))
-                map_rows(partial(feed_rows, product, row0, col0, *state), product.shape[0], chunk=_CHUNK)
+                with locks[row0]:
+                    feed_rows(product, row0, col0, *state, 0, product.shape[0])
+                if row0 != col0 < self.num:
+                    with locks[col0]:
+                        feed_columns(product, row0, col0, *state, 0, product.shape[1])
+            return len(rows)
+
+        groups = groupby(pairs, key=lambda pair: (pair[0], pair[0] == pair[1]))
+        tasks = [(col0, [row0 for _, row0 in some]) for (col0, _), some in groups]
+        counts: list[int] = []
+
+        def seen(count: int) -> None:
+            counts.append(count)
             if progress is not None:
-                progress(done, len(columns))
+                progress(sum(counts), len(pairs))
+
+        with full_precision(cuda=False):  # a setting of the process, which no thread may change under another
+            side_by_side(offer, tasks, seen)
 
     def _bring_together(self, peers: Peers) -> None:
         """From a share of the pairs of all rows to all pairs of a share of the rows."""
@@ -132,12 +151,16 @@ class Candidates:
         # consecutive rows with the same neighbours find them in the processor's cache
         nearest = self.keys[first : self.rows.stop, 0] & 0x7FFFFFFF
         order = np.argsort(nearest, kind="stable") + first
-        map_rows(partial(rerank, matrix.numpy(), self.keys, self.used, order, *tables), count, chunk=512)
+        work = partial(rerank, matrix.numpy(), self.keys, self.used, rounded.order, order, *tables)
+        map_rows(work, count, chunk=512)
         unproven = np.flatnonzero(~proven[first : self.rows.stop]) + first
         self._complete(unproven, matrix, columns, tables, block)
         own = slice(first, self.rows.stop)
         found = Neighbours(indices[own], distances[own])
-        return found if self.peers is None else whole_table(found, self.peers)
+        found = found if self.peers is None else whole_table(found, self.peers)
+        back = np.argsort(rounded.order[: self.num])
+        assert found.distances is not None
+        return Neighbours(found.indices[back], found.distances[back])
 
     def _complete(
         self,
@@ -148,15 +171,22 @@ class Candidates:
         block: int,
     ) -> None:
         """Make some rows of ``tables`` exact; ``k`` different neighbours of each, any of them, are there."""
-        if len(rows) == 0:
-            return
         rounded = self.rounded
-        for col0 in range(columns.start, columns.stop, block):
-            multiply = rounded.start(slice(col0, min(col0 + block, columns.stop)))
-            for some in np.split(rows, range(block, len(rows), block)):
-                product = multiply(torch.from_numpy(some))
-                state = (product, matrix.numpy(), some, col0, rounded.bounds, rounded.unit, *tables)
-                map_rows(partial(complete, *state), len(some), chunk=64)
+
+        def complete_some(some: NDArray[np.int64]) -> None:
+            for col0 in range(columns.start, columns.stop, block):
+                product = rounded.start(slice(col0, min(col0 + block, columns.stop)))(torch.from_numpy(some))
+                state = (product, matrix.numpy(), some, col0, rounded.bounds, rounded.unit, rounded.order)
+                complete(*state, *tables, 0, len(some))
+
+        tasks = [(rows[start : start + _CHUNK],) for start in range(0, len(rows), _CHUNK)]
+        with full_precision(cuda=False):
+            side_by_side(complete_some, tasks, lambda _: None)
+
+
+def steps_back(place: int, count: int) -> range:
+    """How far back in a ring of ``count`` the partners of ``place`` are: each pair comes once, all have as many."""
+    return range(1, count // 2 + (count % 2 == 1 or place < count // 2))
 
 
 def shares(num: int, peers: Peers) -> list[range]:

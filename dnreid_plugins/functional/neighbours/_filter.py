@@ -36,13 +36,16 @@ from torch import Tensor
 
 from .._jit import map_rows
 from ._knn_kernels import ERROR, LENGTH, LOW, SCALE
-from ._product import has_int8, multiplier
+from ._product import has_int8, multiplier, squared_norms
 from ._rounding_kernels import rounded_rows, row_lengths
 
 Rows = slice | Tensor
 """Consecutive rows, or any by their numbers."""
 
 Multiply = Callable[[Rows], NDArray[Any]]
+
+CELL = 512
+"""Rows in each group of `near_together`, on average."""
 
 FLOAT_UNIT, LARGEST = 2.0**-24, float(np.finfo(np.float32).max)
 UP = 1 + 2.0**-20
@@ -57,6 +60,7 @@ class Filter:
         bounds: ``(4, N)`` float32: ``|y|^2 - s``, scale of a product's entries, ``M``, ``|r|``.
         tiny: the constant part of ``s``.
         unit: ``c^2``, what squared distances are multiplied by.
+        order: ``(N,)`` int64, the row of the matrix that each of these is.
         start: maps the rows of one side to their product with rows of the other: ``start(cols)(rows)`` is
             ``(rows, cols)`` int32 or float32.
     """
@@ -64,6 +68,7 @@ class Filter:
     bounds: NDArray[np.float32]
     tiny: float
     unit: float
+    order: NDArray[np.int64]
     start: Callable[[slice], Multiply]
 
     def rooms(self) -> NDArray[np.float64]:
@@ -75,17 +80,19 @@ class Filter:
         return rooms
 
 
-def rounded_filter(matrix: Tensor) -> Filter:
+def rounded_filter(matrix: Tensor, order: NDArray[np.int64] | None = None) -> Filter:
     """int8 where the processor multiplies it fast and the sums fit into int32, else float32.
 
     Args:
         matrix: ``(N, D)`` float32 on the CPU, finite squared lengths.
+        order: of the rounded rows; None = as they are.
     """
     num, dim = matrix.shape
+    order = np.arange(num) if order is None else order
     if not (has_int8() and dim * 127**2 < 2**31):
-        return _float_filter(matrix)
+        return _float_filter(matrix, order)
     codes, figures = torch.empty(num, dim, dtype=torch.int8), np.empty((4, num))
-    work = partial(rounded_rows, matrix.numpy(), _centre(matrix).numpy(), codes.numpy(), figures)
+    work = partial(rounded_rows, matrix.numpy(), order, _centre(matrix).numpy(), codes.numpy(), figures)
     map_rows(work, num, chunk=512)
     squares, scales, lengths, residuals = figures
 
@@ -93,10 +100,10 @@ def rounded_filter(matrix: Tensor) -> Filter:
         right = codes[cols].t()
         return lambda rows: torch._int_mm(codes[rows], right).numpy()
 
-    return _filter(squares, scales, lengths, residuals, dim, start)
+    return _filter(squares, scales, lengths, residuals, dim, order, start)
 
 
-def _float_filter(matrix: Tensor) -> Filter:
+def _float_filter(matrix: Tensor, order: NDArray[np.int64]) -> Filter:
     """float32, around 0; around the mean if the rows are far from 0 for their spread. No second matrix."""
     num, dim = matrix.shape
     squares, centre, origin = np.empty(num), _centre(matrix), torch.zeros(dim)
@@ -107,18 +114,21 @@ def _float_filter(matrix: Tensor) -> Filter:
     share = dim * FLOAT_UNIT
     assert share < 0.5, "a row of four million numbers"
     error = share / (1 - share) / 2 + 4 * FLOAT_UNIT
+    squares = squares[order]
     lengths = np.sqrt(squares) * UP
     factor = _power(lengths)
     plain = factor == 1 and not bool(centre.any())
+    places = torch.from_numpy(order)
 
     def rows_of(part: Rows) -> Tensor:
-        return matrix[part] if plain else (matrix[part] - centre) * factor
+        rows = matrix[places[part]]
+        return rows if plain else (rows - centre) * factor
 
     def start(cols: slice) -> Multiply:
         multiply = multiplier(rows_of(cols))
         return lambda rows: multiply(rows_of(rows)).numpy()
 
-    return _filter(squares, np.full(num, 1 / factor), lengths, error * lengths, dim, start)
+    return _filter(squares, np.full(num, 1 / factor), lengths, error * lengths, dim, order, start)
 
 
 def _filter(
@@ -127,6 +137,7 @@ def _filter(
     lengths: NDArray[np.float64],
     residuals: NDArray[np.float64],
     dim: int,
+    order: NDArray[np.int64],
     start: Callable[[slice], Multiply],
 ) -> Filter:
     """From figures of the unscaled rows ``x - m``."""
@@ -140,7 +151,18 @@ def _filter(
     bounds[LENGTH] = lengths * (factor * UP)
     bounds[ERROR] = residuals * (factor * UP)
     bounds[LOW] = squares * factor**2 - (2.0**-17 * (lengths * factor) ** 2 + tiny)
-    return Filter(bounds, tiny, factor**2, start)
+    return Filter(bounds, tiny, factor**2, order, start)
+
+
+def near_together(matrix: Tensor) -> NDArray[np.int64]:
+    """An order of the rows in which near ones mostly follow each other: by the nearest of evenly spaced rows.
+
+    The candidates of a row are then found early, and most others left out at first sight. Any order would be correct.
+    """
+    few = matrix[::CELL]
+    multiply, halves = multiplier(few), squared_norms(few) / 2
+    nearest = torch.cat([(multiply(part) - halves).argmax(dim=1) for part in matrix.split(4096)])
+    return nearest.argsort(stable=True).numpy()
 
 
 def _power(lengths: NDArray[np.float64]) -> float:

@@ -213,19 +213,25 @@ def rerank(
     features: Array,
     keys: Array,
     used: Array,
+    names: Array,
     order: Array,
     indices: Array,
     distances: Array,
     start: int,
     stop: int,
 ) -> None:
-    """Fill rows ``order[start:stop]`` of both tables with the best candidates by (true distance, index)."""
+    """Fill rows ``order[start:stop]`` of both tables with the best candidates by (true distance, name).
+
+    Row ``r`` and a candidate ``j`` are rows ``names[r]`` and ``names[j]`` of ``features``; the tables hold names.
+    """
     true = np.empty(keys.shape[1], dtype=np.float32)
     for place in range(start, stop):
         r = order[place]
-        row = np.sort(keys[r, : used[r]] & _INDEX)  # so that a stable sort leaves ties in index order
+        row = np.sort(
+            names[keys[r, : used[r]] & _INDEX]
+        )  # so that a stable sort leaves ties in the order of names
         for c in range(row.shape[0]):
-            true[c] = squared_distance(features[r], features[row[c]])
+            true[c] = squared_distance(features[names[r]], features[row[c]])
         best = np.argsort(true[: row.shape[0]], kind="mergesort")
         for c in range(indices.shape[1]):
             indices[r, c] = row[best[c]]
@@ -252,6 +258,7 @@ def complete(
     col0: int,
     bounds: Array,
     unit: float,
+    names: Array,
     indices: Array,
     distances: Array,
     start: int,
@@ -260,7 +267,7 @@ def complete(
     """Let every column of a block into the sorted tables of its rows where it belongs, by true distances.
 
     ``product[r]`` is that of ``rows[r]`` and ``col0 ...``. A column is left out where its lower bound is beyond the
-    row's last distance, and where this is 0 and its index lower.
+    row's last distance, and where this is 0 and its name lower. ``names`` as in `rerank`.
     """
     columns = product.shape[1]
     low = np.empty(columns, dtype=np.float32)
@@ -271,11 +278,11 @@ def complete(
         limit = np.float64(distances[i, last]) * unit * _UP
         for c in range(columns):
             if not low[c] > limit:
-                j = col0 + c
+                j = names[col0 + c]
                 worst = distances[i, last]
                 if (worst == 0 and j > indices[i, last]) or np.any(indices[i] == j):
                     continue
-                distance = squared_distance(features[i], features[j])
+                distance = squared_distance(features[names[i]], features[j])
                 if distance < worst or (distance == worst and j < indices[i, last]):
                     _insert(i, j, distance, indices, distances)
                     limit = np.float64(distances[i, last]) * unit * _UP

@@ -19,14 +19,16 @@ def row_lengths(rows: Array, centre: Array, squares: Array, start: int, stop: in
 
 
 @jit_vector_sum
-def rounded_rows(rows: Array, centre: Array, codes: Array, figures: Array, start: int, stop: int) -> None:
-    """``rows - centre`` as int8 times a scale of each row; squared length, scale, length and residual's length."""
+def rounded_rows(
+    rows: Array, order: Array, centre: Array, codes: Array, figures: Array, start: int, stop: int
+) -> None:
+    """``rows[order] - centre`` as int8 times a scale of each row; squared length, scale, length, residual's length."""
     dim = rows.shape[1]
     values = np.empty(dim, dtype=np.float64)
     for i in range(start, stop):
         total, largest = 0.0, 0.0
         for d in range(dim):
-            value = np.float64(rows[i, d]) - np.float64(centre[d])
+            value = np.float64(rows[order[i], d]) - np.float64(centre[d])
             values[d] = value
             total += value * value
             largest = max(largest, abs(value))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
@@ -165,14 +166,16 @@ def estimate_label_phase(
         rate: float32 operations per second of a matrix product; measured in a few milliseconds if ``None``.
 
     Returns:
-        The N^2 D operations of the symmetric search at half that rate, since the search reads every product
-        once more for its candidates (at the full rate where int8 is multiplied), and 25 microseconds per image for all
-        that follows; peak memory in bytes, either of the search (candidates, product blocks, int8 rows if there are
-        any) or of the graph (about 300 sparse entries per image with k1 = 30).
+        The N^2 D operations of the symmetric search at that rate (at three times the rate where int8 is
+        multiplied), as much again for looking at each product as 150 dimensions take, and 75 microseconds per image
+        for candidates and all that follows; peak memory in bytes, either of the search (candidates, product blocks,
+        int8 rows if there are any) or of the graph (about 300 sparse entries per image with k1 = 30).
     """
     rate = product_rate() if rate is None else rate
     quick = has_int8()
-    seconds = (1 if quick else 2) * num_images * (num_images + BLOCK) * dim / rate + 2.5e-5 * num_images
-    search = num_images * ((k1 + SPARE + ROOM) * 8 + 64 + quick * dim) + 3 * 4 * min(BLOCK, num_images) ** 2
+    each = (dim / 3 if quick else dim) + 150
+    seconds = num_images * (num_images + BLOCK) * each / rate + 7.5e-5 * num_images
+    blocks = (2 + torch.get_num_threads()) * 4 * min(BLOCK, num_images) ** 2
+    search = num_images * ((k1 + SPARE + ROOM) * 8 + 80 + quick * dim) + blocks
     graph = num_images * k1 * 8 + num_images * 10 * k1 * 2 * 8
     return LabelPhaseEstimate(max(search, graph), seconds)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ._candidates import Candidates, Neighbours, Peers, Progress, shares, whole_table
 from ._cuda_search import search_cuda
-from ._filter import rounded_filter
+from ._filter import near_together, rounded_filter
 from ._knn_kernels import finish
 
 __all__ = ["BLOCK", "Neighbours", "Peers", "Progress", "as_matrix", "knn_across", "knn_table"]
@@ -133,7 +133,10 @@ def _across(queries: Tensor, reference: Tensor, k: int, block: int, progress: Pr
 def _search(
     matrix: Tensor, k: int, block: int, progress: Progress | None = None, peers: Peers | None = None
 ) -> Neighbours:
-    found = Candidates(rounded_filter(matrix), len(matrix), k, peers)
+    order = near_together(matrix)
+    if peers is not None:  # another processor may round otherwise: that of the first process holds
+        order = peers.exchange([order] * peers.count)[0]
+    found = Candidates(rounded_filter(matrix, order), len(matrix), k, peers)
     found.search_all(block, progress)
     return found.table(matrix, range(len(matrix)), block)
 
