@@ -20,6 +20,7 @@ from ..data.cache import kept_pixels
 from ..data.digest import DataDigest, short_hash
 from ..runtime import VERSION
 from ..runtime.agreement import texts_of_all
+from ..runtime.plugins import KEY, plugins_source
 from ..runtime.run_lock import lock_folder, unlock_folder
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ FREE_KEYS = (
 FREE_NAME = ".CHECKPOINT_PERIOD"
 #: These may change as well, but from there on the run is the same up to rounding only.
 ROUNDING_KEYS = ("MODEL.DEVICE",)
+#: Beside the keys: digits of what `PLUGINS` names. A change is said on a resume, like one of our own code.
+PLUGINS_SOURCE = "the source of PLUGINS"
 #: In these the machines of one job may differ.
 OF_THE_MACHINE = (
     *("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE"),
@@ -144,7 +147,7 @@ class RunIdentity:
         changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
         for key in changed:
             logger.warning("resume: %s was %s and is now %s", key, old.get(key), new.get(key))
-        free = {*FREE_KEYS, *ROUNDING_KEYS}
+        free = {*FREE_KEYS, *ROUNDING_KEYS, PLUGINS_SOURCE}
         binding = [key for key in changed if key not in free and not key.endswith(FREE_NAME)]
         if binding:
             key = binding[0]
@@ -222,13 +225,15 @@ def _data_difference(other: str, first: str) -> str | None:
 
 
 def config_items(cfg: Any, prefix: str = "") -> dict[str, str]:
-    """The config as ``{dotted key: printed value}``."""
+    """The config as ``{dotted key: printed value}``, and the source of its ``PLUGINS``, if it has any."""
     items: dict[str, str] = {}
     for key, value in cfg.items():
         if hasattr(value, "items"):
             items.update(config_items(value, f"{prefix}{key}."))
         else:
             items[f"{prefix}{key}"] = repr(tuple(value)) if isinstance(value, (list, tuple)) else repr(value)
+    if not prefix and (source := plugins_source(cfg.get(KEY, ()))):
+        items[PLUGINS_SOURCE] = source
     return items
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 from .workers import also_call
 
 KEY = "PLUGINS"
+_SOURCES: dict[str, str] = {}
 
 
 def import_plugins(names: Sequence[Any], folder: Path | None = None) -> None:
@@ -28,6 +30,7 @@ def import_plugins(names: Sequence[Any], folder: Path | None = None) -> None:
     for name in names:
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
             raise ValueError(f"{KEY} has {name!r}; write a module as `import` does, such as 'my_losses'.")
+        new = name not in sys.modules
         module = _module(name, folder)
         own = (folder or Path()) / f"{name.replace('.', os.sep)}.py"
         if own.is_file() and not (module.__file__ and own.samefile(module.__file__)):
@@ -35,6 +38,8 @@ def import_plugins(names: Sequence[Any], folder: Path | None = None) -> None:
                 f"{KEY} has {name!r}, for which Python takes {module.__file__ or 'a built-in'} before {own}; rename "
                 "yours."
             )
+        if new or name not in _SOURCES:
+            _SOURCES[name] = _source(module)
         also_call(importlib.import_module, name)
 
 
@@ -48,3 +53,16 @@ def _module(name: str, folder: Path | None) -> Any:
             f"{KEY} has {name!r}, which is not installed and neither {'beside the config nor ' if folder else ''}"
             f"in {os.getcwd()}; correct it, or put its folder into PYTHONPATH."
         ) from error
+
+
+def plugins_source(names: Sequence[str]) -> str:
+    """Twelve hex digits of the modules ``names`` as they were when they were imported; "" for none."""
+    known = [_SOURCES[name] for name in names if name in _SOURCES]
+    return hashlib.sha256("".join(known).encode()).hexdigest()[:12] if known else ""
+
+
+def _source(module: Any) -> str:
+    """Digest of a module's file, of a package all its files."""
+    file = Path(module.__file__ or "")
+    files = sorted(file.parent.rglob("*.py")) if hasattr(module, "__path__") else [file]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files if path.is_file())).hexdigest()

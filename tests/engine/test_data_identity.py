@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -16,9 +17,17 @@ from run_helpers import StoppedError, stop_at
 import dnreid_plugins
 from dnreid_plugins.data.digest import DataDigest
 from dnreid_plugins.data.items import DomainItem
-from dnreid_plugins.engine.identity import LIBRARIES, READERS, code_version, source_digest
+from dnreid_plugins.engine.identity import (
+    LIBRARIES,
+    READERS,
+    RunIdentity,
+    code_version,
+    config_hash,
+    source_digest,
+)
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.functional.types import Domain
+from dnreid_plugins.runtime.plugins import import_plugins
 from dnreid_plugins.runtime.weight_files import read_weight_file
 
 
@@ -219,3 +228,24 @@ def test_rooms_that_do_not_count_are_above_the_engine() -> None:
     project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())
     layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
     assert set(READERS) <= set(layers[: layers.index("engine")])
+
+
+def test_a_plugin_that_was_changed_makes_another_config_and_is_said_on_a_resume(
+    tiny_cfg: CfgNode, tmp_path: Path, scratch: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "experiments" / "own_part.py"
+    file.parent.mkdir()
+    file.write_text("VALUE = 1\n")
+    plain = config_hash(tiny_cfg)
+    import_plugins(("own_part",), file.parent)
+    tiny_cfg.PLUGINS = ("own_part",)
+    named = config_hash(tiny_cfg)
+    before = RunIdentity(tiny_cfg).state()
+    file.write_text("VALUE = 2\n")
+    import_plugins(("own_part",), file.parent)
+    assert config_hash(tiny_cfg) == named != plain  # what this process has imported
+    del sys.modules["own_part"]
+    import_plugins(("own_part",), file.parent)
+    assert config_hash(tiny_cfg) not in (plain, named)
+    RunIdentity(tiny_cfg).compare_config(before["config"])
+    assert "resume: the source of PLUGINS was " in caplog.text

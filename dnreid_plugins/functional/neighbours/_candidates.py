@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from itertools import groupby, pairwise
@@ -95,7 +94,9 @@ class Candidates:
     def _search(self, pairs: list[tuple[int, int]], block: int, end: int, progress: Progress | None) -> None:
         """Offer the columns from ``col0`` to the rows from ``row0`` and, where they are rows, too, the reverse."""
         state = (self.rounded.bounds, self.rounded.rooms(), *self.kept)
-        locks: defaultdict[int, Lock] = defaultdict(Lock)  # whoever offers to rows has them alone
+        locks = {
+            start: Lock() for start in range(0, self.num, block)
+        }  # whoever offers to rows has them alone
 
         def offer(col0: int, rows: list[int]) -> int:
             multiply = self.rounded.start(slice(col0, min(col0 + block, end)))

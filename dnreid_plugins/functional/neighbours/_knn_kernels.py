@@ -227,9 +227,8 @@ def rerank(
     true = np.empty(keys.shape[1], dtype=np.float32)
     for place in range(start, stop):
         r = order[place]
-        row = np.sort(
-            names[keys[r, : used[r]] & _INDEX]
-        )  # so that a stable sort leaves ties in the order of names
+        # sorted, so that a stable sort by distance leaves ties in the order of names
+        row = np.sort(names[keys[r, : used[r]] & _INDEX])
         for c in range(row.shape[0]):
             true[c] = squared_distance(features[names[r]], features[row[c]])
         best = np.argsort(true[: row.shape[0]], kind="mergesort")
