@@ -11,7 +11,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dnreid_plugins.functional.neighbours import _candidates, _cuda_search, _filter, _knn_kernels, _product
+from dnreid_plugins.functional.neighbours import (
+    _candidates,
+    _cuda_search,
+    _filter,
+    _knn_kernels,
+    _product,
+    knn,
+)
 from dnreid_plugins.functional.neighbours.knn import Neighbours, knn_across, knn_table
 
 NUM, DIM, K = 260, 24, 7
@@ -210,6 +217,31 @@ def test_threads_find_the_table_of_one(threads: int, product: str) -> None:
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.backends.mkldnn.matmul, "fp32_precision"), reason="torch before 2.9 has one switch"
+)
+def test_threads_leave_the_precision_of_the_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is set for the whole search: a thread that set it back would do so under the products of the others."""
+    seen, start = [], _filter.multiplier
+    setting = torch.backends.mkldnn.matmul
+    monkeypatch.setattr(_filter, "has_int8", lambda: False)
+
+    def multiplier(right: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        seen.append(setting.fp32_precision)
+        return start(right)
+
+    monkeypatch.setattr(_filter, "multiplier", multiplier)
+    knn._check_loops()
+    before, setting.fp32_precision = setting.fp32_precision, "bf16"
+    try:
+        seen.clear()
+        knn_table(noise(), K, block=100)
+        assert seen.pop(0) == "bf16"  # for the order of the rows
+        assert set(seen) == {"ieee"} and setting.fp32_precision == "bf16"
+    finally:
+        setting.fp32_precision = before
 
 
 def test_the_threads_of_torch_are_given_back_when_a_search_is_stopped() -> None:
