@@ -72,3 +72,26 @@ def test_both_sides_of_a_many_to_one_matching_are_carried() -> None:
     )
     assert got.day_to_night.tolist() == [1] and got.night_to_day.tolist() == [0, 0]
     torch.testing.assert_close(got.night_score, torch.tensor([0.7, 0.9]))
+
+
+def test_a_cluster_without_a_partner_gets_none() -> None:
+    previous = Assignment.from_pairs(labels(0, 0).view(1, 2), torch.ones(1), 2, 2)
+    numbers = labels(0, 1)
+    same = dict.fromkeys(
+        ("old_labels_day", "new_labels_day", "old_labels_night", "new_labels_night"), numbers
+    )
+    got = carried_assignment(previous, **same, num_day=2, num_night=2)
+    assert got.day_to_night.tolist() == [0, -1] and got.night_to_day.tolist() == [0, -1]
+
+
+def test_a_side_that_had_no_cluster_before() -> None:
+    got = carried_assignment(
+        Assignment.empty(0, 1),
+        old_labels_day=labels(-1, -1),
+        new_labels_day=labels(0, 1),
+        old_labels_night=labels(0),
+        new_labels_night=labels(0),
+        num_day=2,
+        num_night=1,
+    )
+    assert got.day_to_night.tolist() == [-1, -1] and got.night_to_day.tolist() == [-1]
