@@ -72,6 +72,7 @@ def test_ramp_refuses_an_epoch_outside_the_run(epoch: int, max_epoch: int) -> No
 def test_cost_is_one_minus_score_on_edges_and_the_penalty_elsewhere() -> None:
     got = graph_cost(row(0.08, 1.0, 1.05), 1.0, penalty=0.4)
     torch.testing.assert_close(got, row(0.4, 0.0, -0.05))
+    torch.testing.assert_close(graph_cost(row(0.08, 1.0), 1.0), row(1.0, 0.0))
 
 
 def test_unknown_scoring_is_refused() -> None:

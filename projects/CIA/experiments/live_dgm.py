@@ -1,4 +1,4 @@
-"""DGM with a differentiable Eq. 5, made for the table `readings-matching` of `projects/CIA/tables.yml`."""
+"""DGM with a differentiable Eq. 5, made for the table `live` of `projects/CIA/tables.yml`."""
 
 from __future__ import annotations
 
