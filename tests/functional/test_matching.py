@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import permutations
 from typing import Any
 
@@ -240,3 +241,18 @@ def test_second_round_gives_leftovers_an_edge_and_keeps_the_first(day: int, nigh
         if alone and edges.any():
             rows, columns = linear_sum_assignment(-edges.double().numpy())
             assert int((second[alone] >= 0).sum()) == int(edges[rows, columns].sum())
+
+
+@pytest.mark.parametrize(
+    "matching",
+    [
+        lambda day, night: dictionary_graph_matching(day, night, progress=0.1).assignment,
+        lambda day, night: hungarian_matching(day @ night.T),
+        progressive_graph_matching,
+    ],
+)
+def test_a_matching_of_live_rows_carries_no_gradient(
+    matching: Callable[[Tensor, Tensor], Assignment],
+) -> None:
+    day, night = unit(0, 5, 8).requires_grad_(), unit(1, 3, 8).requires_grad_()
+    assert not any(table.requires_grad for domain in (0, 1) for table in matching(day, night).partner(domain))
