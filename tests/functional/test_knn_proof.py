@@ -261,9 +261,7 @@ def test_the_threads_of_torch_are_given_back_when_a_search_is_stopped() -> None:
 def test_rows_of_a_group_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_filter, "CELL", 10)
     centres = 20 * torch.nn.functional.normalize(noise()[:13], dim=1)
-    groups = (
-        torch.arange(NUM) % 13
-    )  # as far from each other as they can be; each holds two of the rows looked at
+    groups = torch.arange(NUM) % 13  # spread over all rows; each holds two of the rows looked at
     order = _filter.near_together(centres[groups] + 0.01 * noise(1))
     assert sorted(order.tolist()) == list(range(NUM))
     changes = int((groups[order][1:] != groups[order][:-1]).sum())

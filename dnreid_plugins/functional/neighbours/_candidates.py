@@ -111,12 +111,13 @@ class Candidates:
 
         groups = groupby(pairs, key=lambda pair: (pair[0], pair[0] == pair[1]))
         tasks = [(col0, [row0 for _, row0 in some]) for (col0, _), some in groups]
-        counts: list[int] = []
+        done = 0
 
         def seen(count: int) -> None:
-            counts.append(count)
+            nonlocal done
+            done += count
             if progress is not None:
-                progress(sum(counts), len(pairs))
+                progress(done, len(pairs))
 
         with full_precision(cuda=False):  # a setting of the process, which no thread may change under another
             side_by_side(offer, tasks, seen)
