@@ -2,11 +2,13 @@
 
     python tools/mutants.py dnreid_plugins/functional/losses dnreid_plugins/functional/matching
     python tools/mutants.py dnreid_plugins/functional/losses/mmd.py --share 0.2 --seed 1
+    python tools/mutants.py dnreid_plugins/modeling/matchers --also tests/projects/test_one_matching.py
 
 The changes are cosmic-ray's; of those at one place by one kind of operator a single one is drawn. Annotations and
-docstrings are left out. The tests of a module are those below tests/functional that import from it. They run in a fork
-of one process that has loaded all but the functional part of the package, so that a change costs the tests alone. It
-prints each survivor, then per module how many were killed. A change whose tests do not end in time counts as killed.
+docstrings are left out. The tests of a module are those of its room (tests/functional, tests/modeling ...) that import
+from it or, outside of functional code, name one of its classes; ``--also`` adds some. They run in a fork of a process
+that has loaded all but what is changed, so that a change costs the tests alone. It prints each survivor, then per
+module how many were killed. A change whose tests take five times as long as without it counts as killed.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ import importlib
 import io
 import os
 import random
+import re
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,10 +34,25 @@ from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
 from mutate import ROOT, copy_tree
 
-#: Loaded before the forks; of the package, each fork loads what is below `CHANGED` anew.
-LOADED = ("dnreid_plugins", "faiss", "hypothesis", "numba", "pytest", "scipy.optimize", "sklearn.cluster")
-CHANGED = "dnreid_plugins.functional"
-SECONDS = 180
+#: Loaded before the forks.
+LOADED = (
+    "faiss",
+    "hypothesis",
+    "numba",
+    "pytest",
+    "scipy.optimize",
+    "sklearn.cluster",
+    "torch",
+    "torchvision",
+)
+#: If all changes are below it, the package is loaded too, and each fork loads this part of it anew. Of the rest
+#: nothing can be loaded twice: it fills fast-reid's registries.
+FUNCTIONAL = "dnreid_plugins.functional"
+#: What pins the default of a key.
+DEFAULTS = (
+    "tests/test_defaults.py",
+    "tests/tools/test_made_pages.py::test_a_page_is_up_to_date[configuration]",
+)
 #: The same for masks, which are what such operators work on here.
 NO_CHANGE = {"core/ReplaceBinaryOperator_BitAnd_Mul", "core/ReplaceBinaryOperator_BitOr_Add"}
 
@@ -52,8 +71,9 @@ def changes(text: str, draw: random.Random) -> Iterator[str]:
                 occurrence += 1
     for place in sorted(places, key=str):
         name, occurrence = draw.choice(places[place])
-        changed = mutate_code(text, get_operator(name)(), occurrence)
-        with contextlib.suppress(SyntaxError):
+        # Its operator for exceptions does not know names with a dot.
+        with contextlib.suppress(SyntaxError, AttributeError):
+            changed = mutate_code(text, get_operator(name)(), occurrence)
             if changed and without_annotations(changed) != plain:
                 yield changed
 
@@ -78,24 +98,25 @@ def without_annotations(text: str) -> str:
 
 
 def tests_of(module: Path) -> list[str]:
-    """The test files below tests/functional that import from ``module``, and those of every function."""
-    name = ".".join(module.with_suffix("").parts)
-    texts = {
-        file: file.read_text(encoding="utf-8") for file in (ROOT / "tests" / "functional").glob("test_*.py")
-    }
-    asked = [file for file, text in texts.items() if f"{name} import" in text]
-    every = [file for file, text in texts.items() if "functional_cases.CASES" in text]
-    every.append(ROOT / "tests" / "test_defaults.py")
-    return [str(file.relative_to(ROOT)) for file in (*sorted(asked), *every)] if asked else []
+    """The tests of the room that ask for the module, of every function, of defaults and of the page of all keys."""
+    name, room = ".".join(module.with_suffix("").parts), module.parts[1]
+    texts = {file: file.read_text(encoding="utf-8") for file in (ROOT / "tests" / room).rglob("test_*.py")}
+    words = [re.escape(f"{name} import")]
+    if room != "functional":
+        tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
+        words += [rf"\b{node.name}\b" for node in tree.body if isinstance(node, ast.ClassDef)]
+    asked = [file for file, text in texts.items() if re.search("|".join(words), text)]
+    asked += [file for file, text in texts.items() if "functional_cases.CASES" in text]
+    return [*(str(file.relative_to(ROOT)) for file in sorted(set(asked))), *DEFAULTS] if asked else []
 
 
-def survives(tree: Path, tests: list[str]) -> bool:
-    """Whether the tests pass in a fork of this process."""
+def survives(tree: Path, tests: list[str], *, seconds: int = 0) -> bool:
+    """Whether the tests pass in a fork of this process, in this time; 0: in any."""
     child = os.fork()
     if not child:
-        signal.alarm(SECONDS)
+        signal.alarm(seconds)
         os.chdir(tree)
-        for name in [name for name in sys.modules if name.startswith(CHANGED)]:
+        for name in [name for name in sys.modules if name.startswith(FUNCTIONAL)]:
             del sys.modules[name]
         with open(os.devnull, "w") as nothing:
             os.dup2(nothing.fileno(), 1)
@@ -113,8 +134,10 @@ def main() -> None:
     parser.add_argument("modules", nargs="+", type=Path, help="modules or folders, relative to the root")
     parser.add_argument("--share", type=float, default=1.0, help="of the changes, drawn at random")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--also", nargs="+", default=[], help="further test files")
     args = parser.parse_args()
     draw, total, left = random.Random(args.seed), 0, 0
+    modules = [path for one in args.modules for path in (sorted(one.glob("*.py")) or [one])]
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
         copy_tree(tree)
@@ -122,20 +145,23 @@ def main() -> None:
         with contextlib.redirect_stderr(io.StringIO()):
             for name in LOADED:
                 importlib.import_module(name)
-        for module in [path for one in args.modules for path in (sorted(one.glob("*.py")) or [one])]:
-            tests, file = tests_of(module), tree / module
+            if all(module.parts[1] == "functional" for module in modules):
+                importlib.import_module("dnreid_plugins")
+        for module in modules:
+            tests, file = [*tests_of(module), *args.also], tree / module
             text = file.read_text(encoding="utf-8")
             found = [one for one in changes(text, draw) if draw.random() < args.share]
             if not found:
                 continue
             if not tests:
-                raise SystemExit(f"{module}: no file below tests/functional imports from it.")
+                raise SystemExit(f"{module}: no file of its tests imports from it.")
+            began = time.monotonic()
             if not survives(tree, tests):
                 raise SystemExit(f"{module}: {' '.join(tests)} fails without any change.")
-            alive = 0
+            alive, seconds = 0, 10 + int(5 * (time.monotonic() - began))
             for changed in found:
                 file.write_text(changed, encoding="utf-8")
-                if survives(tree, tests):
+                if survives(tree, tests, seconds=seconds):
                     alive += 1
                     lines = difflib.unified_diff(text.splitlines(), changed.splitlines(), n=0, lineterm="")
                     print(f"{module} survived:", *list(lines)[2:], sep="\n", flush=True)

@@ -21,9 +21,9 @@ from torch import Tensor
 from ..modeling.clip.text_tower import ClipTextTower
 from ..modeling.clip.weights import ClipDescription, build_open_clip
 from ..runtime.files import write_atomically
-from .identity import caption, sample_identities
 from .pretrain import photometric_jitter, shift_and_flip
 from .source import SourceSet, source_set
+from .worlds import WORLDS
 
 logger = logging.getLogger(__name__)
 
@@ -66,15 +66,18 @@ class ClipPretrainOptions:
     pixel_mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
     pixel_std: tuple[float, float, float] = (127.5, 127.5, 127.5)
     seed: int = 11
+    world: str = "dnmini"
 
 
-def describe_miniclip() -> ClipDescription:
-    """Architecture and reduced vocabulary: every token that a caption or a template can contain."""
+def describe_miniclip(world: str = "dnmini") -> ClipDescription:
+    """Architecture and reduced vocabulary: every token that a caption of this world or a template can contain."""
     from open_clip import SimpleTokenizer
 
-    tokenizer = SimpleTokenizer()
+    tokenizer, drawn = SimpleTokenizer(), WORLDS[world]
     captions = " ".join(
-        caption(vehicle) for half in (0, 1) for vehicle in sample_identities(count=2000, seed=0, half=half)
+        drawn.caption(vehicle)
+        for half in (0, 1)
+        for vehicle in drawn.identities(count=2000, seed=0, half=half)
     )
     ids = {0, tokenizer.sot_token_id, tokenizer.eot_token_id}
     ids.update(tokenizer.encode(f"{TEMPLATE_WORDS} {captions}"))
@@ -106,12 +109,12 @@ def pretrain_clip(
     """
     if source is None:
         logger.info("rendering %d source vehicles, %d day views each", options.num_ids, options.images_per_id)
-        source = source_set(options.num_ids, options.images_per_id, options.seed)
+        source = source_set(options.num_ids, options.images_per_id, options.seed, world=options.world)
     if len(source.identities) < options.batch_size:
         raise ValueError(
             f"{len(source.identities)} vehicles are too few for a batch of {options.batch_size}; render more."
         )
-    description = describe_miniclip()
+    description = describe_miniclip(options.world)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         model = build_open_clip(description).train()
@@ -166,7 +169,7 @@ def _batches(
     mean = torch.tensor(options.pixel_mean).view(1, 3, 1, 1)
     std = torch.tensor(options.pixel_std).view(1, 3, 1, 1)
     pictures = _resized(source, tuple(size))
-    captions = [caption(vehicle) for vehicle in source.identities]
+    captions = [WORLDS[options.world].caption(vehicle) for vehicle in source.identities]
     views = len(pictures) // len(captions)
     while True:
         order = torch.randperm(len(captions), generator=generator)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import dnreid_plugins  # noqa: F401
-from dnreid_plugins.dnmini.identity import caption, sample_identities
+from dnreid_plugins.dnmini.identity import caption
 from dnreid_plugins.dnmini.pretrain_clip import (
     ClipPretrainOptions,
     describe_miniclip,
@@ -17,6 +18,7 @@ from dnreid_plugins.dnmini.pretrain_clip import (
     write_miniclip,
 )
 from dnreid_plugins.dnmini.source import source_set
+from dnreid_plugins.dnmini.worlds import WORLDS
 from dnreid_plugins.modeling.clip.image_tower import ClipVitBackbone
 from dnreid_plugins.modeling.clip.prompts import PromptLearner
 from dnreid_plugins.modeling.clip.text_tower import ClipTextTower
@@ -25,13 +27,16 @@ from dnreid_plugins.modeling.clip.weights import MINI_CLIP, build_open_clip, des
 TINY = ClipPretrainOptions(num_ids=12, images_per_id=2, steps=3, batch_size=4)
 
 
-def test_vocabulary_has_every_caption_and_template() -> None:
-    description = describe_miniclip()
+@pytest.mark.parametrize("world", sorted(WORLDS))
+def test_vocabulary_has_every_caption_and_template(world: str) -> None:
+    description, drawn = describe_miniclip(world), WORLDS[world]
     assert description.vocabulary == tuple(sorted(description.vocabulary))
     assert description.model_cfg["text_cfg"]["vocab_size"] == len(description.vocabulary) < 300
     tower = ClipTextTower(model=build_open_clip(description), vocabulary=description.vocabulary)
-    others = sample_identities(count=300, seed=987, half=1) + sample_identities(count=300, seed=987, half=0)
-    for sentence in map(caption, others):
+    others = drawn.identities(count=300, seed=987, half=1) + drawn.identities(count=300, seed=987, half=0)
+    captions = [drawn.caption(vehicle) for vehicle in others]
+    assert len(set(captions)) > 590
+    for sentence in captions:
         assert tower.word_ids(sentence)
     for word in ("daytime", "nighttime", "visible", "infrared", "vehicle", "person"):
         assert len(tower.word_ids(word)) == 1
@@ -51,14 +56,16 @@ def test_varied_captions_stay_true_and_vary() -> None:
     assert any(text.startswith("A daytime photo of an orange") for text in varied)
 
 
-def test_training_is_a_function_of_its_options(tmp_path: Path) -> None:
-    source = source_set(12, 2, 3, workers=1)
+@pytest.mark.parametrize("world", sorted(WORLDS))
+def test_training_is_a_function_of_its_options(tmp_path: Path, world: str) -> None:
+    options = replace(TINY, world=world)
+    source = source_set(options.num_ids, options.images_per_id, options.seed, world=world, workers=1)
     torch.manual_seed(1)
-    description, first = pretrain_clip(TINY, source=source)
+    description, first = pretrain_clip(options, source=source)
     torch.manual_seed(2)
-    _, second = pretrain_clip(TINY, source=source)
+    _, second = pretrain_clip(options)
     torch.testing.assert_close(first, second, rtol=0, atol=0)
-    write_miniclip(tmp_path, description, first, TINY)
+    write_miniclip(tmp_path, description, first, options)
     assert (tmp_path / "miniclip.safetensors").stat().st_size < 4 * 2**20
     model = build_open_clip(describe(str(tmp_path / "miniclip.json")), str(tmp_path / "miniclip.safetensors"))
     torch.testing.assert_close(model.state_dict(), first, rtol=1e-3, atol=1e-4)

@@ -201,6 +201,8 @@ def test_pgm_stops_at_the_cap_and_is_symmetric() -> None:
     day, night = unit(0, 7, 5), unit(1, 3, 5)
     capped = progressive_graph_matching(day, night, max_rounds=2)
     assert int((capped.day_to_night >= 0).sum()) == 6 and bool((capped.night_to_day >= 0).all())
+    once = progressive_graph_matching(day, night, max_rounds=1)
+    assert int((once.day_to_night >= 0).sum()) == 3 and torch.equal(once.night_to_day, capped.night_to_day)
     there, back = progressive_graph_matching(day, night), progressive_graph_matching(night, day)
     assert torch.equal(there.day_to_night, back.night_to_day)
     assert torch.equal(there.night_to_day, back.day_to_night)

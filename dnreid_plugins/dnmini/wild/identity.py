@@ -45,6 +45,7 @@ PLATES = ("white", "yellow", "blue")
 STEPS = 6  # of every proportion
 PROPORTIONS = ("length", "height", "bonnet", "rake", "belt", "stance")
 CODE_BITS = 8  # fields of the panel on sides, back and bonnet, as lettering seen from afar
+_LOAD_WORDS = {"bars": "roof bars", "case": "a case on the roof", "pair": "two cases on the roof"}
 
 
 @dataclass(frozen=True)
@@ -124,3 +125,25 @@ def sample_wild_identities(*, count: int, seed: int, half: int) -> list[WildIden
         ValueError: ``half`` is neither 0 nor 1, or ``count`` is negative.
     """
     return different(sample_wild_identity, np.random.default_rng([seed, half, 2286]), count=count, half=half)
+
+
+def wild_caption(identity: WildIdentity) -> str:
+    """The vehicle as one English sentence, e.g. ``"a navy coach with a white roof, smoked side windows ..."``.
+
+    Lettering, number plate, shade and proportions are left out, so several vehicles may share a caption.
+    """
+    parts = []
+    if identity.skirt != "body":
+        parts.append(f"{identity.skirt} lower panels")
+    if identity.roof != "body":
+        parts.append(f"a {identity.roof} roof")
+    if identity.load != "none":
+        parts.append(_LOAD_WORDS.get(identity.load, f"a {identity.load} on the roof"))
+    if identity.decal != "none":
+        parts.append(f"a {identity.decal_colour} {identity.decal} stripe")
+    if identity.bonnet != "plain":
+        parts.append(f"a {identity.bonnet} bonnet")
+    parts.append(f"{identity.tint} side windows")
+    parts += [f"{identity.wheel} wheels", f"{identity.head_lamp} lamps"]
+    article = "an" if identity.paint[0] in "aeiou" else "a"
+    return f"{article} {identity.paint} {identity.body} with {', '.join(parts[:-1])} and {parts[-1]}"
