@@ -22,7 +22,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dnreid_plugins.report.ablation import Results, power_lines, run_table, write_table
-from dnreid_plugins.report.runs import plan, read_json
+from dnreid_plugins.report.runs import plan
+from dnreid_plugins.report.store import read_json
 from dnreid_plugins.report.tables import load_table
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,7 +12,8 @@ from tabulate import tabulate
 
 from .forest import forest
 from .power import Grid, estimate, variance_parts
-from .runs import Run, collect, execute, of_one_code, unfinished
+from .runs import execute
+from .store import Run, collect, of_one_code, unfinished
 from .tables import Row, Table
 
 METRICS = ("Rank-1", "mAP")

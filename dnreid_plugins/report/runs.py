@@ -1,12 +1,7 @@
-"""The runs behind a table: which there must be, how they are run, and the store of what they gave.
-
-A run is known by its whole merged config. What it gave is kept with the code and library versions that made it, and
-figures of two versions never meet in one table: one changed bit can move a run by 2 mAP.
-"""
+"""The runs behind a table: which there must be, and how they are run."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import subprocess
@@ -14,22 +9,19 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 from typing import Any
 
-import numpy as np
 import yaml
 from fastreid.config import CfgNode, get_cfg
 
-from ..data.digest import short_hash
-from ..engine.identity import code_version, config_hash
+from ..engine.identity import config_hash
 from ..engine.stages import STAGE_REGISTRY
 from ..runtime.config_files import known_keys, merge_with_suggestions
-from ..runtime.files import write_atomically
 from ..runtime.run_folder import STAGE_FILES
 from ..runtime.shipped import find_config
+from .store import Run, read_json
 from .tables import Row, Table
 
 logger = logging.getLogger(__name__)
@@ -38,27 +30,6 @@ logger = logging.getLogger(__name__)
 OWN_KEYS = ("SEED", "DATASETS.DNMINI_SEED", "OUTPUT_DIR")
 # glibc: keep freed memory instead of giving it back after every step; no effect elsewhere.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
-
-
-@dataclass(frozen=True)
-class Run:
-    """One row on one rendering with one run seed.
-
-    ``key`` names the merged config, the two seeds included; ``opts`` are the ``KEY VALUE`` words that make that config
-    of the row's file; ``dataset``: the set whose figures count.
-    """
-
-    row: Row
-    data_seed: int
-    seed: int
-    opts: tuple[str, ...]
-    key: str
-    dataset: str
-
-    def folder(self, logs: Path) -> Path:
-        """Runs of another config or another code lie in other folders, so that no resume can mix them."""
-        place = f"data{self.data_seed}-seed{self.seed}-{self.key}-{short_hash(code_version())}"
-        return logs / self.row.folder / place
 
 
 def plan(
@@ -214,81 +185,3 @@ def _reused(run: Run, runs: Sequence[Run], logs: Path) -> list[str]:
         return []
     stages = [stage for stage in STAGE_REGISTRY._obj_map.values() if (sources[0] / stage.file_name).is_file()]
     return [word for stage in stages for word in (stage.reuse_key, str(sources[0] / stage.file_name))]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The file's content; an empty dict if there is none."""
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def collect(runs: Sequence[Run], logs: Path, store: Path) -> dict[str, dict[str, Any]]:
-    """Add the finished ``runs`` of ``logs`` to the store (committed, so that no run is repeated) and return it.
-
-    Per run, by its key: what it is, the ``code`` that made it, the ``data`` it saw, its ``start`` and ``end`` metrics,
-    the figures of its health lines and the ``seconds`` that it took.
-    """
-    kept = read_json(store)
-    for run in runs:
-        folder = run.folder(logs)
-        found = read_json(folder / "results.json")
-        if found.get("finished"):
-            kept[run.key] = {
-                "row": run.row.folder,
-                "config": run.row.config,
-                "opts": list(run.opts),
-                "code": found["code_version"],
-                "data": found["data"],
-                "end": found[run.dataset],
-                "start": found.get("start", {}).get(run.dataset, {}),
-                "health": last_health(folder),
-                "seconds": _seconds(folder),
-            }
-    if kept:
-        store.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(kept, indent=1, sort_keys=True) + "\n"
-        write_atomically(store, lambda file: file.write(text.encode()))
-    return kept
-
-
-def _seconds(folder: Path) -> float | None:
-    """How long a finished run took, start and evaluations included; of a resumed one the last part."""
-    begun, ended = folder / "config.yaml", folder / "results.json"
-    return round(ended.stat().st_mtime - begun.stat().st_mtime, 1) if begun.is_file() else None
-
-
-def unfinished(runs: Sequence[Run], store: Path) -> list[Run]:
-    """The ``runs`` that the store does not have from the present code."""
-    kept = read_json(store)
-    return [run for run in runs if kept.get(run.key, {}).get("code") != code_version()]
-
-
-def of_one_code(runs: Sequence[Run], kept: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What the store has of ``runs``.
-
-    Raises:
-        ValueError: it comes from several versions of the code or of a library.
-    """
-    found = {run.key: kept[run.key] for run in runs if run.key in kept}
-    codes = sorted({one["code"] for one in found.values()})
-    if len(codes) > 1:
-        counts = [f"{sum(one['code'] == code for one in found.values())} of {code}" for code in codes]
-        raise ValueError(
-            f"The runs of this table are of different code: {'; '.join(counts)}; run the table again without "
-            "--report-only, and those of another code are repeated."
-        )
-    return found
-
-
-def last_health(folder: Path) -> dict[str, float]:
-    """The figures of the health lines: each one's last finite value, and under ``mean <figure>`` its mean.
-
-    An empty matching has no precision (null), so the last line may lack a figure that earlier ones have.
-    """
-    path = folder / "health.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    figures: dict[str, float] = {}
-    for key in sorted({key for row in rows for key in row}):
-        values = [v for row in rows if (v := row.get(key)) is not None and np.isfinite(v)]
-        if values:
-            figures |= {key: values[-1], f"mean {key}": float(np.mean(values))}
-    return figures

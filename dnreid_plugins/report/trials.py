@@ -20,7 +20,8 @@ from ..engine.identity import code_version
 from ..evaluation.results import COLUMNS, write_json
 from ..runtime.config_files import merge_with_suggestions
 from ..runtime.shipped import find_config
-from .runs import Run, execute, plan, read_json
+from .runs import execute, plan
+from .store import Run, read_json
 from .tables import Row, Table
 
 logger = logging.getLogger(__name__)

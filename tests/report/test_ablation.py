@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from dnreid_plugins.report import ablation, runs
+from dnreid_plugins.report import store as stored
 from dnreid_plugins.report.ablation import (
     mean_and_error,
     mean_and_spread,
@@ -19,7 +20,8 @@ from dnreid_plugins.report.ablation import (
     write_table,
 )
 from dnreid_plugins.report.forest import forest
-from dnreid_plugins.report.runs import Run, plan, protocol_changes
+from dnreid_plugins.report.runs import plan, protocol_changes
+from dnreid_plugins.report.store import Run
 from dnreid_plugins.report.tables import Row, Table, load_table
 from dnreid_plugins.runtime.config_files import ConfigError
 
@@ -52,7 +54,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def set_code(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    monkeypatch.setattr(runs, "code_version", lambda: code)
+    monkeypatch.setattr(stored, "code_version", lambda: code)
 
 
 def finish(folder: Path, value: float, *, dataset: str = "DNMini") -> None:
@@ -62,7 +64,7 @@ def finish(folder: Path, value: float, *, dataset: str = "DNMini") -> None:
         dataset: block,
         "start": {dataset: block},
         "finished": True,
-        "code_version": runs.code_version(),
+        "code_version": stored.code_version(),
     }
     (folder / "results.json").write_text(json.dumps({**content, "data": {dataset: "abc"}}))
     (folder / "health.jsonl").write_text(
@@ -101,7 +103,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def go(root: Path, found: list[Run], jobs: int = 1) -> Path:
     store = root / "store.json"
     run_table(root, found, root / "logs", store, jobs=jobs)
-    runs.collect(found, root / "logs", store)
+    stored.collect(found, root / "logs", store)
     return store
 
 
@@ -180,8 +182,11 @@ def test_runs_of_another_code_are_repeated_and_never_mixed(
     # what is there may still be printed, with the code that made it
     assert "Code: first code" in write_table(table, found, root / "logs", store)
     finish(found[0].folder(root / "logs"), 99.0)
+    # a table that shares a row does not push out what the first code gave
+    assert "Code: first code" in write_table(table, found, root / "logs", store)
+    assert json.loads(store.read_text())[found[0].key]["code"] == "second code"
     with pytest.raises(ValueError, match="1 of first code; 1 of second code; run the table again"):
-        write_table(table, found, root / "logs", store)
+        write_table(table, found + planned(root, "CLUSTER.K1", "7", seeds=[0]), root / "logs", store)
     assert "99.0" not in table.readme.read_text()
     commands.clear()
     go(root, found)
@@ -310,7 +315,7 @@ def test_what_a_difference_needs_is_said(root: Path) -> None:
     values = {("One", d, s): 40.0 for d in (1, 2) for s in (0, 1)}
     values |= {("Two", 1, 0): 40.0, ("Two", 1, 1): 44.0, ("Two", 2, 0): 50.0, ("Two", 2, 1): 58.0}
     table, found, store = filled(root, values, difference_to="One", directions=("D2N",))
-    kept = runs.collect(found, root / "logs", store)
+    kept = stored.collect(found, root / "logs", store)
     # differences in mAP 0, 2 and 5, 9: variance of the runs 5, between 18 - 2.5; 4 x (15.5 + 5) = 82 renderings
     (line,) = power_lines(ablation.Results(table, found, kept))
     assert "variance 15.50 between renderings, 5.00 between runs" in line and "82 renderings x 1 runs" in line
@@ -325,8 +330,8 @@ def test_mean_and_spread() -> None:
 
 def test_figures_of_a_run_are_the_last_and_the_mean_of_what_is_finite(root: Path, tmp_path: Path) -> None:
     finish(tmp_path, 1.0)
-    assert runs.last_health(tmp_path) == {"true/day/ARI": 0.25, "mean true/day/ARI": 0.2}
-    assert runs.last_health(tmp_path / "nothing") == {}
+    assert stored.last_health(tmp_path) == {"true/day/ARI": 0.25, "mean true/day/ARI": 0.2}
+    assert stored.last_health(tmp_path / "nothing") == {}
 
 
 # ---------------------------------------------------------------- the shipped tables

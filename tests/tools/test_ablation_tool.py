@@ -11,6 +11,7 @@ import ablation
 import pytest
 
 from dnreid_plugins.report import runs
+from dnreid_plugins.report import store as stored
 
 TABLES = """
 t:
@@ -39,14 +40,14 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             **blocks,
             "start": blocks,
             "finished": True,
-            "code_version": runs.code_version(),
+            "code_version": stored.code_version(),
             "data": {},
         }
         (Path(words["OUTPUT_DIR"]) / "results.json").write_text(json.dumps(content))
         return type("Done", (), {"returncode": 0})
 
     monkeypatch.setattr(runs.subprocess, "run", run)
-    monkeypatch.setattr(runs, "code_version", lambda: "first code")
+    monkeypatch.setattr(stored, "code_version", lambda: "first code")
     monkeypatch.setattr(ablation, "ROOT", tmp_path)
     return tmp_path
 
@@ -81,7 +82,7 @@ def test_with_overrides_only_the_logs_keep_it(
 
 def test_what_cannot_be_is_one_sentence(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call(root, monkeypatch, "--seeds", "0")
-    monkeypatch.setattr(runs, "code_version", lambda: "second code")
+    monkeypatch.setattr(stored, "code_version", lambda: "second code")
     call(root, monkeypatch, "--seeds", "0", "1")
     store = root / "projects" / "P" / "results.json"
     kept = json.loads(store.read_text())

@@ -13,7 +13,7 @@ from ...data.digest import short_hash
 from ...engine.identity import code_version
 from ...runtime.files import write_atomically
 from ..ablation import as_cell
-from ..runs import read_json
+from ..store import read_json
 from .catalogue import SETS, Item, items
 from .draw import Picture
 from .plan import RUNS, Choice, RowRuns

@@ -18,7 +18,7 @@ import numpy as np
 from ...engine.evaluation_file import FOLDER
 from ...runtime.files import write_atomically
 from ..power import Grid
-from ..runs import Run, of_one_code, read_json
+from ..store import Run, of_one_code, read_json
 from .catalogue import PaperRow
 from .plan import TESTS, Choice, RowRuns, folder_of, stored_test
 

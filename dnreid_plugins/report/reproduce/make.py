@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from tabulate import tabulate
 
 from ...engine.identity import code_version
-from ..runs import Run, read_json
+from ..store import Run, read_json
 from . import book, draw
 from .catalogue import Item, items
 from .draw import Picture

@@ -18,7 +18,8 @@ from ...data.errors import DataError
 from ...engine.identity import code_version
 from ...runtime.progress import duration
 from ...runtime.shipped import home
-from ..runs import Run, collect, execute, merged, plan, read_json, unfinished
+from ..runs import execute, merged, plan
+from ..store import Run, collect, read_json, unfinished
 from ..tables import Row, Table
 from ..trials import failures, visible_gpus
 from .catalogue import OF_WEIGHTS, SETS, DataSet, Item, PaperRow

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dnreid_plugins.commands.app import main
 from dnreid_plugins.dnmini.stand_ins import write_stand_in
-from dnreid_plugins.report import runs
+from dnreid_plugins.report import runs, store
 from dnreid_plugins.report.reproduce import make
 from dnreid_plugins.runtime import shipped
 from dnreid_plugins.runtime.signals import Stopped
@@ -230,7 +230,7 @@ def test_the_list_says_what_is_there(
     text = capsys.readouterr().out
     line = next(line for line in text.splitlines() if line.startswith("t-1 "))
     assert "not of these runs" in line and "4 of 6 runs" in line and "2 runs, about" in line
-    for module in ("runs", "reproduce.plan", "reproduce.book", "reproduce.make"):
+    for module in ("store", "reproduce.plan", "reproduce.book", "reproduce.make"):
         monkeypatch.setattr(f"dnreid_plugins.report.{module}.code_version", lambda: "other (abc)")
     main(["reproduce", "list", "--data", "DN348", "--out", "docs/the results", "--seeds", "0,1"])
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("t-1 "))
@@ -257,7 +257,7 @@ def fake(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = Path(words[words.index("OUTPUT_DIR") + 1])
         figures = {direction: {"Rank-1": 50.0, "mAP": 40.0} for direction in ("D2N", "N2D")}
         content = {"DN348": figures, "start": {"DN348": figures}, "finished": True, "data": {"DN348": "x"}}
-        content["code_version"] = runs.code_version()
+        content["code_version"] = store.code_version()
         (folder / "results.json").write_text(json.dumps(content))
         (folder / "model_final.pth").touch()
 
@@ -304,7 +304,7 @@ def test_overrides_are_other_runs_and_the_page_says_so(world: World, monkeypatch
 def test_other_code_is_measured_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     fake(world, monkeypatch)
     world.do("t-1")
-    for module in ("runs", "reproduce.plan", "reproduce.book", "reproduce.make"):
+    for module in ("store", "reproduce.plan", "reproduce.book", "reproduce.make"):
         monkeypatch.setattr(f"dnreid_plugins.report.{module}.code_version", lambda: "other (abc)")
     world.do("t-1")
     assert len(world.seen) == 4 and "other (abc)" in world.index
