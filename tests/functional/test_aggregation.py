@@ -46,6 +46,7 @@ def test_equals_the_greedy_loop_over_image_pairs(
     got = pair_count_matching(day, labels_day, night, labels_night, block_rows=block)
     assert got.pairs().tolist() == naive_pair_count(day, labels_day, night, labels_night)
     assert got.day_to_night.shape[0] == (int(labels_day.max()) + 1 if sizes[0] else 0)
+    assert got.night_to_day.shape[0] == (int(labels_night.max()) + 1 if sizes[1] else 0)
 
 
 def test_score_is_the_share_of_similar_image_pairs() -> None:
@@ -54,6 +55,9 @@ def test_score_is_the_share_of_similar_image_pairs() -> None:
     got = pair_count_matching(day, torch.tensor([0, 0]), night, torch.tensor([0, 0, 0]))
     # Similar: (0, 0), (0, 1) and (1, 1) of 6.
     assert float(got.day_score[0]) == pytest.approx(0.5)
+    # a cosine of just the threshold counts
+    exact = pair_count_matching(day, torch.tensor([0, 0]), night[:1], torch.tensor([0]), threshold=1.0)
+    assert float(exact.day_score[0]) == pytest.approx(0.5)
 
 
 def matched() -> tuple[Tensor, Tensor, Assignment]:
@@ -87,6 +91,8 @@ def test_momentum_one_half_makes_partners_equal_and_one_changes_nothing() -> Non
     torch.testing.assert_close(new_day[[0, 2]], new_night[[3, 1]])
     same_day, same_night = merge_rows(day, night, assignment, momentum=1.0)
     torch.testing.assert_close((same_day, same_night), (day, night))
+    swapped = merge_rows(day, night, assignment, momentum=0.0)
+    torch.testing.assert_close((swapped[0][[0, 2]], swapped[1][[3, 1]]), (night[[3, 1]], day[[0, 2]]))
 
 
 def test_an_empty_assignment_and_opposite_rows_leave_the_memory() -> None:
@@ -96,11 +102,19 @@ def test_an_empty_assignment_and_opposite_rows_leave_the_memory() -> None:
     pair = Assignment.from_pairs(torch.tensor([[0, 0]]), torch.ones(1), 1, 1)
     opposite = merge_rows(day[:1], -day[:1], pair, momentum=0.5)
     torch.testing.assert_close(opposite, (day[:1], -day[:1]))
+    # a pair that cancels out beside one that does not
+    both = Assignment.from_pairs(torch.tensor([[0, 0], [1, 1]]), torch.ones(2), 2, 2)
+    other = torch.stack([-day[0], night[1]])
+    merged, _ = merge_rows(day[:2], other, both, momentum=0.5)
+    torch.testing.assert_close(merged, torch.stack([day[0], F.normalize(day[1] + night[1], dim=0)]))
 
 
 def test_refusals_name_the_value() -> None:
     day, night, assignment = matched()
-    with pytest.raises(ValueError, match="got -0.1"):
-        merge_rows(day, night, assignment, momentum=-0.1)
-    with pytest.raises(ValueError, match=r"assignment is for \(3, 4\) clusters"):
+    for momentum in (-0.1, 1.1):
+        with pytest.raises(ValueError, match=f"got {momentum}"):
+            merge_rows(day, night, assignment, momentum=momentum)
+    with pytest.raises(
+        ValueError, match=r"assignment is for \(3, 4\) clusters .* has 4 day and 3 night rows"
+    ):
         merge_rows(night, day, assignment)

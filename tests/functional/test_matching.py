@@ -120,14 +120,16 @@ def test_an_empty_graph_matches_nothing_by_default() -> None:
     assert got.num_edges == 0 and len(got.assignment.pairs()) == 0
     assert got.best_similarity == pytest.approx(0.8)
     assert len(vanished(on_empty="keep_last").assignment.pairs()) == 0
+    nothing = dictionary_graph_matching(torch.empty(0, 2), torch.ones(3, 2), progress=0.1)
+    assert nothing.num_edges == 0 and nothing.best_similarity != nothing.best_similarity
 
 
 def test_an_empty_graph_can_keep_the_last_matching() -> None:
     last = Assignment.from_pairs(torch.tensor([[1, 2]]), torch.tensor([1.05]), 2, 3)
     got = vanished(on_empty="keep_last", previous=last)
     assert got.assignment is last and got.num_edges == 0
-    with pytest.raises(ValueError, match="2 day and 2 night clusters, but this epoch has 2 and 3"):
-        vanished(on_empty="keep_last", previous=Assignment.empty(2, 2))
+    with pytest.raises(ValueError, match="matches 4 day and 2 night clusters, but this epoch has 2 and 3"):
+        vanished(on_empty="keep_last", previous=Assignment.empty(4, 2))
     day, night = pair_with_cosine(0.8)
     living = dictionary_graph_matching(day, night, progress=0.1, on_empty="keep_last", previous=last)
     assert living.assignment is not last and living.num_edges == 1
@@ -234,12 +236,14 @@ def test_second_round_gives_leftovers_an_edge_and_keeps_the_first(day: int, nigh
         for own, other in enumerate(second.tolist()):
             if other >= 0:
                 value = similarity[own][other] if domain == 0 else similarity[other][own]
-                assert (1 + 0.2 * (value - 0.5) if value >= 0.5 else 0.2 * value) >= threshold - 1e-9
+                score = 1 + 0.2 * (value - 0.5) if value >= 0.5 else 0.2 * value
+                assert score >= threshold - 1e-9
+                assert float(twice.partner(domain)[1][own]) == pytest.approx(score, abs=1e-6)
         # as many leftovers find a partner as an assignment of them alone to the whole other side can keep
         alone = [i for i, other in enumerate(first.tolist()) if other < 0]
         table = torch.tensor(similarity) if domain == 0 else torch.tensor(similarity).T
-        score = torch.where(table >= 0.5, 1 + 0.2 * (table - 0.5), 0.2 * table)
-        edges = (score >= threshold)[alone]
+        scores = torch.where(table >= 0.5, 1 + 0.2 * (table - 0.5), 0.2 * table)
+        edges = (scores >= threshold)[alone]
         if alone and edges.any():
             rows, columns = linear_sum_assignment(-edges.double().numpy())
             assert int((second[alone] >= 0).sum()) == int(edges[rows, columns].sum())

@@ -280,6 +280,9 @@ def test_classifier_variant_needs_the_classifier() -> None:
     cfg.MODEL.LOSSES.CPML.VARIANT = "classifier"
     with pytest.raises(ValueError, match="needs PrototypeClassifier"):
         build_loss_heads(cfg)
+    for variant in ("instance", "batch_centroid", "as_released"):
+        cfg.MODEL.LOSSES.CPML.VARIANT = variant
+        assert list(build_loss_heads(cfg)) == ["CPML"]
 
 
 @pytest.mark.parametrize(
