@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from dnreid_plugins.functional.losses import adaptive_alignment, contrast, cpml, mmd
-from dnreid_plugins.functional.matching import dictionary, graphs, pair_count
+from dnreid_plugins.functional.matching import dictionary, graphs, pair_count, transport
 from dnreid_plugins.functional.neighbours import clustering
 from dnreid_plugins.labels import DomainClusters
 from dnreid_plugins.modeling.loss_heads import CMA, CPML, DGM, MAA, MMD, PGM, ClusterNCE, MarginMMD
-from dnreid_plugins.modeling.matchers import DictionaryMatcher, PairCountMatcher
+from dnreid_plugins.modeling.matchers import DictionaryMatcher, PairCountMatcher, SinkhornMatcher
 from dnreid_plugins.runtime.sections import keys_of
 
 CALLS: list[tuple[type, Callable[..., Any]]] = [
@@ -31,6 +31,7 @@ CALLS: list[tuple[type, Callable[..., Any]]] = [
     (MMD, mmd.mmd2),
     (MarginMMD, mmd.margin_mmd),
     (PairCountMatcher, pair_count.pair_count_matching),
+    (SinkhornMatcher, transport.sinkhorn_argmax),
     (CMA, pair_count.merge_rows),
     (DomainClusters, clustering.jaccard_dbscan),
 ]

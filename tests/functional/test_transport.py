@@ -131,5 +131,6 @@ def test_what_cannot_be_is_refused() -> None:
         sinkhorn(torch.zeros(2, 2), torch.tensor([1.5, -0.5]), masses(2))
     with pytest.raises(ValueError, match="the least is -0.5"):
         sinkhorn(torch.zeros(2, 2), torch.tensor([1.5, -0.5]), torch.tensor([1.5, -0.5]))
-    with pytest.raises(ValueError, match="reg must be > 0, got 0"):
-        sinkhorn_argmax(torch.zeros(2, 2), reg=0.0)
+    for reg in (0.0, -1.0):
+        with pytest.raises(ValueError, match=f"reg must be > 0, got {reg}"):
+            sinkhorn_argmax(torch.zeros(2, 2), reg=reg)
