@@ -6,9 +6,10 @@
 
 The changes are cosmic-ray's; of those at one place by one kind of operator a single one is drawn. Annotations and
 docstrings are left out. The tests of a module are those of its room (tests/functional, tests/modeling ...) that import
-from it or, outside of functional code, name one of its classes; ``--also`` adds some. They run in a fork of a process
-that has loaded all but what is changed, so that a change costs the tests alone. It prints each survivor, then per
-module how many were killed. A change whose tests take five times as long as without it counts as killed.
+from it, are named after it or, outside of functional code, name one of its classes; ``--also`` adds some. They run in a
+fork of a process that has loaded all but what is changed, so that a change costs the tests alone. It prints each
+survivor, then per module how many were killed. A change whose tests take five times as long as without it counts as
+killed.
 """
 
 from __future__ import annotations
@@ -105,7 +106,9 @@ def tests_of(module: Path) -> list[str]:
     if room != "functional":
         tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
         words += [rf"\b{node.name}\b" for node in tree.body if isinstance(node, ast.ClassDef)]
-    asked = [file for file, text in texts.items() if re.search("|".join(words), text)]
+    asked = [
+        file for file, text in texts.items() if re.search("|".join(words), text) or module.stem in file.stem
+    ]
     asked += [file for file, text in texts.items() if "functional_cases.CASES" in text]
     quick_first = sorted(set(asked), key=lambda file: ("run_helpers" in texts[file], file))
     return [*(str(file.relative_to(ROOT)) for file in quick_first), *DEFAULTS] if asked else []
