@@ -6,8 +6,8 @@
 
 The changes are cosmic-ray's; of those at one place by one kind of operator a single one is drawn. Annotations and
 docstrings are left out. The tests of a module are those of its room (tests/functional, tests/modeling ...) that import
-from it, are named after it or, outside of functional code, name one of its classes; ``--also`` adds some. They run in a
-fork of a process that has loaded all but what is changed, so that a change costs the tests alone. It prints each
+from it, are named after it or, outside of functional code, name one of its classes; ``--also`` adds some. They run in
+a fork of a process that has loaded all but what is changed, so that a change costs the tests alone. It prints each
 survivor, then per module how many were killed. A change whose tests take five times as long as without it counts as
 killed.
 """
