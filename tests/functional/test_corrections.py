@@ -25,6 +25,13 @@ def corrected(labels: list[int], *args: object) -> list[int]:
     return result.tolist()
 
 
+def test_about_some_images_what_is_said_of_others_is_left_out() -> None:
+    every = said([0, -1, 0, 1], [(0, 1), (0, 3), (1, 0)], (1, 3))
+    some = every.of(torch.tensor([2, 3, 0]))
+    assert some.same.tolist() == [0, 1, 0] and some.apart.tolist() == [[0, 1], [1, 2]]
+    assert some.left_out.tolist() == [False, True, False]
+
+
 @pytest.mark.parametrize(
     ("labels", "same", "apart", "left_out", "expected"),
     [
