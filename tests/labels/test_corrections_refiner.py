@@ -26,9 +26,9 @@ def table(file: Path, *rows: str, header: str = "path,same,apart") -> str:
 def test_the_file_is_read(tmp_path: Path) -> None:
     names = ['a "quoted", name.png', "zwei\nzeilen.png", "ночь.png"]
     quoted = ['"' + name.replace('"', '""') + '"' for name in names]
-    file = table(tmp_path / "x.csv", f"{quoted[0]},3,4 1", f"{quoted[1]},-1,", f"{quoted[2]},,3", "b.png,,")
+    file = table(tmp_path / "x.csv", f"{quoted[0]},3,4 0", f"{quoted[1]},-1,", f"{quoted[2]},,3", "b.png,,")
     assert read_corrections(file) == [
-        CorrectionRow(names[0], 3, (1, 4)),
+        CorrectionRow(names[0], 3, (0, 4)),
         CorrectionRow(names[1], -1, ()),
         CorrectionRow(names[2], None, (3,)),
     ]
@@ -188,7 +188,8 @@ def test_corrections_of_other_images_are_refused_before_the_first_epoch(
         tmp_path / "other.csv", "/x/y/z/0.png,1,", "/x/y/z/1.png,1,"
     )
     with pytest.raises(
-        ValueError, match=r"None of the 2 images of LABELS\.CORRECTIONS\.FILE .* is a training"
+        ValueError,
+        match=r"None of the 2 images of LABELS\.CORRECTIONS\.FILE .* is a training image, such as '.*\d\.png'",
     ):
         CrossDomainTrainer(corrected_cfg)
     # An empty list of corrections is none, and the run is the one without the refiner.
