@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from head_world import build, configured, parts_of, renumbered, unclustered, world
 
 from dnreid_plugins.functional.types import Clusters, Epoch
+from dnreid_plugins.modeling.matchers import DictionaryMatcher
 from dnreid_plugins.modeling.parts import Parts
 
 
@@ -86,3 +89,18 @@ def test_progress_of_the_stage_starts_at_its_first_epoch(weight: tuple) -> None:
     for number, over in ((1, 0.0), (5, 0.0), (6, 0.0), (8, 2 / 5)):
         assert thresholds["stage", number] == pytest.approx(0.7 + 0.45 * over)
         assert thresholds["global", number] == pytest.approx(0.7 + 0.45 * (number - 1) / 10)
+
+
+def test_the_figures_are_those_of_the_graph_and_of_the_matched_pairs() -> None:
+    """Cosines 0.8 and 0.6, first epoch of 10: T is the start, both pairs score 1 + 0.2 (S - 0.5)."""
+    epoch = world([0, 0, 1, 1], [0, 0, 1, 1]).epoch
+    day = torch.eye(2, 4)
+    night = torch.tensor([[0.8, 0.0, 0.6, 0.0], [0.0, 0.6, 0.0, 0.8]])
+    epoch = Epoch.of(replace(epoch.day, centroids=day), replace(epoch.night, centroids=night), 1, 10)
+    matcher = DictionaryMatcher(threshold_start=0.5)
+    found, figures = matcher.match(epoch)
+    assert found.day_to_night.tolist() == [0, 1]
+    expected = {"edges": 2.0, "threshold": 0.5, "best_similarity": 0.8, "mean_score": (1.06 + 1.02) / 2}
+    assert figures == pytest.approx(expected)
+    late = Epoch.of(epoch.day, epoch.night, 10, 10)
+    assert matcher.match(late)[1]["mean_score"] == 0.0  # an empty graph
