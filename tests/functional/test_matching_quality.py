@@ -29,11 +29,11 @@ def test_majority_of_nothing() -> None:
 
 
 def test_precision_counts_every_distinct_pair_once() -> None:
-    # Day 0 and 1 both go to night 0 (many to one); night 0 names day 0. Two pairs of four are right.
-    day_to_night, night_to_day = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 2, 3])
-    assignment = Assignment(day_to_night, night_to_day, torch.ones(4), torch.ones(3))
-    precision = matching_precision(assignment, torch.tensor([7, 8, -1, 0]), torch.tensor([7, -1, 0]))
-    assert precision == pytest.approx(2 / 4)
+    # Day 0 and 1 both go to night 0 (many to one); night 0 names day 0. Three pairs of five are right.
+    day_to_night, night_to_day = torch.tensor([0, 0, 1, 2, 3]), torch.tensor([0, 2, 3, 4])
+    assignment = Assignment(day_to_night, night_to_day, torch.ones(5), torch.ones(4))
+    precision = matching_precision(assignment, torch.tensor([7, 8, -1, 0, 5]), torch.tensor([7, -1, 0, 5]))
+    assert precision == pytest.approx(3 / 5)
 
 
 def test_precision_of_no_pair_is_not_a_number() -> None:
