@@ -100,9 +100,14 @@ def without_annotations(text: str) -> str:
 
 def tests_of(module: Path) -> list[str]:
     """The tests of the room that ask for the module, of every function, of defaults and of the page of all keys."""
-    name, room = ".".join(module.with_suffix("").parts), module.parts[1]
+    folder, room = ROOT / module.parent, module.parts[1]
+    # A module of its neighbours alone is tested through them.
+    users = [
+        one for one in folder.glob("*.py") if f" .{module.stem} import" in one.read_text(encoding="utf-8")
+    ]
+    asking = [module, *(module.parent / one.name for one in users if module.stem.startswith("_"))]
     texts = {file: file.read_text(encoding="utf-8") for file in (ROOT / "tests" / room).rglob("test_*.py")}
-    words = [re.escape(f"{name} import")]
+    words = [re.escape(".".join(one.with_suffix("").parts) + " import") for one in asking]
     if room != "functional":
         tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
         words += [rf"\b{node.name}\b" for node in tree.body if isinstance(node, ast.ClassDef)]

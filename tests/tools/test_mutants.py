@@ -37,6 +37,10 @@ def test_a_module_has_the_tests_that_import_from_it() -> None:
     losses = Path("dnreid_plugins/functional/losses")
     assert "tests/functional/test_mmd.py" in mutants.tests_of(losses / "mmd.py")
     assert "tests/functional/test_mmd.py" not in mutants.tests_of(losses / "triplets.py")
+    kernels = mutants.tests_of(losses.parent / "ranking" / "_kernels.py")
+    assert "tests/functional/test_ranking.py" in kernels
+    matcher = Path("dnreid_plugins/modeling/matchers/dictionary.py")
+    assert "tests/modeling/matchers/test_dictionary_matcher.py" in mutants.tests_of(matcher)
     for folder in ("losses", "matching"):
         for path in (mutants.ROOT / "dnreid_plugins" / "functional" / folder).glob("[a-z]*.py"):
             assert mutants.tests_of(path.relative_to(mutants.ROOT)), path
