@@ -63,6 +63,14 @@ def test_exact_ties_follow_the_order_even_beyond_the_first_candidates() -> None:
     assert search.asked == [20, 80, 300], "ties make it ask for more until none is left out"
 
 
+def test_a_tie_at_the_last_place_alone_is_followed() -> None:
+    features = np.concatenate([unit(1, 8), np.repeat(unit(1, 8, seed=5), 100, axis=0)])
+    order = np.arange(101)[::-1].copy()
+    search = Search(features)
+    _, rows = best_rows(features[:1], features, 2, order=order, total=101, candidates=search, exact=True)
+    assert rows.tolist() == [[0, 100]] and search.asked == [18, 72, 101]
+
+
 def test_an_approximate_search_is_asked_once_and_may_find_fewer() -> None:
     features = unit(50, 8)
 
