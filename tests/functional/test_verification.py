@@ -67,3 +67,8 @@ def test_the_bootstrap_draws_identities(within: bool) -> None:
 
 def test_nothing_accepted_gives_no_width_of_its_own() -> None:
     assert identity_bootstrap(np.empty((0, 2), np.int64), np.array([3, 3]), None) == (0.0, 0.0)
+
+
+def test_a_replicate_of_one_identity_alone_has_no_pair_and_accepts_none() -> None:
+    """Of two vehicles, half of the replicates hold one of them twice."""
+    assert identity_bootstrap(np.array([[0, 1]]), np.array([1, 1]), None) == (0.0, 1.0)
