@@ -100,12 +100,11 @@ def without_annotations(text: str) -> str:
 
 def tests_of(module: Path) -> list[str]:
     """The tests of the room that ask for the module, of every function, of defaults and of the page of all keys."""
-    folder, room = ROOT / module.parent, module.parts[1]
-    # A module of its neighbours alone is tested through them.
-    users = [
-        one for one in folder.glob("*.py") if f" .{module.stem} import" in one.read_text(encoding="utf-8")
-    ]
-    asking = [module, *(module.parent / one.name for one in users if module.stem.startswith("_"))]
+    asking, room = [module], module.parts[1]
+    if module.stem.startswith("_"):  # a module of its neighbours alone is tested through them
+        beside = (ROOT / module.parent).glob("*.py")
+        line = f" .{module.stem} import"
+        asking += [module.parent / one.name for one in beside if line in one.read_text(encoding="utf-8")]
     texts = {file: file.read_text(encoding="utf-8") for file in (ROOT / "tests" / room).rglob("test_*.py")}
     words = [re.escape(".".join(one.with_suffix("").parts) + " import") for one in asking]
     if room != "functional":

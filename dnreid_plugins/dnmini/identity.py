@@ -7,7 +7,7 @@ identities from the even half, the pre-training source set from the odd half, so
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, TypeVar
 
@@ -206,5 +206,10 @@ def caption(identity: Identity) -> str:
         parts.append(f"{_NUMBER_WORDS[identity.num_markers]} {identity.marker_colour} marker {plural}")
     parts.append(f"{identity.wheel} wheels")
     parts.append(f"{identity.lamp_shape} {identity.lamp_colour} lamps")
-    article = "an" if identity.paint[0] in "aeiou" else "a"
-    return f"{article} {identity.paint} {identity.body} with {', '.join(parts[:-1])} and {parts[-1]}"
+    return sentence(identity.paint, identity.body, parts)
+
+
+def sentence(paint: str, body: str, parts: Sequence[str]) -> str:
+    """``"a red van with a roof rack and round lamps"`` of at least two parts."""
+    article = "an" if paint[0] in "aeiou" else "a"
+    return f"{article} {paint} {body} with {', '.join(parts[:-1])} and {parts[-1]}"

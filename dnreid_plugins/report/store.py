@@ -60,7 +60,7 @@ def collect(runs: Sequence[Run], logs: Path, store: Path) -> dict[str, dict[str,
         if found.get("finished"):
             before = kept.get(run.key, {}).get("code", found["code_version"])
             if before != found["code_version"]:
-                kept[_place(run.key, before)] = kept[run.key]
+                kept[f"{run.key}-{short_hash(before)}"] = kept[run.key]
             kept[run.key] = {
                 "row": run.row.folder,
                 "config": run.row.config,
@@ -101,26 +101,15 @@ def of_one_code(runs: Sequence[Run], kept: dict[str, dict[str, Any]]) -> dict[st
     codes = sorted({one["code"] for one in found.values()})
     if len(codes) < 2:
         return found
+    made = {(place.partition("-")[0], one.get("code")): one for place, one in kept.items()}
     for code in codes:
-        places = {run.key: (run.key, _place(run.key, code)) for run in runs}
-        of_code = {
-            key: kept[place]
-            for key, both in places.items()
-            for place in both
-            if kept.get(place, {}).get("code") == code
-        }
-        if of_code.keys() == places.keys():
-            return of_code
+        if all((run.key, code) in made for run in runs):
+            return {run.key: made[run.key, code] for run in runs}
     counts = [f"{sum(one['code'] == code for one in found.values())} of {code}" for code in codes]
     raise ValueError(
         f"The runs of this table are of different code: {'; '.join(counts)}; run the table again without "
         "--report-only, and those of another code are repeated."
     )
-
-
-def _place(key: str, code: str) -> str:
-    """Where the store keeps what a code gave before another one."""
-    return f"{key}-{short_hash(code)}"
 
 
 def last_health(folder: Path) -> dict[str, float]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..identity import different, half_of
+from ..identity import different, half_of, sentence
 
 BODIES = ("coupe", "saloon", "estate", "crossover", "offroader", "microvan", "coach", "flatbed", "tanker")
 PAINTS = (
@@ -145,5 +145,4 @@ def wild_caption(identity: WildIdentity) -> str:
         parts.append(f"a {identity.bonnet} bonnet")
     parts.append(f"{identity.tint} side windows")
     parts += [f"{identity.wheel} wheels", f"{identity.head_lamp} lamps"]
-    article = "an" if identity.paint[0] in "aeiou" else "a"
-    return f"{article} {identity.paint} {identity.body} with {', '.join(parts[:-1])} and {parts[-1]}"
+    return sentence(identity.paint, identity.body, parts)
