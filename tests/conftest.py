@@ -64,6 +64,14 @@ def _own_logs() -> None:
     vars(logging.getLogger("dnreid_plugins")).pop("output_dir", None)
 
 
+@pytest.fixture(autouse=True)
+def _own_sections() -> Iterator[None]:
+    """What a test's ``PLUGINS`` add to the config would stand in the pages that a later test makes."""
+    before = set(SECTIONS)
+    yield
+    assert set(SECTIONS) == before, "the test adds sections to the config: it needs the fixture `scratch`"
+
+
 class TinyBackbone(nn.Module):
     """Two convolutions with batch norm: the smallest thing that behaves like a backbone."""
 

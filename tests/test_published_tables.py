@@ -47,7 +47,7 @@ def place(row: str, opts: Sequence[str]) -> tuple[str | None, ...]:
 
 
 @pytest.mark.parametrize(("page", "block"), PUBLISHED)
-def test_a_published_table_is_what_its_store_gives(page: Path, block: re.Match[str]) -> None:
+def test_a_published_table_is_what_its_store_gives(scratch: None, page: Path, block: re.Match[str]) -> None:
     table = table_of(page, block)
     renderings = re.search(r"renderings? ([0-9, ]+)", block["text"])
     code = re.search(r"Code: (.*)\.\*", block["text"])
