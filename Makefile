@@ -55,6 +55,7 @@ format: $(VENV)/.installed-dev  ## apply ruff's automatic fixes
 
 docs: $(VENV)/.installed-dev  ## write the pages that are made from code; `make test` compares them
 	$(BIN)/python tools/make_architecture.py
+	$(BIN)/python tools/make_config_list.py
 	$(BIN)/python tools/make_configuration.py
 	$(BIN)/python tools/make_gpu_page.py
 	$(BIN)/python tools/make_hardened_table.py

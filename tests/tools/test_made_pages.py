@@ -8,7 +8,7 @@ from pathlib import Path
 import made_page
 import pytest
 
-PAGES = {"architecture", "configuration", "gpu_page", "hardened_table", "project_table"}
+PAGES = {"architecture", "config_list", "configuration", "gpu_page", "hardened_table", "project_table"}
 
 
 @pytest.mark.parametrize("page", sorted(PAGES))
