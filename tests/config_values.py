@@ -9,6 +9,7 @@ from typing import Any
 from fastreid.config import CfgNode, get_cfg
 
 from dnreid_plugins.runtime.config_files import merge_with_suggestions
+from dnreid_plugins.runtime.shipped import config_path
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,12 +20,12 @@ def read(path: Path) -> CfgNode:
     return cfg
 
 
-def frozen(value: Any) -> Any:
-    return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else value
-
-
 def differences(name: str, expected: dict[str, Any]) -> dict[str, Any]:
-    """Keys of a resolved config whose value is another one than expected."""
-    cfg = read(ROOT / "projects" / name)
-    found = {key: frozen(reduce(lambda node, part: node[part], key.split("."), cfg)) for key in expected}
-    return {key: value for key, value in found.items() if value != expected[key]}
+    """Keys of a shipped config, such as ``"CIA/dn348"``, whose value is not the expected one; lists are tuples."""
+    cfg = read(config_path(name))
+    found = {key: reduce(lambda node, part: node[part], key.split("."), cfg) for key in expected}
+    return {key: value for key, value in found.items() if _frozen(value) != _frozen(expected[key])}
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value

@@ -12,33 +12,17 @@ import numpy as np
 import pytest
 import torch
 from fastreid.config import CfgNode, get_cfg
-from fastreid.config.defaults import _C
 from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from hypothesis import settings
 from PIL import Image
+from registrations import registrations_undone
 from torch import nn
 
 import dnreid_plugins  # noqa: F401  (patches and registers before any test imports fast-reid's data room)
-from dnreid_plugins.engine.stages import STAGE_REGISTRY
-from dnreid_plugins.labels import LABEL_SOURCE_REGISTRY, REFINER_REGISTRY
-from dnreid_plugins.modeling.loss_heads import LOSS_HEAD_REGISTRY
-from dnreid_plugins.modeling.matchers import MATCHER_REGISTRY
 from dnreid_plugins.runtime import workers
 from dnreid_plugins.runtime.sections import SECTIONS
 
-# isort: split
-from fastreid.data.datasets import DATASET_REGISTRY
-
 torch.set_num_threads(1)
-
-REGISTRIES = (
-    DATASET_REGISTRY,
-    LABEL_SOURCE_REGISTRY,
-    LOSS_HEAD_REGISTRY,
-    MATCHER_REGISTRY,
-    REFINER_REGISTRY,
-    STAGE_REGISTRY,
-)
 
 # Examples are a function of the test alone, so that a red run is red again; `--hypothesis-profile=explore`
 # draws new ones.
@@ -179,27 +163,14 @@ def as_fastreid(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test or its ``PLUGINS`` register or configure is gone afterwards."""
-    for registry in REGISTRIES:
-        monkeypatch.setattr(registry, "_obj_map", dict(registry._obj_map))
     monkeypatch.setattr(workers, "_FIRST", list(workers._FIRST))
     monkeypatch.setattr(sys, "path", list(sys.path))
-    known, defaults, modules = dict(SECTIONS), _C.clone(), set(sys.modules)
-    yield
-    SECTIONS.clear()
-    SECTIONS.update(known)
-    restore(_C, defaults)
+    modules = set(sys.modules)
+    with registrations_undone():
+        yield
     for name in set(sys.modules) - modules:
         if {"mine", "experiments"} & set(Path(getattr(sys.modules[name], "__file__", None) or "").parts):
             del sys.modules[name]
-
-
-def restore(node: CfgNode, before: CfgNode) -> None:
-    """Drop the keys that were added to ``node``."""
-    for key in list(node):
-        if key not in before:
-            dict.__delitem__(node, key)
-        elif isinstance(node[key], CfgNode):
-            restore(node[key], before[key])
 
 
 # ------------------------------------------------------------------ the table of docs/reliability.md

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import yaml
 import dnreid_plugins  # noqa: F401  (patches fast-reid before anything of it is imported)
 
 # isort: split
-from fastreid.config import CfgNode, get_cfg
+from fastreid.config import CfgNode
 from fastreid.engine.train_loop import HookBase
 
 from dnreid_plugins.engine.bad_batch import load_bad_batch, replay
@@ -25,18 +24,6 @@ from dnreid_plugins.engine.step import NonFiniteLossError
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 
 PROJECTS = Path(__file__).resolve().parents[1] / "projects"
-
-
-def differences(config: str, expected: dict[str, Any]) -> dict[str, Any]:
-    """Keys of a shipped config, such as ``"PCLHD/configs/dn348"``, whose value is another one than expected."""
-    cfg = get_cfg()
-    cfg.merge_from_file(str(PROJECTS / f"{config}.yml"))
-    found = {key: _frozen(reduce(lambda node, part: node[part], key.split("."), cfg)) for key in expected}
-    return {key: value for key, value in found.items() if value != expected[key]}
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
 
 
 def miniature(cfg: CfgNode, config: str, *, border: int = 6) -> CfgNode:

@@ -191,7 +191,7 @@ def test_full_size_cia_is_the_papers(name: str) -> None:
     data, iterations, eps = CIA_SETS[name]
     own = {"DATASETS.NAMES": (data,), "DATASETS.TESTS": (data,)}
     own |= {"DATALOADER.ITERS_PER_EPOCH": iterations, "CLUSTER.EPS": eps}
-    assert differences(f"CIA/configs/{name}.yml", {**CIA, **own}) == {}
+    assert differences(f"CIA/{name}", {**CIA, **own}) == {}
 
 
 @pytest.mark.parametrize("name", sorted(BRIDGING_SETS))
@@ -209,7 +209,7 @@ def test_full_size_bridging_is_the_released_codes(name: str) -> None:
         "DATALOADER.NUM_INSTANCE": instances,
     }
     own |= {"SOLVER.WARMUP_ITERS": warmup}
-    assert differences(f"BridgingDayNight/configs/{name}.yml", {**BRIDGING, **own}) == {}
+    assert differences(f"BridgingDayNight/{name}", {**BRIDGING, **own}) == {}
 
 
 #: What a row of the papers' ablations differs by, on the embedded data set.
@@ -232,33 +232,33 @@ AS_RELEASED = {
     "PROMPT_STAGE.LAST_BATCH": "keep",
 }
 ROWS: dict[str, dict[str, Any]] = {
-    "CIA/configs/dnmini/base": {"MODEL.LOSSES.NAME": ("ClusterNCE",)},
-    "CIA/configs/dnmini/maa": {"MODEL.LOSSES.NAME": ("ClusterNCE", "MAA"), **CIA_WEIGHTS},
-    "CIA/configs/dnmini/dgm": {"MODEL.LOSSES.NAME": ("ClusterNCE", "DGM"), **CIA_WEIGHTS},
-    "CIA/configs/dnmini/pgm": {"MODEL.LOSSES.NAME": ("ClusterNCE", "PGM"), **CIA_WEIGHTS},
-    "CIA/configs/dnmini/cma": {"MODEL.LOSSES.NAME": ("ClusterNCE", "CMA"), **CIA_WEIGHTS},
+    "CIA/dnmini/base": {"MODEL.LOSSES.NAME": ("ClusterNCE",)},
+    "CIA/dnmini/maa": {"MODEL.LOSSES.NAME": ("ClusterNCE", "MAA"), **CIA_WEIGHTS},
+    "CIA/dnmini/dgm": {"MODEL.LOSSES.NAME": ("ClusterNCE", "DGM"), **CIA_WEIGHTS},
+    "CIA/dnmini/pgm": {"MODEL.LOSSES.NAME": ("ClusterNCE", "PGM"), **CIA_WEIGHTS},
+    "CIA/dnmini/cma": {"MODEL.LOSSES.NAME": ("ClusterNCE", "CMA"), **CIA_WEIGHTS},
     **{
-        f"CIA/configs/dnmini/{file}": {
+        f"CIA/dnmini/{file}": {
             "MODEL.LOSSES.NAME": ("ClusterNCE", "MAA", "DGM"),
             "MODEL.LOSSES.DGM.SCORING": scoring,
             **CIA_WEIGHTS,
         }
         for file, scoring in {"cia": "continuous", "cia_fixed": "fixed", "cia_discrete": "discrete"}.items()
     },
-    "BridgingDayNight/configs/as-released": AS_RELEASED,
-    "BridgingDayNight/configs/dnmini/as_released": AS_RELEASED,
-    "BridgingDayNight/configs/dnmini/full": {
+    "BridgingDayNight/as-released": AS_RELEASED,
+    "BridgingDayNight/dnmini/as_released": AS_RELEASED,
+    "BridgingDayNight/dnmini/full": {
         "MODEL.LOSSES.NAME": BRIDGING["MODEL.LOSSES.NAME"],
         "MODEL.LOSSES.CPML.VARIANT": "instance",
         "MODEL.PIXEL_MEAN": (127.5, 127.5, 127.5),
     },
-    "BridgingDayNight/configs/dnmini/instance_align": {"MODEL.LOSSES.IMAGETEXT.ALIGNMENT": "instance"},
+    "BridgingDayNight/dnmini/instance_align": {"MODEL.LOSSES.IMAGETEXT.ALIGNMENT": "instance"},
 }
 
 
 @pytest.mark.parametrize("name", sorted(ROWS))
 def test_a_row_of_an_ablation_is_what_its_name_says(name: str) -> None:
-    assert differences(f"{name}.yml", ROWS[name]) == {}
+    assert differences(name, ROWS[name]) == {}
 
 
 def test_every_silent_point_of_cia_is_named_where_it_is_decided() -> None:

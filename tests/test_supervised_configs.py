@@ -122,14 +122,14 @@ def test_full_size_supervised_systems_are_the_released_codes(system: str, name: 
         "SOLVER.WARMUP_ITERS": iterations * warmup,
         **(released if name == "as-released" else {}),
     }
-    assert differences(f"{system}/configs/{name}.yml", {**recipe, **own}) == {}
+    assert differences(f"{system}/{name}", {**recipe, **own}) == {}
 
 
 @pytest.mark.parametrize("system", sorted(SUPERVISED))
 def test_supervised_systems_on_the_embedded_data(system: str) -> None:
     method = {key: value for key, value in SUPERVISED[system][0].items() if key.startswith("MODEL.LOSSES.")}
     views = {"INPUT.VIEWS.DAY": ((), ("exchange",)) if system == "CAJ" else ((),)}
-    assert differences(f"{system}/configs/dnmini.yml", {**SUPERVISED_MINI, **method, **views}) == {}
+    assert differences(f"{system}/dnmini", {**SUPERVISED_MINI, **method, **views}) == {}
 
 
 @pytest.mark.parametrize("name", ["dn348", "dnwild"])
@@ -141,4 +141,4 @@ def test_base_on_the_network_with_non_local_blocks_is_unsupervised(name: str) ->
         "LABELS.SOURCE": "DomainClusters",
         "DATASETS.NAMES": (SUPERVISED_SETS[name][0],),
     }
-    assert differences(f"AGW/configs/base-{name}.yml", expected) == {}
+    assert differences(f"AGW/base-{name}", expected) == {}

@@ -10,41 +10,18 @@ from types import ModuleType
 
 import pytest
 from fastreid.config import CfgNode, get_cfg
-from fastreid.config.defaults import _C
-from fastreid.data.datasets import DATASET_REGISTRY
+from registrations import registrations_undone
 from run_helpers import replays_a_bad_batch
 
-from dnreid_plugins.engine.stages import STAGE_REGISTRY
-from dnreid_plugins.labels import LABEL_SOURCE_REGISTRY, REFINER_REGISTRY
-from dnreid_plugins.modeling.loss_heads import LOSS_HEAD_REGISTRY
-from dnreid_plugins.runtime.sections import SECTIONS
-
 HERE = Path(__file__).resolve().parent
-REGISTRIES = (
-    DATASET_REGISTRY,
-    LABEL_SOURCE_REGISTRY,
-    LOSS_HEAD_REGISTRY,
-    REFINER_REGISTRY,
-    STAGE_REGISTRY,
-)
 
 
 @pytest.fixture(scope="module")
 def addition(request: pytest.FixtureRequest) -> Iterator[dict[str, ModuleType]]:
     """The files of the additions that the test file names in ``ADDITIONS``, imported and registered while it runs."""
-    known = [dict(registry._obj_map) for registry in REGISTRIES]
-    sections = dict(SECTIONS)
-    loaded = {path.stem: _imported(path) for name in request.module.ADDITIONS for path in files(name)}
-    yield loaded
-    for registry, before in zip(REGISTRIES, known):
-        registry._obj_map = before
-    for path in SECTIONS.keys() - sections.keys():
-        *above, own = path.split(".")
-        node = _C
-        for name in above:
-            node = node[name]
-        dict.__delitem__(node, own)
-        del SECTIONS[path]
+    with registrations_undone():
+        loaded = {path.stem: _imported(path) for name in request.module.ADDITIONS for path in files(name)}
+        yield loaded
     for name in loaded:
         del sys.modules[name]
 

@@ -156,8 +156,8 @@ def test_a_matching_holds_what_is_known() -> None:
         torch.tensor([[0, 0], [1, 1], [2, 2]]), torch.tensor([0.5, 0.25, 0.75]), 4, 3
     )
     kept = entries(before)
-    nothing = pairs_of([], [])
-    assert entries(before.with_known(nothing)) == kept
+    for nothing_new in (pairs_of([], []), pairs_of([], [(0, 1), (3, 2)])):
+        assert entries(before.with_known(nothing_new)) == kept
     after = before.with_known(pairs_of([(0, 1)], [(2, 2), (3, 0)]))
     assert entries(after) == [[1, -1, -1, -1], [-1, 0, -1], [1.0, 0, 0, 0], [0, 1.0, 0]]
     assert entries(before) == kept, "the matching that was given has changed"

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from fastreid.config import CfgNode, get_cfg
+from config_values import differences, read
+from fastreid.config import CfgNode
 from run_helpers import SeenLosses, cut_and_resumed, same, train, weights
 
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
-from dnreid_plugins.runtime.config_files import merge_with_suggestions
+from dnreid_plugins.runtime.shipped import config_path
 
-CONFIGS = Path(__file__).resolve().parents[2] / "projects" / "PCA" / "configs"
 # Section 3.8 of the reference: both stages.
 FULL: dict[str, Any] = {
     "SOLVER.MAX_EPOCH": 100,
@@ -63,26 +61,17 @@ SETS = {
 }
 
 
-def plain(value: Any) -> Any:
-    return list(map(plain, value)) if isinstance(value, (list, tuple)) else value
-
-
 @pytest.mark.parametrize("name", sorted(SETS))
 def test_the_configs_are_the_references(name: str) -> None:
     expected, k1, k2, eps, own = SETS[name]
     joint = {"LABELS.JOINTCLUSTERS.K1": k1, "LABELS.JOINTCLUSTERS.K2": k2, "LABELS.JOINTCLUSTERS.EPS": eps}
-    cfg = get_cfg()
-    merge_with_suggestions(cfg, str(CONFIGS / f"{name}.yml"), [])
-    expected = {**expected, **joint, "CLUSTER.EPS": own}
-    found = {key: plain(reduce(lambda node, part: node[part], key.split("."), cfg)) for key in expected}
-    assert found == expected
+    assert differences(f"PCA/{name}", {**expected, **joint, "CLUSTER.EPS": own}) == {}
 
 
 @pytest.fixture
 def cfg(tiny_cfg: CfgNode) -> CfgNode:
     """The parts of the mini config in two epochs of four iterations: confusion and joint clusters in the second."""
-    mini = get_cfg()
-    merge_with_suggestions(mini, str(CONFIGS / "dnmini.yml"), [])
+    mini = read(config_path("PCA/dnmini"))
     tiny_cfg.MODEL.LOSSES, tiny_cfg.LABELS = mini.MODEL.LOSSES, mini.LABELS
     tiny_cfg.INPUT.VIEWS, tiny_cfg.DATALOADER.STREAMS = mini.INPUT.VIEWS, mini.DATALOADER.STREAMS
     tiny_cfg.MODEL.LOSSES.DOMAINCONFUSION.update(WEIGHT=((2, 0.1),), HIDDEN=16)

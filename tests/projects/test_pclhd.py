@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from config_values import differences
 from fastreid.config import CfgNode
-from run_helpers import SeenLosses, cut_and_resumed, differences, miniature, same, train, weights
+from run_helpers import SeenLosses, cut_and_resumed, miniature, same, train, weights
 
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 
@@ -65,7 +66,7 @@ def test_the_configs_hold_the_figures_of_the_released_code(name: str) -> None:
     if not mini:
         expected |= {"SOLVER.IMS_PER_BATCH": 256, "DATALOADER.NUM_INSTANCE": 16}
         expected |= {"INPUT.VIEWS.DAY": ((), ("exchange",))}
-    assert differences(f"PCLHD/configs/{name}", expected) == {}
+    assert differences(f"PCLHD/{name}", expected) == {}
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from config_values import differences
 from fastreid.config import CfgNode
-from run_helpers import SeenLosses, cut_and_resumed, differences, miniature, same, weights
+from run_helpers import SeenLosses, cut_and_resumed, miniature, same, weights
 
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.labels import DensityRelabel
@@ -58,7 +59,7 @@ def test_the_configs_hold_the_figures_of_the_released_code(name: str) -> None:
     if name != "dnmini":
         expected |= {"SOLVER.IMS_PER_BATCH": 256, "DATALOADER.NUM_INSTANCE": 16}
         expected |= {"INPUT.VIEWS.DAY": ((), ("exchange",))}
-    assert differences(f"RPNR/configs/{name}", expected) == {}
+    assert differences(f"RPNR/{name}", expected) == {}
 
 
 @pytest.mark.parametrize("iteration", [5, 10])
