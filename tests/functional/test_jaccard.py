@@ -215,6 +215,7 @@ def test_order_of_the_rows_changes_nothing() -> None:
         ({"knn": np.zeros((20, 3), np.int32)}, r"knn must be \(20, 20\) or wider, got \(20, 3\)"),
         ({"knn": np.full((20, 20), -1)}, "knn names rows -1 to -1 of 20"),
         ({"knn": Neighbours(np.full((20, 30), 20, np.int32))}, "knn names rows 20 to 20 of 20"),
+        ({"knn": np.full((20, 20), 21)}, "knn names rows 21 to 21 of 20"),
         ({"domains": np.zeros(3, np.int64)}, r"domains must be \(20,\), got \(3,\)"),
     ],
 )
