@@ -10,7 +10,7 @@ import pytest
 
 from dnreid_plugins.functional.losses import adaptive_alignment, contrast, cpml, mmd
 from dnreid_plugins.functional.matching import dictionary, graphs, pair_count, transport
-from dnreid_plugins.functional.neighbours import clustering
+from dnreid_plugins.functional.neighbours import clustering, radius
 from dnreid_plugins.labels import DomainClusters
 from dnreid_plugins.modeling.loss_heads import CMA, CPML, DGM, MAA, MMD, PGM, ClusterNCE, MarginMMD
 from dnreid_plugins.modeling.matchers import DictionaryMatcher, PairCountMatcher, SinkhornMatcher
@@ -34,6 +34,8 @@ CALLS: list[tuple[type, Callable[..., Any]]] = [
     (SinkhornMatcher, transport.sinkhorn_argmax),
     (CMA, pair_count.merge_rows),
     (DomainClusters, clustering.jaccard_dbscan),
+    (DomainClusters, radius.jaccard_dbscan_auto),
+    (DomainClusters, radius.dbscan_auto),
 ]
 #: What a function calls otherwise than its part.
 OTHER_NAMES = {"similarity_threshold": "threshold"}

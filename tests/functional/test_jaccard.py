@@ -210,6 +210,7 @@ def test_order_of_the_rows_changes_nothing() -> None:
     ("options", "message"),
     [
         ({"radius": 1.0}, r"radius must be in \[0, 1\), got 1.0"),
+        ({"radius": -0.5}, r"radius must be in \[0, 1\), got -0.5"),
         ({"k1": 0}, "k1 and k2 must be at least 1, got 0 and 6"),
         ({"k2": 0}, "k1 and k2 must be at least 1, got 30 and 0"),
         ({"knn": np.zeros((20, 3), np.int32)}, r"knn must be \(20, 20\) or wider, got \(20, 3\)"),
