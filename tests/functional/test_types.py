@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -90,3 +91,14 @@ def test_an_image_outside_of_the_clusters_has_none() -> None:
     there = epoch([0, -1, 1], [1, 0])
     assert there.targets("day", torch.tensor([4, 2, 1, 0, 3])).tolist() == [-1, 1, -1, 0, -1]
     assert there.targets("night", torch.tensor([0, 3, 4])).tolist() == [-1, 1, 0]
+
+
+def test_an_epoch_has_its_domains_and_the_matching_of_the_last_head() -> None:
+    day, night = clusters([0, 1], [0, 1]), clusters([0, -1], [2, 3])
+    plain = Epoch.of(day, night, 3, 10)
+    assert (plain.number, plain.last, plain.matching) == (3, 10, None)
+    assert plain.day is plain[Domain.DAY] is day and plain.night is plain[1] is night
+    assert (day.num_clusters, night.num_clusters) == (2, 1)
+    found = [Assignment.empty(2, 1) for _ in range(3)]
+    matched = replace(plain, matchings=dict(zip("abc", found, strict=True)))
+    assert matched.matching is found[2]
