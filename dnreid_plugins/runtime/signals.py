@@ -13,6 +13,8 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+#: Seconds for a line of the log to be written.
+WAIT = 1.0
 
 
 class Stopped(SystemExit):
@@ -84,7 +86,7 @@ class StopSignals:
             self.leave(
                 "received twice, so nothing more is saved" if again else "there was nothing new to save"
             )
-        logger.warning("%s: continuing to the next point at which the state can be saved.", _name(number))
+        _say(f"{_name(number)}: continuing to the next point at which the state can be saved.")
 
     def leave(self, what: str) -> None:
         """Raise `Stopped` with ``what`` about the state; where another process got the signal, as by SIGTERM."""
@@ -94,8 +96,18 @@ class StopSignals:
             if self.something_kept()
             else "There is no saved state to resume from; start it again"
         )
-        logger.warning("Ended by %s: %s. %s.", _name(number), what, way_on)
+        _say(f"Ended by {_name(number)}: {what}. {way_on}.")
         raise Stopped(128 + number)
+
+
+def _say(text: str) -> None:
+    """Log ``text`` from another thread: a handler may have interrupted this one inside a write to the same stream.
+
+    Then the line comes as soon as this thread goes on, which is not waited for.
+    """
+    thread = threading.Thread(target=logger.warning, args=("%s", text))
+    thread.start()
+    thread.join(WAIT)
 
 
 def _name(number: int) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,7 @@ from run_helpers import label_phase, weights
 from dnreid_plugins import cli
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.runtime.json_lines import drop_rows
-from dnreid_plugins.runtime.signals import Stopped, StopSignals
+from dnreid_plugins.runtime.signals import SIGNALS, Stopped, StopSignals
 
 
 def start(cfg: CfgNode, *, resume: bool = False) -> CrossDomainTrainer:
@@ -109,6 +113,46 @@ def test_the_second_signal_does_not_wait() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
     finally:
         signals.remove()
+
+
+class Interrupted(io.RawIOBase):
+    """A file during whose first write this process receives Ctrl-C, and then SIGTERM while that is being said."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        if len(self.lines) < len(SIGNALS):
+            self.lines.append(bytes(content))
+            os.kill(os.getpid(), SIGNALS[-len(self.lines)])
+        else:
+            self.lines.append(bytes(content))
+        return len(content)
+
+
+def test_signals_inside_a_write_to_the_log_are_said_after_it(capfd: Any) -> None:
+    """A stream refuses a second write by the thread that is inside one, which logging prints with a traceback."""
+    file = Interrupted()
+    handler = logging.StreamHandler(io.TextIOWrapper(io.BufferedWriter(file), line_buffering=True))
+    logger, signals = logging.getLogger("dnreid_plugins.runtime.signals"), StopSignals(lambda: False)
+    logger.addHandler(handler)
+    signals.install()
+    try:
+        logger.warning("a line")
+        while any(thread.name.endswith("(warning)") for thread in threading.enumerate()):
+            time.sleep(0.01)
+    finally:
+        signals.remove()
+        logger.removeHandler(handler)
+    text = b"".join(file.lines).decode()
+    assert (
+        text.startswith("a line")
+        and text.count("Ctrl-C: continuing") == text.count("SIGTERM: continuing") == 1
+    )
+    assert signals.wanted == signal.SIGTERM and "Logging error" not in capfd.readouterr().err
 
 
 def test_a_forked_worker_dies_of_sigterm_and_ignores_ctrl_c() -> None:
