@@ -228,7 +228,7 @@ def test_the_best_is_saved_with_its_own_score_and_no_other(
 
 def test_a_resume_knows_the_best_and_a_fresh_run_does_not(tmp_path: Path) -> None:
     Run(tmp_path).epoch(0, 90.0)
-    resumed = Run(tmp_path, resume_at=10)
+    resumed = Run(tmp_path, resume_at=1)
     resumed.epoch(2, 70.0)
     assert resumed.best() == (90.0, 0.0)
     resumed.epoch(3, 91.0)
