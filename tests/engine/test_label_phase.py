@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import logging
+import re
 import weakref
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from fastreid.config import CfgNode
 from fastreid.utils import comm
+from run_helpers import label_phase
 
 from dnreid_plugins.engine.label_phase import LabelPhase
 from dnreid_plugins.engine.preflight.resources import WORTH_SAYING, label_phase_objection
@@ -125,3 +128,23 @@ def test_the_old_features_are_gone_before_new_ones_are_made(tiny_cfg: CfgNode, t
     phase.extract, phase._start = watched, started  # type: ignore[method-assign]
     trainer.train()
     assert len(alive) >= 2 and not any(alive)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_figures_of_true_labels_have_a_line_of_their_own(
+    tiny_cfg: CfgNode, caplog: pytest.LogCaptureFixture, labelled: bool
+) -> None:
+    """What no unsupervised method knows must not be read as what it knows."""
+    tiny_cfg.SOLVER.MAX_EPOCH = 1
+    trainer = CrossDomainTrainer(tiny_cfg)
+    phase = label_phase(trainer)
+    if not labelled:
+        phase.images = replace(phase.images, true_ids=None)
+    caplog.set_level(logging.INFO, logger="dnreid_plugins.engine.label_phase")
+    trainer.train()
+    known, *true = [text for text in caplog.messages if re.match("epoch 1/1 (health|true labels)", text)]
+    assert "day/clusters" in known and "ARI" not in known and "precision" not in known
+    assert len(true) == labelled
+    for text in true:
+        assert text.startswith("epoch 1/1 true labels (not used): ") and "day/ARI" in text
+        assert "clusters " not in text and "radius" not in text
