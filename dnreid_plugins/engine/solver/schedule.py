@@ -169,7 +169,7 @@ def _stage_starts(stages: tuple[int, ...], max_epoch: int) -> tuple[int, ...]:
             f"SOLVER.MAX_EPOCH is {max_epoch}, but SOLVER.STAGES {stages} begins a stage at epoch {max(stages)}; "
             'raise MAX_EPOCH, or train in one stage with SOLVER.STAGES "()".'
         )
-    if not whole or list(starts) != sorted(set(starts)) or starts[-1] >= max(max_epoch, 1):
+    if not whole or list(starts) != sorted(set(starts)):
         raise ValueError(
             f"SOLVER.STAGES is {stages}; it must list the first epochs of the later stages in ascending order, "
             f"each from 1 to MAX_EPOCH {max_epoch}."
