@@ -11,6 +11,7 @@ from made_page import ROOT, write_or_check
 
 import dnreid_plugins  # noqa: F401  (adds our sections)
 from dnreid_plugins.data.digest import short_hash
+from dnreid_plugins.engine.identity import config_items
 from dnreid_plugins.runtime.config_files import merge_with_suggestions
 from dnreid_plugins.runtime.shipped import config_names, config_path
 
@@ -35,7 +36,7 @@ def page() -> str:
 def row(name: str) -> Iterator[str]:
     """The cells of a config."""
     cfg = get_cfg()
-    own = set(values(cfg))
+    defaults = config_items(cfg).items()
     merge_with_suggestions(cfg, config_path(name))
     yield f"`{name}`"
     yield ", ".join(cfg.DATASETS.NAMES)
@@ -44,22 +45,13 @@ def row(name: str) -> Iterator[str]:
     yield " x ".join(map(str, cfg.INPUT.SIZE_TRAIN))
     yield str(cfg.SOLVER.IMS_PER_BATCH)
     yield " x ".join(map(str, [cfg.SOLVER.MAX_EPOCH, cfg.DATALOADER.ITERS_PER_EPOCH or "all"]))
-    yield f"`{short_hash(json.dumps(sorted(set(values(cfg)) - own)))}`"
+    yield f"`{short_hash(json.dumps(sorted(config_items(cfg).items() - defaults)))}`"
 
 
 def network(cfg: CfgNode) -> str:
     """The backbone in a word, such as ``resnet 50x``."""
     kind = cfg.MODEL.BACKBONE.NAME.removeprefix("build_").removesuffix("_backbone")
     return f"{kind} {cfg.MODEL.BACKBONE.CLIP.MODEL if 'clip' in kind else cfg.MODEL.BACKBONE.DEPTH}"
-
-
-def values(node: CfgNode, above: str = "") -> Iterator[tuple[str, str]]:
-    """``(dotted key, value)`` of all keys; lists and tuples are the same."""
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from values(value, f"{above}{key}.")
-        else:
-            yield above + key, json.dumps(value, sort_keys=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
