@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from fastreid.config import CfgNode
 from fastreid.engine.train_loop import HookBase
 from run_helpers import SeenLosses, cut_and_resumed, same, train, weights
 
+from dnreid_plugins.engine import step
 from dnreid_plugins.engine.bad_batch import load_bad_batch, replay
 from dnreid_plugins.engine.preflight import check
 from dnreid_plugins.engine.step import NonFiniteLossError
@@ -94,6 +97,12 @@ def test_an_iteration_has_a_step_for_every_stream_and_counts_once(cfg: CfgNode) 
     assert two.rates == one.rates
     assert [batch.get("stream", "domains") for batch in two.batches] == ["domains", "joint"] * 8
     assert two.moved == [{"own_day", "own_night"}, {"own_joint"}] * 8
+
+
+def test_data_time_is_that_of_all_streams(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count()
+    monkeypatch.setattr(step, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+    assert train(cfg).storage.history("data_time").values() == [(2.0, place) for place in range(8)]
 
 
 def test_the_first_stream_draws_the_batches_of_a_run_without_the_second(cfg: CfgNode) -> None:
