@@ -211,6 +211,17 @@ def test_training_brings_the_loss_down(text: ClipTextTower, sizes: tuple[int, in
         assert sum(records[-1][f"i2t_{n}"] for n in names) < sum(records[0][f"i2t_{n}"] for n in names) - 0.05
 
 
+def test_the_norm_of_the_texts_is_written(text: ClipTextTower) -> None:
+    stage = make(text, (3, 3))
+    expected = {}
+    for name, images in zip(("day", "night"), stage._images, strict=True):
+        with torch.no_grad():
+            texts = stage.prompts.text_features(text, images, stage.features[images])
+        expected[f"text_norm_{name}"] = pytest.approx(float(texts.norm(dim=1).mean()), rel=1e-5)
+    record = stage.train_step()
+    assert {key: record[key] for key in expected} == expected
+
+
 # ---------------------------------------------------------------- resuming
 
 
