@@ -8,7 +8,7 @@ It can be interrupted and restarted, and runs in the background with `nohup ... 
 interrupted one is resumed from its last checkpoint. A run is known by its whole config, and its figures are kept with
 the code and library versions that made them: after a change of either it is repeated, since a table never mixes
 them. ``projects/<project>/tables.yml`` lists the rows of a table. With overrides after ``--`` the table is printed
-and kept in the logs, but not written into the README.
+and kept in the logs, but not written into the README; nor is one that compares with another row than it names there.
 """
 
 from __future__ import annotations
@@ -59,13 +59,14 @@ def main() -> None:
         asked = {"protocol": args.protocol, "difference_to": args.difference_to}
         if args.protocol not in (None, table.protocol):
             table = replace(table, title=f"{table.title}, measured by {args.protocol}")
+        compared_anew = table.difference_to and args.difference_to not in (None, table.difference_to)
         table = replace(table, **{name: value for name, value in asked.items() if value is not None})
         table.reference()
         runs = plan(ROOT, table, data_seeds=args.data_seeds, seeds=args.seeds, overrides=overrides)
         store = logs / "results.json" if overrides else table.store
         if not args.report_only:
             run_table(ROOT, runs, logs, store, jobs=args.jobs)
-        print(write_table(table, runs, logs, store, readme=not overrides))
+        print(write_table(table, runs, logs, store, readme=not (overrides or compared_anew)))
         if args.power:
             print("\n".join(power_lines(Results(table, runs, read_json(store)))))
     except (ValueError, RuntimeError) as error:

@@ -149,7 +149,7 @@ def _caption(results: Results) -> str:
         )
     else:
         spread, figures = f"Mean ± standard deviation of the runs on rendering {seeds}", ""
-    return f"*{spread}{figures}. Code: {results.code or 'no run yet'}.*"
+    return f"*{spread}{figures}. Code: {results.code}.*"
 
 
 def power_lines(results: Results, *, visible: float = 1.0) -> list[str]:
@@ -173,9 +173,13 @@ def write_table(table: Table, runs: Sequence[Run], logs: Path, store: Path, *, r
     """Collect what is finished and put the table between its markers in its README; returns it.
 
     Raises:
-        ValueError: the runs are of different code; nothing is written but the store.
+        ValueError: there are none, or they are of different code; nothing is written but the store.
     """
     results = Results(table, runs, collect(runs, logs, store))
+    if not results.code:
+        raise ValueError(
+            f"{store} has no run of this table on renderings {results.data_seeds}; leave out --report-only."
+        )
     text = markdown(results)
     if readme:
         _replace(table, text + _picture(results))

@@ -94,13 +94,16 @@ def unfinished(runs: Sequence[Run], store: Path) -> list[Run]:
 def of_one_code(runs: Sequence[Run], kept: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """What the store has of ``runs``: what came last or, if that is of several codes, all that one of them made.
 
+    A key that dnreid gets later changes the hash of every config. If the store knows no run by its hash, those count
+    that were asked for by the same words, of the code that made most of them; a table's caption names that code.
+
     Raises:
         ValueError: what came last is of several versions of the code or of a library, and none made all.
     """
     found = {run.key: kept[run.key] for run in runs if run.key in kept}
     codes = sorted({one["code"] for one in found.values()})
     if len(codes) < 2:
-        return found
+        return found or _of_same_words(runs, kept)
     made = {(place.partition("-")[0], one.get("code")): one for place, one in kept.items()}
     for code in codes:
         if all((run.key, code) in made for run in runs):
@@ -110,6 +113,17 @@ def of_one_code(runs: Sequence[Run], kept: dict[str, dict[str, Any]]) -> dict[st
         f"The runs of this table are of different code: {'; '.join(counts)}; run the table again without "
         "--report-only, and those of another code are repeated."
     )
+
+
+def _of_same_words(runs: Sequence[Run], kept: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    by_code: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {}
+    for one in kept.values():
+        # Of the present code another hash is another config.
+        if one["code"] != code_version():
+            by_code.setdefault(one["code"], {})[(one["row"], *one["opts"])] = one
+    words = {run.key: (run.row.folder, *run.opts) for run in runs}
+    found = [{key: made[row] for key, row in words.items() if row in made} for made in by_code.values()]
+    return max(found, key=len, default={})
 
 
 def last_health(folder: Path) -> dict[str, float]:

@@ -80,6 +80,19 @@ def test_with_overrides_only_the_logs_keep_it(
     assert len(json.loads((root / "logs" / "P" / "results.json").read_text())) == 2
 
 
+def test_another_difference_is_printed_only(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = root / "projects" / "P" / "tables.yml"
+    tables.write_text(TABLES.replace("  rows:", "  difference_to: One\n  rows:"))
+    call(root, monkeypatch, "--seeds", "0", "--difference-to", "One")
+    readme = (root / "projects" / "P" / "README.md").read_text()
+    assert "D2N mAP − One" in readme
+    call(root, monkeypatch, "--seeds", "0", "--difference-to", "Two")
+    assert "D2N mAP − Two" in capsys.readouterr().out
+    assert (root / "projects" / "P" / "README.md").read_text() == readme
+
+
 def test_what_cannot_be_is_one_sentence(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call(root, monkeypatch, "--seeds", "0")
     monkeypatch.setattr(stored, "code_version", lambda: "second code")
