@@ -1,6 +1,6 @@
 """An epoch of every system on the embedded data set, beside an epoch of Base: its labels, its steps and its memory.
 
-The epoch is the last one, in which all parts act. Each system is trained by its own config in a process of its own,
+The epoch is the first after the middle: all parts have begun and none has ended. Each system is trained by its own config in a process of its own,
 system after system, as often as ``--repeats`` says; a step and a label phase count with the shortest of the repeats.
 Seconds are processor seconds, so with ``--threads 1`` other work on the machine changes them little.
 """
@@ -34,7 +34,7 @@ def systems() -> list[str]:
 
 
 def epoch(config: str, opts: list[str], steps: int) -> Work:
-    """Job: the label phase of the last epoch and ``steps`` of its steps."""
+    """Job: the label phase of the epoch and ``steps`` of its steps."""
     cfg = get_cfg()
     merge_with_suggestions(
         cfg, str(find_config(config)), [*opts, "OUTPUT_DIR", "", "TEST.EVAL_START", "False"]
@@ -43,7 +43,7 @@ def epoch(config: str, opts: list[str], steps: int) -> Work:
     trainer.resume_or_load()
 
     def work() -> Report:
-        trainer.epoch = trainer.max_epoch - 1
+        trainer.epoch = trainer.max_epoch // 2
         trainer.iter = trainer.start_iter = trainer.epoch * trainer.iters_per_epoch
         with EventStorage(trainer.iter) as trainer.storage:
             trainer.before_train()
