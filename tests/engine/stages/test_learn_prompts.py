@@ -17,7 +17,8 @@ from torch import nn
 
 from dnreid_plugins.engine.label_phase import LabelPhase
 from dnreid_plugins.engine.stages import learn_prompts
-from dnreid_plugins.engine.stages.learn_prompts import image_features_of
+from dnreid_plugins.engine.stages.base import Stage
+from dnreid_plugins.engine.stages.learn_prompts import LearnPrompts, image_features_of
 from dnreid_plugins.engine.stages.prompt_training import PromptStage
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.evaluation.extraction import extract_features
@@ -124,6 +125,30 @@ def test_a_signal_in_stage_1_is_heard_after_the_step(
     content = torch.load(Path(cfg.OUTPUT_DIR) / "stage1.pth", weights_only=True)
     assert (content["stage"]["epoch"], content["stage"]["step"]) == (2, 1)
     assert same(weights(train(cfg, resume=True)), whole)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "expected"), [(0, [(2, False), (3, True)]), (1, [(1, False), (2, False), (3, True)])]
+)
+def test_stage_1_is_saved_in_its_period_when_time_is_up_and_at_its_end(
+    cfg: CfgNode, monkeypatch: pytest.MonkeyPatch, minutes: int, expected: list[tuple[int, bool]]
+) -> None:
+    cfg.PROMPT_STAGE.CHECKPOINT_PERIOD, cfg.SOLVER.CHECKPOINT_MINUTES = 2, minutes
+    saved, save, run_epoch = [], Stage._save, LearnPrompts.run_epoch
+
+    def noted(stage: Stage, *, finished: bool) -> None:
+        saved.append((stage.epoch - 1, finished))
+        save(stage, finished=finished)
+        assert stage._saved
+
+    def slow_first_epoch(stage: LearnPrompts) -> None:
+        run_epoch(stage)
+        stage._last_time -= 61.0 if stage.epoch == 2 else 0.0
+
+    monkeypatch.setattr(Stage, "_save", noted)
+    monkeypatch.setattr(LearnPrompts, "run_epoch", slow_first_epoch)
+    train(cfg)
+    assert saved == expected
 
 
 @pytest.mark.parametrize("iteration", [0, 2, 4, 6])

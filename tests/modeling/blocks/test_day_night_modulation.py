@@ -16,7 +16,7 @@ from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.functional.modulation import enhance_structure, glare_mask, pooled_to
 from dnreid_plugins.functional.types import Domain, Epoch
 from dnreid_plugins.labels.base import make_clusters
-from dnreid_plugins.modeling.blocks import ClassAttention, GlareSuppression, StructureEnhancement
+from dnreid_plugins.modeling.blocks import ClassAttention, GlareSuppression, StructureEnhancement, base
 from dnreid_plugins.modeling.dual_stream import DualStream
 from dnreid_plugins.modeling.export import single_domain
 from dnreid_plugins.runtime.config_files import ConfigError
@@ -338,6 +338,15 @@ def test_wrong_places_are_refused(keys: dict[str, Any], match: str) -> None:
     assert text is not None
     with pytest.raises(ValueError, match=match):
         raise ValueError(text)
+
+
+def test_a_block_stands_behind_a_map() -> None:
+    backbone = nn.Sequential()
+    backbone.add_module("conv", nn.Conv2d(3, 4, 1))
+    backbone.add_module("flat", nn.Flatten())
+    assert base._channels_behind(backbone, {"NonLocal": ("conv",)}, (2, 2)) == {"conv": 4}
+    with pytest.raises(ValueError, match="behind 'flat', which gives no map"):
+        base._channels_behind(backbone, {"NonLocal": ("flat",)}, (2, 2))
 
 
 def test_attention_refuses_separate_passes() -> None:

@@ -12,6 +12,7 @@ from fastreid.modeling.meta_arch import build_model
 
 from dnreid_plugins.data.domain_images import DomainImages
 from dnreid_plugins.functional.types import Clusters, Epoch
+from dnreid_plugins.modeling.meta_arch import cross_domain
 
 
 def config(**model: Any) -> Any:
@@ -61,6 +62,25 @@ def test_training_gives_weighted_losses_and_keeps_the_batch(shared_bn: str) -> N
     assert model.last_batch.unit.shape == (8, 128) and not model.last_batch.unit.requires_grad
     model.parts.losses["ClusterNCE"].schedule = [(1, 0.5)]
     model.eval(), model.train()
+
+
+@pytest.mark.parametrize(
+    ("modules", "shared_bn", "compared"),
+    [
+        (("conv1",), "joint", True),
+        ((), "joint", False),
+        ((), "separate", True),
+        (("conv1",), "separate", True),
+    ],
+)
+def test_processes_compare_their_domains_where_a_batch_norm_would_wait(
+    monkeypatch: pytest.MonkeyPatch, modules: tuple[str, ...], shared_bn: str, compared: bool
+) -> None:
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(cross_domain, "check_composition", seen.append)
+    inputs = batch()
+    ready(config(MODULES=modules, SHARED_BN=shared_bn)).train()(inputs)
+    assert [domains.tolist() for domains in seen] == [inputs["domains"].tolist()] * compared
 
 
 def test_weight_zero_leaves_the_head_out_and_a_weight_scales_it() -> None:
