@@ -3,8 +3,10 @@
     python tools/probe.py alignment logs/CIA/dnmini --weights model_0005.pth
     python tools/probe.py prototypes logs/BridgingDayNight/dnmini --top-k 5
     python tools/probe.py texts logs/BridgingDayNight/dnmini
+    python tools/probe.py figures logs/CIA/dnmini --names health/DGM/edges audit/loss_maa_share
 
-The training images are labelled anew from the features of the given weights, as the run's config says.
+What the discussions quote stands in docs/probes.md. The training images are labelled anew from the features of the
+given weights, as the run's config says.
 
 alignment: gradients of CIA's L_MAA and of plain MMD^2 at the unit features of batches of 8 clusters x 4 images of each
 domain. Printed are the cosine of the two gradients, and how the mean cosine of pairs of images changes per unit step
@@ -16,11 +18,14 @@ mean cosine of the text centroids of different clusters, and of texts with the c
 
 prototypes: the mutual neighbours that Bridging's CPML attracts and the one-sided ones that it repels. Printed is the
 share of these pairs of clusters that mostly show the same vehicle. True identities are used for such figures only.
+
+figures: those of the run's metrics.json with the given names, by iteration; no images are read.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -191,6 +196,34 @@ def texts(probed: Any, **_: Any) -> Figures:
     return found
 
 
+def figures(run: Path, names: list[str]) -> str:
+    """A row per iteration at which the run wrote one of them.
+
+    Raises:
+        SystemExit: the run has no figure of these names.
+    """
+    rows: dict[int, dict[str, float]] = defaultdict(dict)
+    known: set[str] = set()
+    for line in (run / "metrics.json").read_text().splitlines():
+        record = json.loads(line)
+        known |= record.keys()
+        if found := {name: record[name] for name in names if name in record}:
+            rows[record["iteration"]] |= found
+    if unknown := sorted(set(names) - known):
+        sys.exit(f"{run / 'metrics.json'} has no {unknown[0]!r}; it has {sorted(known)}.")
+    lines = [[place, *(row.get(name) for name in names)] for place, row in sorted(rows.items())]
+    return tabulate(lines, headers=["iteration", *names], floatfmt=".4g", tablefmt="github")
+
+
+def caption(run: Path, weights: str) -> str:
+    """Which run this is: its weights, data, seeds, config and code, as its results.json has them."""
+    cfg = get_cfg()
+    merge_with_suggestions(cfg, run / "config.yaml")
+    made = json.loads((run / "results.json").read_text())
+    data = f"{cfg.DATASETS.TESTS[0]}, rendering {cfg.DATASETS.DNMINI_SEED}, run seed {made['seed']}"
+    return f"*{weights}; {data}; config {made['config_hash']}; {made['code_version']}.*"
+
+
 PROBES = {"texts": texts, "alignment": alignment, "prototypes": prototypes}
 
 
@@ -199,15 +232,20 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("probe", choices=PROBES)
+    parser.add_argument("probe", choices=[*PROBES, "figures"])
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("--weights", default="model_final.pth", help="checkpoint in that folder")
     parser.add_argument("--batches", type=int, default=200, help="of alignment")
     parser.add_argument("--top-k", type=int, default=5, help="of prototypes")
+    parser.add_argument("--names", nargs="+", default=[], help="of figures")
     args = parser.parse_args(argv)
+    if args.probe == "figures":
+        print(f"{figures(args.run, args.names)}\n\n{caption(args.run, 'metrics.json')}")
+        return
     found = PROBES[args.probe](Probed(args.run, args.weights), batches=args.batches, top_k=args.top_k)
     rows = [[name, np.mean(values), np.std(values), len(values)] for name, values in found.items()]
-    print(tabulate(rows, headers=["figure", "mean", "deviation", "of"], floatfmt=".4g"))
+    table = tabulate(rows, headers=["figure", "mean", "deviation", "of"], floatfmt=".4g", tablefmt="github")
+    print(f"{table}\n\n{caption(args.run, args.weights)}")
 
 
 if __name__ == "__main__":

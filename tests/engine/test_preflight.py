@@ -143,6 +143,11 @@ def test_sensible_configs_pass(opts: tuple[str, ...]) -> None:
         ),
         (("MODEL.PIXEL_STD", "[1.0, 0.0, 1.0]"), "PIXEL_STD is .* it must be three numbers above 0"),
         (("MODEL.PIXEL_STD", "[]"), "PIXEL_STD is ..; it must be three"),
+        (
+            ("MODEL.BACKBONE.NAME", "build_clip_vit_backbone", "INPUT.SIZE_TRAIN", "[0]"),
+            "INPUT.SIZE_TRAIN is .0. .original size., but Baseline with build_clip_vit_backbone is built for one size",
+        ),
+        (("MODEL.PIXEL_STD", "[1.0, 1e999, 1.0]"), "PIXEL_STD is .*inf.* it must be three"),
         (("MODEL.HEADS.WITH_BNNECK", "True", "MODEL.HEADS.NORM", "FrozenBN"), "FrozenBN cannot be used"),
         (("INPUT.SIZE_TRAIN", "[0, 3]"), r"INPUT.SIZE_TRAIN is \[0, 3\]"),
         (("INPUT.SIZE_TRAIN", "[0]", "INPUT.PADDING.ENABLED", "True"), "INPUT.PADDING has no size"),

@@ -17,11 +17,13 @@ from run_helpers import SeenLosses, cut_and_resumed, same, train, weights
 from dnreid_plugins.engine import step
 from dnreid_plugins.engine.bad_batch import load_bad_batch, replay
 from dnreid_plugins.engine.preflight import check
+from dnreid_plugins.engine.preflight import parts as preflight_parts
 from dnreid_plugins.engine.step import NonFiniteLossError
 from dnreid_plugins.engine.trainer import CrossDomainTrainer
 from dnreid_plugins.functional.losses.contrast import cluster_nce
 from dnreid_plugins.functional.types import Domain, Epoch, TrainImages
 from dnreid_plugins.labels.base import Refiner, make_clusters, refiner, with_clusters
+from dnreid_plugins.labels.build import build_labels
 from dnreid_plugins.runtime.config_files import ConfigError
 from dnreid_plugins.runtime.sections import Count
 
@@ -293,3 +295,16 @@ def test_streams_that_cannot_work_are_refused(
     change(cfg)
     with pytest.raises(ConfigError, match=text):
         check(cfg)
+
+
+@pytest.mark.parametrize(("processes", "modules"), [(1, True), (2, True), (2, False)])
+def test_several_processes_and_a_union_in_two_streams(
+    union: CfgNode, monkeypatch: pytest.MonkeyPatch, processes: int, modules: bool
+) -> None:
+    if not modules:
+        union.MODEL.DUAL_STREAM.MODULES = ()
+    parts = CrossDomainTrainer(union).parts
+    monkeypatch.setattr(preflight_parts.comm, "get_world_size", lambda: processes)
+    objection = preflight_parts._streams(union, parts, build_labels(union))
+    refused = "DATALOADER.STREAMS has 'union', whose batches have any number of day images"
+    assert objection is None if processes == 1 or not modules else str(objection).startswith(refused)

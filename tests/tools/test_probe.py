@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,3 +84,26 @@ def test_gradients_of_a_batch_are_compared() -> None:
     found = probe.alignment(probed, batches=3)
     assert all(len(values) == 3 for values in found.values())
     assert len(found) == 1 + 2 * len(probe.PAIRS) and 0 < found["cosine of the two gradients"][0] <= 1
+
+
+def test_figures_of_a_run_stand_by_iteration_under_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        {"iteration": 3, "a": 1.5},
+        {"iteration": 3, "b": 2},
+        {"iteration": 4, "c": 7},
+        {"iteration": 5, "b": 4},
+    ]
+    (tmp_path / "metrics.json").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "config.yaml").write_text("DATASETS: {TESTS: [DNMini], DNMINI_SEED: 2}\n")
+    (tmp_path / "results.json").write_text(
+        json.dumps({"seed": 1, "config_hash": "f00", "code_version": "some code"})
+    )
+    probe.main(["figures", str(tmp_path), "--names", "b", "a"])
+    head, _, *rows, _, caption = capsys.readouterr().out.strip().splitlines()
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in (head, *rows)]
+    assert cells == [["iteration", "b", "a"], ["3", "2", "1.5"], ["5", "4", ""]]
+    assert caption == "*metrics.json; DNMini, rendering 2, run seed 1; config f00; some code.*"
+    with pytest.raises(SystemExit, match="has no 'd'; it has"):
+        probe.main(["figures", str(tmp_path), "--names", "a", "d"])
