@@ -91,6 +91,36 @@ def test_a_batch_of_noise_changes_nothing(tiny_cfg: CfgNode) -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_the_batch_of_noise_is_cast_and_split_as_those_of_training(
+    tiny_cfg: CfgNode, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype | None
+) -> None:
+    model = CrossDomainTrainer(tiny_cfg).bare_model
+    seen, encode = [], model._encode
+
+    def noted(images: torch.Tensor, domains: torch.Tensor, context: Any) -> Any:
+        cast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+        seen.append((cast, domains.tolist()))
+        return encode(images, domains, context)
+
+    monkeypatch.setattr(model, "_encode", noted)
+    assert trial_batch(model, 5, [24], amp_dtype=dtype) is None
+    assert seen == [(dtype, [0, 0, 0, 1, 1])]
+
+
+@pytest.mark.parametrize("minutes", [0, 5])
+def test_a_checkpoint_inside_an_epoch_holds_the_features_too(
+    tiny_cfg: CfgNode, monkeypatch: pytest.MonkeyPatch, minutes: int
+) -> None:
+    tiny_cfg.SOLVER.CHECKPOINT_MINUTES = minutes
+    model, asked = CrossDomainTrainer(tiny_cfg).bare_model, []
+    monkeypatch.setattr(
+        resources, "checkpoint_bytes", lambda *_, cluster_features: asked.append(cluster_features) or 0
+    )
+    resources.check_resources(tiny_cfg, model, (30, 20))
+    assert asked == [4 * tiny_cfg.MODEL.BACKBONE.FEAT_DIM * 50 if minutes else 0]
+
+
 def test_parts_that_do_not_fit_are_said_before_the_first_epoch(tiny_cfg: CfgNode, monkeypatch: Any) -> None:
     tiny_cfg.MODEL.BACKBONE.FEAT_DIM = 17
     with pytest.raises(ConfigError, match="A batch of 16 images of 24 x 24 does not go through.*FEAT_DIM"):
