@@ -1,8 +1,9 @@
 """An epoch of every system on the embedded data set, beside an epoch of Base: its labels, its steps and its memory.
 
-The epoch is the first after the middle: all parts have begun and none has ended. Each system is trained by its own config in a process of its own,
-system after system, as often as ``--repeats`` says; a step and a label phase count with the shortest of the repeats.
-Seconds are processor seconds, so with ``--threads 1`` other work on the machine changes them little.
+The epoch is the first after the middle: all parts have begun and none has ended. Each system is trained by its
+own config in a process of its own, system after system, as often as ``--repeats`` says; a step and a label
+phase count with the shortest of the repeats. Seconds are processor seconds, so with ``--threads 1`` other work
+on the machine changes them little.
 """
 
 from __future__ import annotations
