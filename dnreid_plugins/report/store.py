@@ -7,6 +7,7 @@ figures of two versions never meet in one table: one changed bit can move a run 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,38 +93,37 @@ def unfinished(runs: Sequence[Run], store: Path) -> list[Run]:
 
 
 def of_one_code(runs: Sequence[Run], kept: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What the store has of ``runs``: what came last or, if that is of several codes, all that one of them made.
+    """What the store has of ``runs``, all of one code: that which made most of them, of several what came last.
 
-    A key that dnreid gets later changes the hash of every config. If the store knows no run by its hash, those count
-    that were asked for by the same words, of the code that made most of them; a table's caption names that code.
+    A key that dnreid gets later changes the hash of every config, so what another code made is known by the words that
+    asked for it, too; of the present code another hash is another config. A table's caption names the code.
 
     Raises:
-        ValueError: what came last is of several versions of the code or of a library, and none made all.
+        ValueError: it would leave out what another version of the code or of a library made, or what came last is of
+            several and none made all.
     """
-    found = {run.key: kept[run.key] for run in runs if run.key in kept}
-    codes = sorted({one["code"] for one in found.values()})
-    if len(codes) < 2:
-        return found or _of_same_words(runs, kept)
-    made = {(place.partition("-")[0], one.get("code")): one for place, one in kept.items()}
-    for code in codes:
-        if all((run.key, code) in made for run in runs):
-            return {run.key: made[run.key, code] for run in runs}
-    counts = [f"{sum(one['code'] == code for one in found.values())} of {code}" for code in codes]
-    raise ValueError(
-        f"The runs of this table are of different code: {'; '.join(counts)}; run the table again without "
-        "--report-only, and those of another code are repeated."
-    )
-
-
-def _of_same_words(runs: Sequence[Run], kept: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    by_code: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {}
-    for one in kept.values():
-        # Of the present code another hash is another config.
-        if one["code"] != code_version():
-            by_code.setdefault(one["code"], {})[(one["row"], *one["opts"])] = one
-    words = {run.key: (run.row.folder, *run.opts) for run in runs}
-    found = [{key: made[row] for key, row in words.items() if row in made} for made in by_code.values()]
-    return max(found, key=len, default={})
+    keys = {run.key for run in runs}
+    words: dict[tuple[str, ...], str] = {(run.row.folder, *run.opts): run.key for run in runs}
+    made: dict[str, dict[str, dict[str, Any]]] = {}
+    for place, one in kept.items():
+        key, code = place.partition("-")[0], one.get("code", "")
+        asked = words.get((one.get("row", ""), *one.get("opts", ())))
+        if key in keys:
+            made.setdefault(code, {})[key] = one
+        elif asked is not None and code != code_version():
+            made.setdefault(code, {}).setdefault(asked, one)
+    if not made:
+        return {}
+    last = Counter(kept[key]["code"] for key in keys & kept.keys())
+    best = max(made, key=lambda code: (len(made[code]), last[code]))
+    if len(made[best]) < (len(runs) if len(last) > 1 else len(set().union(*made.values()))):
+        counts = last if len(last) > 1 else {code: len(own) for code, own in made.items()}
+        said = "; ".join(f"{counts[code]} of {code}" for code in sorted(counts))
+        raise ValueError(
+            f"The runs of this table are of different code: {said}; run the table again without "
+            "--report-only, and those of another code are repeated."
+        )
+    return made[best]
 
 
 def last_health(folder: Path) -> dict[str, float]:

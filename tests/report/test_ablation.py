@@ -323,6 +323,11 @@ def test_rows_outlive_a_new_key_of_the_config(root: Path, monkeypatch: pytest.Mo
     other = [replace(run, opts=("CLUSTER.K1", "3", *run.opts)) for run in later]
     with pytest.raises(ValueError, match="no run of this table"):
         write_table(table, other, root / "logs", store)
+    # Another table, measured later, shares a row.
+    kept = json.loads(store.read_text())
+    kept["later 0"] = {**kept[found[0].key], "code": "a code between", "end": {}}
+    store.write_text(json.dumps(kept))
+    assert write_table(table, later, root / "logs", store) == text
 
 
 def test_what_a_difference_needs_is_said(root: Path) -> None:
